@@ -1,0 +1,76 @@
+"""Where tests find what they need: shared data, and Postgres, Redis and RabbitMQ on their standard local ports.
+
+`DETRANK_TEST_DATA`, `DETRANK_TEST_DATABASE_URL`, `DETRANK_TEST_REDIS_URL` and `DETRANK_TEST_AMQP_URL` point elsewhere;
+`DETRANK_REQUIRE_SERVICES=1` turns a missing service from a skip into a failure.
+"""
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real datasets and weights; never part of the repository."""
+    folder = Path(os.environ.get("DETRANK_TEST_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no test data at {folder}; set DETRANK_TEST_DATA")
+    return folder
+
+
+def _service(variable: str, default: str, name: str) -> str:
+    url = os.environ.get(variable) or default
+    parts = urlsplit(url)
+    port = parts.port or urlsplit(default).port
+    try:
+        socket.create_connection((parts.hostname or "127.0.0.1", port), timeout=2).close()
+    except OSError as failure:
+        message = f"no {name} at {parts.hostname}:{port} ({failure}); set {variable}"
+        if os.environ.get("DETRANK_REQUIRE_SERVICES") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return url
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """A new, empty Postgres database, dropped afterwards."""
+    server = _service("DETRANK_TEST_DATABASE_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres", "Postgres")
+    name = f"detrank_test_{uuid.uuid4().hex[:12]}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'detrank.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Each of the two databases in turn, empty: no tables yet."""
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> str:
+    return _service("DETRANK_TEST_REDIS_URL", "redis://127.0.0.1:6379/0", "Redis")
+
+
+@pytest.fixture(scope="session")
+def amqp_url() -> str:
+    return _service("DETRANK_TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//", "RabbitMQ")
