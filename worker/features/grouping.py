@@ -1,0 +1,51 @@
+"""Pictures of one target size together, without holding the dataset in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+_MAX_WAITING_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image, the rows of its objects in the feature table, and their boxes.
+
+    pixels: (H, W, 3) uint8 RGB; rows: (n,) int64; boxes: (n, 4) float64 xyxy in pixels of this image.
+    """
+
+    image_id: int
+    pixels: np.ndarray
+    rows: np.ndarray
+    boxes: np.ndarray
+
+
+def grouped(
+    pictures: Iterable[Picture],
+    target_size: Callable[[int, int], tuple[int, int]],
+    batch_size: int,
+    max_waiting_bytes: int = _MAX_WAITING_BYTES,
+) -> Iterator[list[Picture]]:
+    """Batches of at most `batch_size` pictures that are resized to the same height and width.
+
+    Pictures wait for others of their size; when more than `max_waiting_bytes` wait, the largest group goes
+    ahead unfilled. The batches depend on the order of `pictures` only.
+    """
+    waiting: dict[tuple[int, int], list[Picture]] = {}
+    held = 0
+    for picture in pictures:
+        size = target_size(*picture.pixels.shape[:2])
+        group = waiting.setdefault(size, [])
+        group.append(picture)
+        held += picture.pixels.nbytes
+        if len(group) < batch_size and held > max_waiting_bytes:
+            size = max(waiting, key=lambda key: sum(one.pixels.nbytes for one in waiting[key]))
+            group = waiting[size]
+        if len(group) >= batch_size or held > max_waiting_bytes:
+            del waiting[size]
+            held -= sum(one.pixels.nbytes for one in group)
+            yield group
+    yield from waiting.values()
