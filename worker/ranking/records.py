@@ -1,0 +1,120 @@
+"""What an ordering is made from and what it answers: plain values, no database and no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A metric's value for one candidate at one layer and level; `value` None goes with a reason in `undefined`."""
+
+    metric: str
+    layer: str
+    level: str
+    value: float | None
+    undefined: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A checkpoint in a ranking.
+
+    error: why it has no scores, None where it ran; parameters, peak_memory_bytes, ms_per_image: its cost, None
+    where unknown; coco_box_map: published COCO box mAP in 0..1; untrained: names of layers with untrained weights.
+    """
+
+    id: str
+    name: str
+    scores: tuple[Scored, ...] = ()
+    error: str | None = None
+    parameters: int | None = None
+    peak_memory_bytes: int | None = None
+    ms_per_image: float | None = None
+    licence: str | None = None
+    coco_box_map: float | None = None
+    untrained: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class RankBy:
+    """Which score orders the candidates; what is None is chosen by the default rule."""
+
+    metric: str | None = None
+    layer: str | None = None
+    level: str | None = None
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Limits a candidate must keep; None is no limit. `licences` are the names allowed."""
+
+    max_parameters: int | None = None
+    max_memory_bytes: int | None = None
+    max_ms_per_image: float | None = None
+    licences: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the scores were computed on: objects in the sample, by category; categories without objects included."""
+
+    objects_by_category: Mapping[str, int]
+
+    @property
+    def objects(self) -> int:
+        return sum(self.objects_by_category.values())
+
+
+@dataclass(frozen=True)
+class Row:
+    """A place in the order. Equal values share a rank, and the next rank is skipped (1, 1, 3).
+
+    near: ids of candidates whose value is too close to tell apart from this one.
+    static_ranks: rank of this candidate by each static baseline, None where the baseline has no value.
+    """
+
+    rank: int
+    id: str
+    name: str
+    value: float
+    near: tuple[str, ...] = ()
+    static_ranks: Mapping[str, int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A candidate without a place. code: failed, filtered, no_score or undefined."""
+
+    id: str
+    name: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Caution:
+    """What to know before trusting the order; `code` is for programs."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """The answer of a ranking; metric, layer and level are None when nothing could be ordered.
+
+    ties: groups of ids in order whose neighbours cannot be told apart; chosen_by: "request" or "default rule";
+    static: names of the baselines with their values by candidate id.
+    """
+
+    metric: str | None
+    layer: str | None
+    level: str | None
+    chosen_by: str
+    rows: tuple[Row, ...]
+    ties: tuple[tuple[str, ...], ...]
+    left_out: tuple[LeftOut, ...]
+    warnings: tuple[Caution, ...]
+    static: Mapping[str, Mapping[str, float | None]]
