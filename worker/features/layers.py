@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-from models_store.detector import Layer
+from typing import TYPE_CHECKING
 
 from worker.features.errors import Unextractable
+
+if TYPE_CHECKING:
+    from models_store.detector import Layer
 
 ALL = "all"
 LEVELS = ("local", "global")

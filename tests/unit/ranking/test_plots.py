@@ -1,0 +1,44 @@
+import numpy as np
+import PIL.Image
+import pytest
+
+from worker.ranking.order import order
+from worker.ranking.plots import bar_chart
+from worker.ranking.records import Candidate, Scored, Target
+
+
+def ordering(values: list[float]):
+    pool = [
+        Candidate(
+            f"ckpt_{i}",
+            f"candidate ${i} with a name that is much too long to be shown",
+            (Scored("logme", "backbone.c4", "local", v),),
+        )
+        for i, v in enumerate(values)
+    ]
+    return order(pool, Target({"a": 200, "b": 100}))
+
+
+def lengths(path) -> list[int]:
+    """Widths in pixels of the runs of bar colour, from top to bottom."""
+    pixels = np.asarray(PIL.Image.open(path).convert("RGB")).astype(int)
+    blue = (np.abs(pixels - (0x3B, 0x6E, 0xA5)) <= 2).all(-1) | (
+        np.abs(pixels - (0x9D, 0xB8, 0xD2)) <= 2
+    ).all(-1)
+    counts = blue.sum(1)
+    starts = np.flatnonzero((counts[1:] > 0) & (counts[:-1] == 0)) + 3
+    return counts[starts].tolist()
+
+
+@pytest.mark.parametrize("values", [[], [0.3], [-1.0, 2.0, 5.0], [1.0, 1.0], [-3.25, -3.2, -1.0, -2.0]])
+def test_one_bar_per_candidate_longest_first(tmp_path, values):
+    path = bar_chart(ordering(values), tmp_path / "scores.png", title="cost $5 or $6")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    drawn = lengths(path)
+    assert len(drawn) == len(values)
+    assert drawn == sorted(drawn, reverse=True)
+
+
+def test_the_same_order_draws_the_same_file(tmp_path):
+    first = bar_chart(ordering([1.0, 2.0]), tmp_path / "a.png").read_bytes()
+    assert bar_chart(ordering([1.0, 2.0]), tmp_path / "b.png").read_bytes() == first
