@@ -1,0 +1,28 @@
+"""Pictures decoded in threads, a few ahead of the one in use."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from worker.data.dataset import Image
+from worker.data.lookahead import in_order
+from worker.data.pictures import read_rgb
+
+
+def decoded(images: Sequence[Image], *, threads: int = 2, ahead: int = 8) -> Iterator[tuple[Image, np.ndarray]]:
+    """Yield every image with its pixels, uint8 (height, width, 3) RGB upright, in order.
+
+    At most `ahead` decoded pictures wait at any moment. Raises BadPicture at the place of a picture that cannot be
+    decoded, and ValueError where one has not the size that the dataset says.
+    """
+
+    def decode(image: Image) -> tuple[Image, np.ndarray]:
+        pixels = read_rgb(image.path)
+        if pixels.shape[:2] != (image.height, image.width):
+            raise ValueError(
+                f"{image.path} is {pixels.shape[1]} x {pixels.shape[0]}, the dataset says {image.width} x {image.height}; "
+                "the file was changed after ingestion, ingest the dataset again"
+            )
+        return image, pixels
+
+    return in_order(decode, images, threads=threads, ahead=ahead)
