@@ -38,6 +38,10 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=30.0, description="a worker silent for this long has lost its job")
     sweep_s: float = Field(default=5.0, description="how often lapsed leases and the outbox are looked at")
     relay_s: float = Field(default=0.5, description="how often the API looks for unpublished messages")
+    bell_s: float = Field(default=30.0, description="a queued job that nobody claimed is announced again after this, then ever later")
+    retry_s: float = Field(default=5.0, description="wait before the second attempt; doubles with each further one")
+    stop_grace_s: float = Field(default=30.0, description="a job that does not stop when told to is ended with its process after this")
+    queue_prefix: str = Field(default="", description="put before queue names, for several services on one broker")
     max_attempts: int = 3
     job_time_limit_s: float = 6 * 3600.0
     inspect_time_limit_s: float = 600.0

@@ -242,12 +242,16 @@ class Event(Base):
 
 
 class Outbox(Base):
-    """A bell still to be rung; written with the job, deleted once published."""
+    """A bell to ring for a queued job: written with it, rung by the relay, gone once the job is no longer queued.
+
+    A bell that nobody answers is rung again at `not_before`, so a broker that lost its messages loses no job.
+    """
 
     __tablename__ = "outbox"
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
-    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"))
-    not_before: Mapped[datetime]
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), unique=True)
+    not_before: Mapped[datetime] = mapped_column(index=True)
+    rung: Mapped[int] = mapped_column(default=0)  # how often it was handed to the broker
 
 
 class WorkerRecord(Base):
