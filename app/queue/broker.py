@@ -1,0 +1,95 @@
+"""The doorbell: tells workers of a job's id through Redis, RabbitMQ or files. Only the relay speaks to it."""
+
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from celery import Celery
+from kombu import Queue
+
+from app.errors import Unavailable
+from app.queue.states import QUEUES
+from app.queue.transport import SCHEME
+from app.settings import Settings
+
+CONNECT_S = 2.0
+ANSWER_S = 3.0
+
+
+class Broker:
+    """A producer of bells for one thread. A broker that does not answer costs that thread a few seconds, never a request."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._app = Celery("detrank", set_as_current=False)
+        self._app.conf.update(celery_config(settings))
+        self._prefix = settings.queue_prefix
+        self._producer: Any = None
+
+    def ring(self, job_id: str, kind: str, queue: str) -> None:
+        """Send the id of a job to a queue. Raises Unavailable within seconds when the broker does not take it."""
+        try:
+            if self._producer is None:
+                self._producer = self._app.amqp.Producer(self._app.connection_for_write(), auto_declare=False)
+            self._app.send_task(
+                f"detrank.{kind}",
+                args=[job_id],
+                queue=self._prefix + queue,
+                producer=self._producer,
+                retry=False,
+                ignore_result=True,
+                confirm_timeout=ANSWER_S,
+            )
+        except Exception as failure:  # each client library has errors of its own
+            self.close()
+            raise Unavailable(f"the broker did not take a message: {type(failure).__name__}: {failure}") from failure
+
+    def close(self) -> None:
+        """Forget the connection; the next ring makes a new one."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.connection.collapse()
+
+
+def celery_config(settings: Settings) -> dict[str, Any]:
+    """What producers and workers must agree on. There is no result backend: state lives in our tables."""
+    url = settings.resolved_broker_url
+    return {
+        "broker_url": url,
+        "broker_transport_options": _transport_options(url, settings.queue_prefix),
+        "broker_connection_timeout": CONNECT_S,
+        "result_backend": None,
+        "task_ignore_result": True,
+        "task_publish_retry": False,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_queues": [Queue(name, routing_key=name) for name in queue_names(settings)],
+        "task_create_missing_queues": False,
+        "task_default_queue": settings.queue_prefix + "cpu",
+    }
+
+
+def queue_names(settings: Settings, queues: tuple[str, ...] | None = None) -> list[str]:
+    """The names on the broker of our queues (all of them unless given)."""
+    return [settings.queue_prefix + name for name in queues or sorted(set(QUEUES.values()))]
+
+
+def _transport_options(url: str, prefix: str) -> dict[str, Any]:
+    # Without a limit kombu tries a hundred times before it says that there is no broker.
+    options: dict[str, Any] = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
+    match urlsplit(url).scheme:
+        case scheme if scheme == SCHEME:
+            options |= {"folder": unquote(urlsplit(url).path), "polling_interval": 0.05}
+        case "redis" | "rediss":
+            options |= {
+                "socket_connect_timeout": CONNECT_S,
+                "socket_timeout": ANSWER_S,
+                "health_check_interval": 25,
+                # Long on purpose: our leases bring a job back, not the broker.
+                "visibility_timeout": 6 * 3600,
+                "unacked_restore_interval": 10,
+                "unacked_restore_throttle": 1,
+                "queue_order_strategy": "priority",
+                "global_keyprefix": prefix,
+            }
+        case "amqp" | "amqps" | "pyamqp":
+            options |= {"confirm_publish": True, "read_timeout": ANSWER_S, "write_timeout": ANSWER_S}
+    return options

@@ -1,0 +1,1 @@
+"""Alembic revisions of app/db/tables.py; run by app.db.migrate."""
