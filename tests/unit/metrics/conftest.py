@@ -1,0 +1,7 @@
+import pytest
+from plain_metrics import draw
+
+
+@pytest.fixture
+def make():
+    return draw

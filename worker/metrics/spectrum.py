@@ -1,0 +1,186 @@
+"""One tridiagonal reduction that serves the centred and the uncentred second moments at once.
+
+With m the mean row, S = (X-m)'(X-m) the scatter and G = X'X = S + N m m' the Gram matrix. A Householder
+reflection P with P m = ±|m| e1 turns the difference into one entry, and LAPACK's reduction of the lower
+triangle, Q' (P S P) Q = T, leaves e1 alone. So Q'P G P Q = T + N |m|^2 e1 e1': both are tridiagonal.
+In the dual (N <= D) the reflection is H with H 1 = sqrt(N) e1: then H X X' H holds the uncentred matrix and
+its trailing (N-1) block is the centred one, again for every step of the reduction.
+Whatever a metric needs of (G + lam)^-1 or (S + lam)^-1 is then O(size) for each right-hand side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import blas, lapack
+
+SWEEP = 64  # LAPACK's workspace per column of a blocked reflection
+
+
+@dataclass(frozen=True, eq=False)
+class Tridiagonal:
+    """Symmetric positive semidefinite tridiagonal matrix: diagonal (k,), off (k-1,)."""
+
+    diagonal: np.ndarray
+    off: np.ndarray
+
+    @cached_property
+    def eigenvalues(self) -> np.ndarray:
+        """(k,) ascending, clipped at 0 (rounding may leave some slightly negative)."""
+        if len(self.diagonal) < 2:
+            return np.maximum(self.diagonal, 0.0)
+        values, info = lapack.dsterf(self.diagonal, self.off)
+        if info:
+            raise ArithmeticError(f"dsterf did not converge ({info})")
+        return np.maximum(values, 0.0)
+
+    @property
+    def trace(self) -> float:
+        return float(self.diagonal.sum())
+
+    @property
+    def squared_norm(self) -> float:
+        """Squared Frobenius norm."""
+        return float(self.diagonal @ self.diagonal + 2.0 * (self.off @ self.off))
+
+    def times(self, x: np.ndarray) -> np.ndarray:
+        """T x for x (k,) or (k, n)."""
+        diagonal, off = (
+            (self.diagonal, self.off) if x.ndim == 1 else (self.diagonal[:, None], self.off[:, None])
+        )
+        out = diagonal * x
+        out[:-1] += off * x[1:]
+        out[1:] += off * x[:-1]
+        return out
+
+    def solve(self, shift: float, b: np.ndarray) -> np.ndarray:
+        """(T + shift I)^-1 b for shift > 0 and b (k,) or (k, n)."""
+        if len(self.diagonal) < 2:
+            return b / (self.diagonal[0] + shift) if len(self.diagonal) else b.copy()
+        shifted = self.diagonal + shift
+        _, _, x, info = lapack.dptsv(shifted, self.off, b)
+        if info:  # rounding made it indefinite: the shift is below the noise of the matrix
+            _, _, _, x, info = lapack.dgtsv(self.off, shifted, self.off, b)
+            if info:
+                raise ArithmeticError(f"singular tridiagonal matrix at shift {shift}")
+        return x
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """The reduction of one set of features, ready for any number of target columns.
+
+    objects N, dim D. dual: size is N and target columns are projected themselves; else size is D and the
+    cross-products X'y are. raw: of X'X (or XX'). centred: of the scatter (or of the centred XX', N-1).
+    """
+
+    objects: int
+    dim: int
+    dual: bool
+    raw: Tridiagonal
+    centred: Tridiagonal
+    along: float
+    reflector: np.ndarray
+    factors: np.ndarray
+    scales: np.ndarray
+
+    def project(self, columns: np.ndarray, sums: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Columns in the basis of `raw` and of `centred`, as two arrays with K columns each.
+
+        Primal: columns (D, K) = (X-m)'y and sums (K,) = 1'y. Dual: columns (N, K) = y, sums unused.
+        """
+        out = np.array(columns, dtype=np.float64, order="F")
+        v = self.reflector
+        if v.any():
+            out -= 2.0 * np.outer(v, v @ out)
+        if len(out) > 1:
+            lwork = max(1, out.shape[1]) * SWEEP
+            tail = np.asfortranarray(out[1:])
+            tail, _, info = lapack.dormqr(
+                "L", "T", self.factors, self.scales, tail, lwork=lwork, overwrite_c=1
+            )
+            if info:
+                raise ArithmeticError(f"dormqr refused argument {-info}")
+            out[1:] = tail
+        if self.dual:
+            return out, out[1:]
+        raw = out.copy(order="F")
+        raw[0] += self.along * sums
+        return raw, out
+
+
+def primal_spectrum(scatter: np.ndarray, mean: np.ndarray, objects: int) -> Spectrum:
+    """Reduce the scatter (D, D) (lower triangle is read) of `objects` rows with mean (D,)."""
+    v, along = _reflector(mean)
+    a = np.array(scatter, dtype=np.float64, order="F")
+    if v.any():
+        p = blas.dsymv(1.0, a, v, lower=1)
+        a = blas.dsyr2(-2.0, v, p - (v @ p) * v, a=a, lower=1, overwrite_a=1)
+    diagonal, off, factors, scales = _reduce(a)
+    raw = diagonal.copy()
+    raw[0] += objects * along**2
+    return Spectrum(
+        objects=objects,
+        dim=len(mean),
+        dual=False,
+        raw=Tridiagonal(raw, off),
+        centred=Tridiagonal(diagonal, off),
+        along=along,
+        reflector=v,
+        factors=factors,
+        scales=scales,
+    )
+
+
+def dual_spectrum(kernel: np.ndarray, cross: np.ndarray, mean: np.ndarray, dim: int) -> Spectrum:
+    """Reduce XX' given with the rows relative to any origin `mean` (D,).
+
+    kernel (N, N) = (X-mean)(X-mean)' (lower triangle is read), cross (N,) = (X-mean) mean.
+    The origin need not be the mean of these rows, so that a subset of the rows can use a slice.
+    """
+    n = len(kernel)
+    v, along = _reflector(np.ones(n))
+    a = np.array(kernel, dtype=np.float64, order="F")
+    if v.any():
+        p = blas.dsymv(1.0, a, v, lower=1)
+        a = blas.dsyr2(-2.0, v, p - (v @ p) * v, a=a, lower=1, overwrite_a=1)
+    h = cross - 2.0 * v * (v @ cross)
+    a[:, 0] += along * h
+    a[0, 0] += along * h[0] + along**2 * float(mean @ mean)
+    diagonal, off, factors, scales = _reduce(a)
+    return Spectrum(
+        objects=n,
+        dim=dim,
+        dual=True,
+        raw=Tridiagonal(diagonal, off),
+        centred=Tridiagonal(diagonal[1:], off[1:]),
+        along=along,
+        reflector=v,
+        factors=factors,
+        scales=scales,
+    )
+
+
+def _reflector(x: np.ndarray) -> tuple[np.ndarray, float]:
+    """Unit v and r with (I - 2 v v') x = r e1; v is zero where nothing needs turning."""
+    norm = float(np.linalg.norm(x))
+    if norm == 0.0 or len(x) < 2:
+        return np.zeros(len(x)), float(x[0]) if len(x) else 0.0
+    r = -norm if x[0] > 0 else norm
+    v = np.array(x, dtype=np.float64)
+    v[0] -= r
+    return v / np.linalg.norm(v), r
+
+
+def _reduce(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Tridiagonal form of the lower triangle of `a` (overwritten): diagonal, off, reflectors, scales."""
+    n = len(a)
+    if n < 2:
+        return a.diagonal().copy(), np.empty(0), np.empty((0, 0)), np.empty(0)
+    lwork, _ = lapack.dsytrd_lwork(n, lower=1)
+    a, diagonal, off, scales, info = lapack.dsytrd(a, lower=1, lwork=int(lwork), overwrite_a=1)
+    if info:
+        raise ArithmeticError(f"dsytrd refused argument {-info}")
+    return diagonal, off, np.asfortranarray(a[1:, : n - 1]), scales

@@ -1,0 +1,48 @@
+"""TransRate: how many more bits the features take than the features of one class.
+
+Source: Huang et al., "Frustratingly Easy Transferability Estimation", ICML 2022, arXiv 2106.09362, as the
+published code computes it: all features centred by their common mean, and the classes averaged with equal
+weight 1/C.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from worker.metrics.base import Metric, Value
+from worker.metrics.prepared import Prepared
+from worker.metrics.targets import Targets
+
+
+def transrate(prepared: Prepared, targets: Targets) -> Value:
+    """R(Z) minus the mean over classes of R(Z_c), in nats."""
+    targets.several_classes()
+    prepared.require_variance()
+    rates = prepared.class_rates(targets)
+    return Value(whole_rate(prepared) - float(rates.mean()), singleton_note(targets))
+
+
+def whole_rate(prepared: Prepared) -> float:
+    """Coding rate of all objects, from the eigenvalues of the centred spectrum."""
+    s = prepared.spectrum.centred.eigenvalues
+    return 0.5 * float(np.log1p(s / (prepared.objects * prepared.options.transrate_epsilon)).sum())
+
+
+def singleton_note(targets: Targets) -> tuple[str, ...]:
+    alone = int((targets.counts == 1).sum())
+    return (f"{alone} classes have one object: their coding rate is that of a single point",) if alone else ()
+
+
+METRICS = (
+    Metric(
+        name="transrate",
+        title="TransRate",
+        needs=frozenset({"features", "labels"}),
+        summary="Coding rate of all features less the mean coding rate within a class.",
+        formula="R(Z) - 1/C sum_c R(Z_c), R(Z) = 1/2 logdet(I + Z'Z/(n eps)), eps = 1e-4, Z centred globally",
+        paper="Huang et al.: Frustratingly Easy Transferability Estimation, ICML 2022, arXiv 2106.09362",
+        null="grows with D and 1/N (13 to 4200 nats from D = 64 to 2048 at N = 1000): never compare different D",
+        invariant="rotation and shift of the features; not their scale",
+        compute=transrate,
+    ),
+)

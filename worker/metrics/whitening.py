@@ -1,0 +1,62 @@
+"""The inverse square root of a scatter matrix, also where some directions carry no variance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh, lapack
+
+
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """S^-1/2 of a scatter S (D, D) on the `rank` directions that vary.
+
+    kept (D,): columns that are not constant. deviations: their square roots of the diagonal.
+    factor: lower Cholesky factor of the correlation matrix, or (D', rank) where it is singular.
+    """
+
+    kept: np.ndarray
+    deviations: np.ndarray
+    factor: np.ndarray
+    triangular: bool
+    rank: int
+
+    @classmethod
+    def of(cls, scatter: np.ndarray, mean: np.ndarray, objects: int, tolerance: float | None) -> Whitening:
+        """Factor the lower triangle of `scatter`, of `objects` rows with mean (D,).
+
+        Working on the correlation matrix makes the result independent of the columns' scales.
+        """
+        eps = np.finfo(np.float64).eps
+        limit = max(objects, len(mean)) * eps if tolerance is None else tolerance
+        diagonal = scatter.diagonal()
+        kept = diagonal > objects * np.square(4 * eps * mean)
+        deviations = np.sqrt(diagonal[kept])
+        correlation = np.array(scatter if kept.all() else scatter[np.ix_(kept, kept)], order="F")
+        correlation /= deviations
+        correlation /= deviations[:, None]
+        factor, info = lapack.dpotrf(correlation, lower=1, clean=0)
+        if info == 0 and np.square(factor.diagonal()).min(initial=1.0) > limit:
+            return cls(kept, deviations, factor, True, len(factor))
+        values, vectors = eigh(correlation, lower=True, driver="evd", overwrite_a=True, check_finite=False)
+        good = values > limit * values[-1]
+        return cls(kept, deviations, vectors[:, good] / np.sqrt(values[good]), False, int(good.sum()))
+
+    def __call__(self, v: np.ndarray) -> np.ndarray:
+        """(rank, K) whitened columns of v (D, K): their squared lengths are v' pinv(S) v."""
+        scaled = v[self.kept] / self.deviations[:, None]
+        if not self.triangular:
+            return self.factor.T @ scaled
+        out, info = lapack.dtrtrs(self.factor, scaled, lower=1)
+        if info:
+            raise ArithmeticError(f"singular Cholesky factor at {info}")
+        return out
+
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, in words."""
+        constant, dependent = int((~self.kept).sum()), int(self.kept.sum()) - self.rank
+        out = (f"{constant} constant feature columns were left out",) if constant else ()
+        if dependent:
+            out += (f"the features span {self.rank} of {len(self.kept)} dimensions; the rest was left out",)
+        return out
