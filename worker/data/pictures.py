@@ -11,7 +11,7 @@ import PIL.ImageOps
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 # Fewer decoders, fewer surprises: nothing that starts another program (EPS) or parses documents.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB as RGB
 _KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
 _PLAIN_MODES = {"L", "RGB", "RGBA", "P", "1", "LA"}
