@@ -1,0 +1,148 @@
+"""Job `rank`: the order of a ranking's candidates from their scores."""
+
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db import tables
+from app.errors import NotFound
+from app.queue.states import JobState
+from worker.data.dataset import open_dataset, sample_images
+from worker.features.errors import Unextractable
+from worker.features.objects import objects_of
+from worker.files import scratch
+from worker.handlers.blobs import keep_file
+from worker.handlers.request import filters_of, rank_by_of, spec_of
+from worker.ranking.order import order
+from worker.ranking.plots import bar_chart
+from worker.ranking.records import Candidate, Ordering, Scored, Target
+from worker.step import JobView, Step
+
+
+def run(step: Step, job: JobView) -> Callable[[Session], None]:
+    """Orders what was scored, and says who is left out and why; returns the write of ranks, result and plot."""
+    step.stage("ranking")
+    with step.database.reading() as session:
+        ranking = session.get(tables.Ranking, job.resource_id)
+        if ranking is None:
+            raise NotFound(f"the ranking {job.resource_id} is gone")
+        dataset = session.get(tables.Dataset, ranking.dataset_id)
+        candidates, cancelled = _candidates(session, ranking.id)
+    with scratch(step.settings.scratch_dir) as folder:
+        target = _target(step, dataset, ranking.request, folder)
+        ordering = order(candidates, target, rank_by_of(ranking.request), filters_of(ranking.request))
+        step.check()
+        title = ranking.request.get("name") or f"Candidates for {dataset.name}"
+        plot = keep_file(step, bar_chart(ordering, folder / "plot.png", title), "image/png")
+    result = result_of(ordering, cancelled)
+    ranks = {row.id: row.rank for row in ordering.rows}
+
+    def finish(session: Session) -> None:
+        row = session.get(tables.Ranking, job.resource_id)
+        if row is None:
+            return
+        row.result, row.plot_sha256 = result, plot
+        for each in session.scalars(select(tables.Candidate).where(tables.Candidate.ranking_id == row.id)):
+            each.rank = ranks.get(each.checkpoint_id)
+
+    return finish
+
+
+def _candidates(session: Session, ranking_id: str) -> tuple[list[Candidate], set[str]]:
+    """The candidates in the order of the request, and the ids of those that were cancelled."""
+    scores: dict[str, list[Scored]] = defaultdict(list)
+    rows = session.scalars(select(tables.Score).where(tables.Score.ranking_id == ranking_id))
+    for row in rows:
+        scores[row.checkpoint_id].append(Scored(row.metric, row.layer, row.level, row.value, row.undefined))
+    found, cancelled = [], set()
+    pairs = session.execute(
+        select(tables.Candidate, tables.Checkpoint)
+        .join(tables.Checkpoint, tables.Checkpoint.id == tables.Candidate.checkpoint_id)
+        .where(tables.Candidate.ranking_id == ranking_id)
+        .order_by(tables.Candidate.position)
+    )
+    for candidate, checkpoint in pairs:
+        if candidate.state == JobState.CANCELLED:
+            cancelled.add(checkpoint.id)
+        found.append(_candidate(candidate, checkpoint, scores[checkpoint.id]))
+    return found, cancelled
+
+
+def _candidate(candidate: tables.Candidate, checkpoint: tables.Checkpoint, scores: list[Scored]) -> Candidate:
+    error = None
+    if candidate.state != JobState.SUCCEEDED:
+        error = (candidate.error or {}).get("detail") or f"its job was {candidate.state}"
+    cost, manifest = candidate.cost or {}, checkpoint.manifest or {}
+    return Candidate(
+        id=checkpoint.id,
+        name=checkpoint.name,
+        scores=tuple(sorted(scores, key=lambda each: (each.metric, each.layer, each.level))),
+        error=error,
+        parameters=cost.get("parameters") or checkpoint.parameters,
+        peak_memory_bytes=cost.get("peak_memory_bytes"),
+        ms_per_image=cost.get("ms_per_image"),
+        licence=checkpoint.licence,
+        coco_box_map=(manifest.get("published") or {}).get("coco_box_map"),
+        untrained=frozenset(
+            layer["name"] for layer in manifest.get("layers", ()) if not layer.get("trained", True)
+        ),
+    )
+
+
+def _target(step: Step, dataset: tables.Dataset, request: dict[str, Any], folder: Path) -> Target:
+    """What the scores stand on: the same sample as every candidate saw, from the annotations alone."""
+    with (
+        step.store.open(dataset.archive_sha256) as file,
+        zipfile.ZipFile(file) as archive,
+        archive.open("annotations.json") as source,
+        (folder / "annotations.json").open("wb") as copy,
+    ):
+        while piece := source.read(1 << 20):
+            copy.write(piece)
+    opened, spec = open_dataset(folder), spec_of(request)
+    try:
+        objects = objects_of(opened, sample_images(opened, spec.max_images, spec.seed, spec.split))
+        counts = Counter(objects.labels.tolist())
+    except Unextractable:
+        counts = Counter()
+    return Target({name: counts[index] for index, name in enumerate(opened.categories)})
+
+
+def result_of(ordering: Ordering, cancelled: set[str]) -> dict[str, Any]:
+    """The ordering as JSON: ranked_by, order, ties, left_out, warnings, baselines."""
+    return {
+        "ranked_by": {
+            "metric": ordering.metric,
+            "layer": ordering.layer,
+            "level": ordering.level,
+            "chosen_by": ordering.chosen_by,
+        },
+        "order": [
+            {
+                "checkpoint_id": row.id,
+                "name": row.name,
+                "rank": row.rank,
+                "value": row.value,
+                "near": list(row.near),
+                "static_ranks": dict(row.static_ranks),
+            }
+            for row in ordering.rows
+        ],
+        "ties": [list(group) for group in ordering.ties],
+        "left_out": [
+            {
+                "checkpoint_id": out.id,
+                "name": out.name,
+                "code": "cancelled" if out.id in cancelled else out.code,
+                "reason": out.reason,
+            }
+            for out in ordering.left_out
+        ],
+        "warnings": [{"code": warning.code, "detail": warning.detail} for warning in ordering.warnings],
+        "baselines": {name: dict(values) for name, values in ordering.static.items()},
+    }
