@@ -98,5 +98,9 @@ class AttemptsExhausted(DetrankError):
     code, status, title = "attempts_exhausted", 500, "The job was tried as often as allowed and did not finish"
 
 
+class TimeLimitExceeded(DetrankError):
+    code, status, title = "time_limit_exceeded", 500, "The job took longer than allowed"
+
+
 class TransientFailure(DetrankError):
     code, status, title, retryable = "transient_failure", 503, "A passing fault; the job is tried again", True

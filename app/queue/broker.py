@@ -13,6 +13,7 @@ from app.settings import Settings
 
 CONNECT_S = 2.0
 ANSWER_S = 3.0
+AMQP = ("amqp", "amqps", "pyamqp")
 
 
 class Broker:
@@ -21,6 +22,13 @@ class Broker:
     def __init__(self, settings: Settings) -> None:
         self._app = Celery("detrank", set_as_current=False)
         self._app.conf.update(celery_config(settings))
+        if urlsplit(settings.resolved_broker_url).scheme in AMQP:
+            # a producer's alone: a consumer's socket is rightly silent for hours
+            self._app.conf.broker_transport_options |= {
+                "confirm_publish": True,
+                "read_timeout": ANSWER_S,
+                "write_timeout": ANSWER_S,
+            }
         self._prefix = settings.queue_prefix
         self._producer: Any = None
 
@@ -40,7 +48,9 @@ class Broker:
             )
         except Exception as failure:  # each client library has errors of its own
             self.close()
-            raise Unavailable(f"the broker did not take a message: {type(failure).__name__}: {failure}") from failure
+            raise Unavailable(
+                f"the broker did not take a message: {type(failure).__name__}: {failure}"
+            ) from failure
 
     def close(self) -> None:
         """Forget the connection; the next ring makes a new one."""
@@ -74,7 +84,12 @@ def queue_names(settings: Settings, queues: tuple[str, ...] | None = None) -> li
 
 def _transport_options(url: str, prefix: str) -> dict[str, Any]:
     # Without a limit kombu tries a hundred times before it says that there is no broker.
-    options: dict[str, Any] = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
+    options: dict[str, Any] = {
+        "max_retries": 1,
+        "interval_start": 0,
+        "interval_step": 0.1,
+        "interval_max": 0.1,
+    }
     match urlsplit(url).scheme:
         case scheme if scheme == SCHEME:
             options |= {"folder": unquote(urlsplit(url).path), "polling_interval": 0.05}
@@ -90,6 +105,4 @@ def _transport_options(url: str, prefix: str) -> dict[str, Any]:
                 "queue_order_strategy": "priority",
                 "global_keyprefix": prefix,
             }
-        case "amqp" | "amqps" | "pyamqp":
-            options |= {"confirm_publish": True, "read_timeout": ANSWER_S, "write_timeout": ANSWER_S}
     return options

@@ -91,9 +91,13 @@ def _put_back(session: Session, locked: jobs.Locked, now: datetime) -> None:
         candidate = session.get(Candidate, (ranking.id, job.payload["checkpoint_id"]), populate_existing=True)
         if candidate is None or candidate.job_id != job.id:
             raise Conflict(f"the ranking {ranking.id} no longer waits for the job {job.id}")
-        ordering = session.get(Job, ranking.rank_job_id, populate_existing=True) if ranking.rank_job_id else None
+        ordering = (
+            session.get(Job, ranking.rank_job_id, populate_existing=True) if ranking.rank_job_id else None
+        )
         if ordering is not None and ordering.state not in ENDED:
-            raise Conflict(f"the ranking {ranking.id} is being put in order; try again when {ordering.id} has ended")
+            raise Conflict(
+                f"the ranking {ranking.id} is being put in order; try again when {ordering.id} has ended"
+            )
         ranking.rank_job_id = None
     ranking.cancel_requested_at = None
     ranking.state = JobState.QUEUED.value if ranking.state in ENDED else ranking.state

@@ -11,7 +11,9 @@ from app.db.engine import database_now
 from app.db.tables import Event, Job, Ranking
 
 
-def append(session: Session, stream: Job | Ranking, kind: str, data: dict[str, Any], *, now: datetime | None = None) -> int:
+def append(
+    session: Session, stream: Job | Ranking, kind: str, data: dict[str, Any], *, now: datetime | None = None
+) -> int:
     """Add an event to the stream of a job or ranking and return its number; the row's `version` grows with it.
 
     Taking the number locks the stream's row until the transaction ends: numbers become visible in order. Kinds:
@@ -57,7 +59,12 @@ def advance(
     fraction smaller is. The message is always taken: it says what is being done now.
     """
     if _goes_forward(job, done, total, unit):
-        job.progress_done, job.progress_total, job.progress_unit, job.progress_eta_s = done, total, unit, eta_s
+        job.progress_done, job.progress_total, job.progress_unit, job.progress_eta_s = (
+            done,
+            total,
+            unit,
+            eta_s,
+        )
     job.progress_message = clean(message)[:500] if message is not None else job.progress_message
     append(session, job, "progress", progress_of(job), now=now)
 

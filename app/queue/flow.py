@@ -38,7 +38,7 @@ def _settle(locked: Locked, now: datetime) -> None:
             state, error = ResourceState.INVALID, _cancelled()
         case _:
             state, error = ResourceState.PROCESSING, None
-    if (row.state, row.error) == (state.value, error):
+    if row.state == state == ResourceState.PROCESSING:
         return
     row.state, row.error = state.value, error
     row.updated_at = now
@@ -57,7 +57,12 @@ def _mirror(session: Session, locked: Locked, now: datetime) -> None:
         return
     candidate.state = job.state
     candidate.error = job.error if job.state == JobState.FAILED else None
-    about = {"checkpoint_id": candidate.checkpoint_id, "job_id": job.id, "state": job.state, "attempt": job.attempt}
+    about = {
+        "checkpoint_id": candidate.checkpoint_id,
+        "job_id": job.id,
+        "state": job.state,
+        "attempt": job.attempt,
+    }
     events.append(session, ranking, "state", {"candidate": about}, now=now)
     if job.state == JobState.RUNNING:
         start_ranking(session, ranking, "scoring", now=now)
@@ -87,12 +92,19 @@ def advance_ranking(session: Session, ranking: Ranking, *, max_attempts: int, no
     """Once every candidate of a locked ranking has ended: order what succeeded, or end the ranking."""
     states = dict(
         session.execute(
-            select(Candidate.state, func.count()).where(Candidate.ranking_id == ranking.id).group_by(Candidate.state)
+            select(Candidate.state, func.count())
+            .where(Candidate.ranking_id == ranking.id)
+            .group_by(Candidate.state)
         ).all()
     )
     ended = sum(count for state, count in states.items() if state in ENDED)
     total = sum(states.values())
-    progress = {"done": ended, "total": total, "unit": "candidates", "fraction": ended / total if total else None}
+    progress = {
+        "done": ended,
+        "total": total,
+        "unit": "candidates",
+        "fraction": ended / total if total else None,
+    }
     events.append(session, ranking, "progress", progress, now=now)
     if ended < total or ranking.state in ENDED:
         return
@@ -137,10 +149,12 @@ def _nothing_scored(session: Session, ranking: Ranking) -> dict[str, Any]:
         .order_by(Candidate.position)
     ).all()
     errors = [
-        {"pointer": f"/checkpoint_ids/{one.position}", "message": (one.error or {}).get("detail", "")} for one in failed
+        {"pointer": f"/checkpoint_ids/{one.position}", "message": (one.error or {}).get("detail", "")}
+        for one in failed
     ]
     return CandidateFailed(
-        "no candidate could be scored, so there is nothing to order; the first reason: " + errors[0]["message"],
+        "no candidate could be scored, so there is nothing to order; the first reason: "
+        + errors[0]["message"],
         errors=errors,
     ).to_dict()
 

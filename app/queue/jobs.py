@@ -101,7 +101,13 @@ def _lock_row(session: Session, table: type[Any], row_id: str, skip_locked: bool
 
 
 def move(
-    session: Session, job: Job, state: JobState, *, now: datetime, error: dict[str, Any] | None = None, delay_s: float = 0.0
+    session: Session,
+    job: Job,
+    state: JobState,
+    *,
+    now: datetime,
+    error: dict[str, Any] | None = None,
+    delay_s: float = 0.0,
 ) -> None:
     """Take a locked job to `state` and say so in its events; a job that is queued again rings after `delay_s`.
 

@@ -16,15 +16,18 @@ from sqlalchemy.orm import Session
 from app.db.engine import Database, database_now
 from app.db.tables import Job
 from app.errors import AttemptsExhausted, TransientFailure
-from app.queue import flow, jobs
+from app.queue import events, flow, jobs
 from app.queue.states import JobKind, JobState
 
 ACTIVE = (JobState.RUNNING.value, JobState.CANCELLING.value)
 LONGEST_RETRY_S = 300.0
 
 
-class LeaseLost(Exception):
-    """The job is somebody else's by now, or over; this worker may not write for it."""
+class LeaseLost(BaseException):
+    """The job is somebody else's by now, or over; this worker may not write for it.
+
+    Not an Exception, so that no handler's `except Exception` takes it for a fault of a candidate.
+    """
 
 
 @dataclass(frozen=True)
@@ -67,15 +70,16 @@ def claim(session: Session, job_id: str, worker: str, *, lease_s: float) -> Clai
         _lapse(session, locked, now)
     if job.state != JobState.QUEUED or (job.not_before is not None and job.not_before > now):
         return None
-    before = job.error
-    jobs.move(session, job, JobState.RUNNING, now=now, error=before)
+    job.attempt += 1
+    jobs.move(session, job, JobState.RUNNING, now=now, error=job.error)
     job.token = uuid.uuid4().hex
     job.worker = worker
     job.lease_until = now + timedelta(seconds=lease_s)
-    job.attempt += 1
     job.started_at = job.started_at or now
     flow.follow(session, locked, now=now)
-    view = JobView(job.id, JobKind(job.kind), job.resource_id, dict(job.payload), job.attempt, job.workspace_id)
+    view = JobView(
+        job.id, JobKind(job.kind), job.resource_id, dict(job.payload), job.attempt, job.workspace_id
+    )
     return Claim(view, job.token, worker, lease_s)
 
 
@@ -100,6 +104,35 @@ def look(session: Session, claim: Claim) -> Beat:
         )
     ).one_or_none()
     return Beat(held=row is not None, cancel=row is not None and row.cancel_requested_at is not None)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker has to tell between two beats: stage changes and log lines in order, and the latest progress."""
+
+    events: tuple[tuple[str, dict[str, Any]], ...] = ()
+    progress: dict[str, Any] | None = None  # arguments of events.advance
+
+
+def report(session: Session, claim: Claim, told: Report) -> Beat:
+    """A beat that also writes what a worker has to tell."""
+    job = session.execute(
+        select(Job).where(Job.id == claim.job.id).with_for_update(),
+        execution_options={"populate_existing": True},
+    ).scalar_one_or_none()
+    if job is None or job.token != claim.token or job.state not in ACTIVE:
+        return Beat(held=False, cancel=False)
+    now = database_now(session)
+    job.lease_until = now + timedelta(seconds=claim.lease_s)
+    for kind, data in told.events:
+        if kind == "stage":
+            job.stage = data["stage"]
+            events.append(session, job, "state", {"state": job.state, **data}, now=now)
+        else:
+            events.append(session, job, kind, data, now=now)
+    if told.progress is not None:
+        events.advance(session, job, **told.progress, now=now)
+    return Beat(held=True, cancel=job.cancel_requested_at is not None)
 
 
 def hold(session: Session, claim: Claim) -> jobs.Locked:
@@ -166,7 +199,10 @@ def requeue_lapsed(database: Database, *, limit: int = 100) -> list[str]:
     with database.reading() as session:
         now = database_now(session)
         silent = session.scalars(
-            select(Job.id).where(Job.state.in_(ACTIVE), Job.lease_until < now).order_by(Job.lease_until).limit(limit)
+            select(Job.id)
+            .where(Job.state.in_(ACTIVE), Job.lease_until < now)
+            .order_by(Job.lease_until)
+            .limit(limit)
         ).all()
     lapsed = []
     for job_id in silent:
@@ -181,11 +217,15 @@ def requeue_lapsed(database: Database, *, limit: int = 100) -> list[str]:
 
 
 def _lapse(session: Session, locked: jobs.Locked, now: datetime, reason: str | None = None) -> None:
-    reason = reason or f"the worker {locked.job.worker} fell silent; it may have been killed, or run out of memory"
+    reason = (
+        reason or f"the worker {locked.job.worker} fell silent; it may have been killed, or run out of memory"
+    )
     _try_again(session, locked, now, TransientFailure(reason).to_dict(), 0.0)
 
 
-def _try_again(session: Session, locked: jobs.Locked, now: datetime, error: dict[str, Any], delay_s: float) -> None:
+def _try_again(
+    session: Session, locked: jobs.Locked, now: datetime, error: dict[str, Any], delay_s: float
+) -> None:
     job = locked.job
     if job.state == JobState.CANCELLING:
         _move(session, locked, JobState.CANCELLED, now)

@@ -43,7 +43,9 @@ def relay_once(database: Database, broker: Ringer, *, limit: int = 100, bell_s: 
     Raises Unavailable where the broker refused; the bells it did not take are due again after RETRY_S.
     """
     with database.reading() as session:
-        due = session.scalar(select(func.count()).select_from(Outbox).where(Outbox.not_before <= database_now(session)))
+        due = session.scalar(
+            select(func.count()).select_from(Outbox).where(Outbox.not_before <= database_now(session))
+        )
     if not due:
         return 0
     with database.unit_of_work() as session:
@@ -58,7 +60,9 @@ def relay_once(database: Database, broker: Ringer, *, limit: int = 100, bell_s: 
         ).all()
         for bell in bells:
             again = now + timedelta(seconds=min(LONGEST_S, bell_s * 2.0**bell.rung))
-            session.execute(update(Outbox).where(Outbox.id == bell.id).values(not_before=again, rung=Outbox.rung + 1))
+            session.execute(
+                update(Outbox).where(Outbox.id == bell.id).values(not_before=again, rung=Outbox.rung + 1)
+            )
     for taken, bell in enumerate(bells):
         try:
             broker.ring(bell.job_id, bell.kind, bell.queue)
@@ -72,5 +76,7 @@ def _put_back(database: Database, ids: list[int]) -> None:
     with database.unit_of_work() as session:
         soon = database_now(session) + timedelta(seconds=RETRY_S)
         session.execute(
-            update(Outbox).where(Outbox.id.in_(ids), Outbox.rung > 0).values(not_before=soon, rung=Outbox.rung - 1)
+            update(Outbox)
+            .where(Outbox.id.in_(ids), Outbox.rung > 0)
+            .values(not_before=soon, rung=Outbox.rung - 1)
         )

@@ -16,7 +16,9 @@ log = logging.getLogger(__name__)
 class Relay:
     """`start()`, `wake()` after a commit that added jobs, `stop()`. The only one who ever waits for the broker."""
 
-    def __init__(self, database: Database, broker: Ringer, *, relay_s: float = 0.5, bell_s: float = 30.0) -> None:
+    def __init__(
+        self, database: Database, broker: Ringer, *, relay_s: float = 0.5, bell_s: float = 30.0
+    ) -> None:
         self._database = database
         self._broker = broker
         self._relay_s = relay_s

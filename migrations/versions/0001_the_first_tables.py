@@ -31,6 +31,9 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("stream_id", "seq", name=op.f("pk_event")),
     )
+    with op.batch_alter_table("event", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_event_created_at"), ["created_at"], unique=False)
+
     op.create_table(
         "worker",
         sa.Column("name", sa.String(length=200), nullable=False),
@@ -317,5 +320,8 @@ def downgrade() -> None:
     op.drop_table("api_key")
     op.drop_table("workspace")
     op.drop_table("worker")
+    with op.batch_alter_table("event", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_event_created_at"))
+
     op.drop_table("event")
     op.drop_table("blob")

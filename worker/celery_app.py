@@ -1,0 +1,91 @@
+"""The Celery application of workers: `celery -A worker.celery_app worker -Q cpu,gpu`. Loads no science.
+
+The pool's child does the work; this parent holds no job, stays free to stop and to sweep, and must never load torch: a
+process forked or spawned from one that used it can hang.
+"""
+
+import contextlib
+import logging
+import os
+from typing import Any
+
+import billiard
+from celery import Celery, signals
+
+from app.db.engine import Database
+from app.queue.broker import Broker, celery_config
+from app.queue.relay import Relay
+from app.settings import get_settings
+from app.storage.blobs import open_store
+from worker import process
+from worker.sweeper import Sweeper
+
+log = logging.getLogger(__name__)
+
+app = Celery("detrank", include=["worker.tasks"])
+app.conf.update(
+    celery_config(get_settings()),
+    task_acks_late=True,
+    # A message whose process died comes back at once, finds its job queued again, and is a bell like any other.
+    task_reject_on_worker_lost=True,
+    worker_lost_wait=2.0,
+    worker_prefetch_multiplier=1,
+    worker_concurrency=1,
+    worker_pool_start_method="spawn",
+    worker_max_tasks_per_child=200,
+    worker_cancel_long_running_tasks_on_connection_loss=False,  # the lease decides, not the socket
+    worker_send_task_events=False,
+    worker_enable_remote_control=False,
+    worker_hijack_root_logger=False,
+    worker_proc_alive_timeout=60.0,  # a spawned child imports everything anew
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    worker_soft_shutdown_timeout=process.LEAVE_AFTER_S,
+)
+
+_companions: list[Relay | Sweeper] = []
+
+
+@signals.worker_init.connect
+def _start_companions(sender: Any = None, **_: Any) -> None:
+    """In the parent, before the broker is reached: a worker without a broker still sweeps."""
+    settings = get_settings()
+    database = Database(settings.resolved_database_url)
+    name = process.worker_name(os.getpid())
+    queues = sorted(str(queue) for queue in app.amqp.queues.consume_from)
+    relay = Relay(database, Broker(settings), relay_s=settings.relay_s, bell_s=settings.bell_s)
+    sweeper = Sweeper(database, settings, open_store(settings), name, queues, relay.wake)
+    _companions[:] = [relay, sweeper]
+    for companion in _companions:
+        companion.start()
+
+
+@signals.worker_process_init.connect
+def _prepare_child(**_: Any) -> None:
+    process.heed_signals()
+
+
+@signals.worker_shutting_down.connect
+def _tell_children(**_: Any) -> None:
+    """SIGTERM: what is being worked on goes back to the queue now; waiting for it could take hours."""
+    for child in billiard.active_children():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, process.HAND_BACK)
+
+
+@signals.worker_shutdown.connect
+def _stop_companions(**_: Any) -> None:
+    for companion in _companions:
+        companion.stop()
+
+
+@signals.task_failure.connect
+def _child_died(sender: Any = None, args: Any = None, exception: Any = None, **_: Any) -> None:
+    """In the parent, when the pool's child died: its job need not wait for the lease to lapse."""
+    for companion in _companions:
+        if (
+            isinstance(companion, Sweeper)
+            and args
+            and isinstance(exception, billiard.exceptions.WorkerLostError)
+        ):
+            companion.child_died(args[0])

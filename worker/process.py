@@ -1,0 +1,99 @@
+"""What one process of a worker has: its settings, database and store, the job it works on, and how it is told to stop."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+from app.db.engine import Database
+from app.settings import Settings, get_settings
+from app.storage.blobs import BlobStore, open_store
+from worker.step import EXIT_ABANDONED, Step
+
+# SIGUSR2: hand your job back. SIGTERM: hand it back and end. Celery uses neither for that in a pool's child.
+HAND_BACK = signal.SIGUSR2
+LEAVE_AFTER_S = 6.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Process:
+    """Made in the pool's child, once; a database connection must not be shared with the parent."""
+
+    settings: Settings
+    database: Database
+    store: BlobStore
+    name: str
+    step: Step | None = None
+    told_to_stop: threading.Event = field(default_factory=threading.Event)
+
+    @contextlib.contextmanager
+    def working_on(self, step: Step) -> Iterator[None]:
+        self.step = step
+        try:
+            if self.told_to_stop.is_set():
+                step.release()
+            yield
+        finally:
+            self.step = None
+
+    def hand_back(self) -> None:
+        """Put the job in hand back in the queue; from any thread, at any moment."""
+        self.told_to_stop.set()
+        step = self.step
+        if step is not None:
+            log.warning("%s goes back to the queue: this worker was told to stop", step.job.id)
+            step.release()
+
+
+@cache
+def current() -> Process:
+    """This process's own. Named after its parent, the worker, which can then tell which jobs died with a child."""
+    settings = get_settings()
+    return Process(
+        settings, Database(settings.resolved_database_url), open_store(settings), worker_name(os.getppid())
+    )
+
+
+def worker_name(pid: int) -> str:
+    return f"{socket.gethostname()}:{pid}"
+
+
+def heed_signals() -> None:
+    """In the pool's child: a thread acts on SIGUSR2 and SIGTERM at once, even while the main thread computes."""
+    ours, kernels = socket.socketpair()
+    kernels.setblocking(False)
+    for number in (HAND_BACK, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    # written by the interpreter's C handler, before any Python code could run
+    signal.set_wakeup_fd(kernels.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_heed, args=(ours, kernels), name="signals", daemon=True).start()
+
+
+def _heed(ours: socket.socket, kernels: socket.socket) -> None:
+    with ours, kernels:
+        while number := ours.recv(1):
+            if number[0] == HAND_BACK:
+                _hand_back()
+                threading.Timer(LEAVE_AFTER_S, _leave_if_still_working).start()
+            elif number[0] == signal.SIGTERM:
+                _hand_back()
+                os._exit(EXIT_ABANDONED)
+
+
+def _hand_back() -> None:
+    try:
+        current().hand_back()
+    except Exception:
+        log.exception("could not hand the job back; its lease will lapse")
+
+
+def _leave_if_still_working() -> None:
+    if current().step is not None:
+        os._exit(EXIT_ABANDONED)

@@ -1,0 +1,103 @@
+"""The thread beside every worker that puts right what others left: lapsed leases, expired rows, orphaned files.
+
+Any number may sweep at once; each deed is one short transaction that asks again before it acts.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from app.db.engine import Database, database_now
+from app.db.tables import WorkerRecord
+from app.queue import leases
+from app.settings import Settings
+from app.storage.blobs import BlobStore
+from worker.tidy import tidy
+
+TIDY_S = 900.0
+
+log = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """`start()`, `stop()`; `wake` is called when jobs were queued again."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        store: BlobStore,
+        name: str,
+        queues: list[str],
+        wake: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._store = store
+        self._name = name
+        self._queues = queues
+        self._wake = wake
+        self._dead: list[str] = []
+        self._nudged = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        self._stopped = True
+        self._nudged.set()
+        self._thread.join(timeout_s)
+        with suppress(Exception), self._database.unit_of_work() as session:
+            session.execute(delete(WorkerRecord).where(WorkerRecord.name == self._name))
+
+    def child_died(self, job_id: str) -> None:
+        """The process that worked on this job is dead; from any thread."""
+        self._dead.append(job_id)
+        self._nudged.set()
+
+    def _run(self) -> None:
+        tidied = float("-inf")
+        while not self._stopped:
+            try:
+                self._sweep()
+                if time.monotonic() - tidied > TIDY_S:
+                    tidied = time.monotonic()
+                    tidy(self._database, self._settings, self._store)
+            except Exception as failure:  # whatever is wrong now, the next round may find it right
+                log.warning("sweeping failed: %s: %s", type(failure).__name__, failure)
+            self._nudged.wait(self._settings.sweep_s)
+            self._nudged.clear()
+
+    def _sweep(self) -> None:
+        put_back = []
+        while self._dead:
+            with self._database.unit_of_work() as session:
+                if leases.lost(session, self._dead[0], self._name):
+                    put_back.append(self._dead[0])
+            self._dead.pop(0)
+        put_back += leases.requeue_lapsed(self._database)
+        if put_back:
+            log.warning("put back because their workers fell silent: %s", ", ".join(put_back))
+            self._wake()
+        with self._database.unit_of_work() as session:
+            seen(session, self._name, self._queues)
+
+
+def seen(session: Session, name: str, queues: list[str]) -> None:
+    """Note that a worker is alive."""
+    now = database_now(session)
+    row = session.get(WorkerRecord, name)
+    if row is None:
+        host, _, pid = name.rpartition(":")
+        row = WorkerRecord(
+            name=name, queues=queues, details={"host": host, "pid": int(pid)}, started_at=now, seen_at=now
+        )
+        session.add(row)
+    row.seen_at = now

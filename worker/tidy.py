@@ -1,0 +1,130 @@
+"""Removing what has expired and what nobody refers to: rows, scratch files, blobs."""
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.db.engine import Database, database_now
+from app.db.tables import Blob, Checkpoint, Dataset, Event, Idempotency, Ranking, Upload, WorkerRecord
+from app.settings import Settings
+from app.storage.blobs import BlobStore
+
+ORPHAN_AFTER = timedelta(days=1)
+WORKER_FORGOTTEN_AFTER = timedelta(days=1)
+# the last progress stands on the job itself
+PROGRESS_KEPT = timedelta(hours=1)
+EVENTS_KEPT = timedelta(days=30)
+
+log = logging.getLogger(__name__)
+
+
+def tidy(database: Database, settings: Settings, store: BlobStore) -> None:
+    """One round of all of it."""
+    with database.unit_of_work() as session:
+        expired = forget_expired(session, settings)
+    for upload_id in expired:
+        store.delete_folder(f"uploads/{upload_id}")
+    with database.unit_of_work() as session:
+        forget_history(session)
+    remove_old_files(settings.scratch_dir)
+    remove_orphaned_blobs(database, store)
+
+
+def forget_expired(session: Session, settings: Settings) -> list[str]:
+    """Delete expired idempotency keys and uploads, and workers long silent; returns the uploads' ids."""
+    now = database_now(session)
+    session.execute(
+        delete(Idempotency).where(
+            Idempotency.created_at < now - timedelta(seconds=settings.idempotency_expires_s)
+        )
+    )
+    session.execute(delete(WorkerRecord).where(WorkerRecord.seen_at < now - WORKER_FORGOTTEN_AFTER))
+    return list(session.scalars(delete(Upload).where(Upload.expires_at < now).returning(Upload.id)))
+
+
+def forget_history(session: Session) -> None:
+    """Delete old events."""
+    now = database_now(session)
+    session.execute(delete(Event).where(Event.kind == "progress", Event.created_at < now - PROGRESS_KEPT))
+    session.execute(delete(Event).where(Event.created_at < now - EVENTS_KEPT))
+
+
+def remove_old_files(folder: Path, older_than: timedelta = ORPHAN_AFTER) -> list[Path]:
+    """Remove entries of `folder` (not in it: an entry goes whole) that nothing was written to for a day."""
+    limit = time.time() - older_than.total_seconds()
+    removed = []
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        with suppress(FileNotFoundError):
+            if _last_written(entry) < limit:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+                removed.append(entry)
+    return removed
+
+
+def _last_written(entry: Path) -> float:
+    newest = entry.lstat().st_mtime
+    if entry.is_dir() and not entry.is_symlink():
+        for path in entry.rglob("*"):
+            with suppress(FileNotFoundError):
+                newest = max(newest, path.lstat().st_mtime)
+    return newest
+
+
+def remove_orphaned_blobs(
+    database: Database, store: BlobStore, older_than: timedelta = ORPHAN_AFTER
+) -> list[str]:
+    """Remove stored files that no record has referred to for a day; returns their digests.
+
+    A file that is stored again becomes young again, so one that is about to be referred to is never taken.
+    """
+    removed = []
+    with database.reading() as session:
+        used = set(_referred(session))
+        limit = database_now(session) - older_than
+    for sha256 in list(store):
+        if sha256 in used or _stored_at(store, sha256) > limit:
+            continue
+        try:
+            with database.unit_of_work() as session:
+                row = session.get(Blob, sha256, with_for_update=True)
+                if row is not None and row.created_at > limit:
+                    continue
+                if row is not None:
+                    session.delete(row)
+                    session.flush()
+                if sha256 in set(_referred(session)):
+                    raise IntegrityError("referred to by now", None, ValueError(sha256))
+                store.delete(sha256)
+        except IntegrityError:  # somebody refers to it since we looked
+            continue
+        removed.append(sha256)
+    if removed:
+        log.info("removed %d files that nothing referred to", len(removed))
+    return removed
+
+
+def _referred(session: Session) -> Iterator[str]:
+    for column in (
+        Upload.sha256,
+        Dataset.source_sha256,
+        Dataset.archive_sha256,
+        Checkpoint.source_sha256,
+        Checkpoint.weights_sha256,
+        Ranking.plot_sha256,
+    ):
+        yield from session.scalars(select(column).where(column.is_not(None)))
+    for previews in session.scalars(select(Dataset.previews).where(Dataset.previews.is_not(None))):
+        yield from (preview["sha256"] for preview in previews)
+
+
+def _stored_at(store: BlobStore, sha256: str) -> datetime:
+    moment = store.filesystem.modified(f"{store.root}/{store.key_of(sha256)}")
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
