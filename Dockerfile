@@ -1,11 +1,9 @@
-# One image for the API, the workers and migrations; the command chooses. CPU by default, or for NVIDIA:
-#   docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 .
+# One image for the API, the workers (with or without a GPU) and migrations; the command chooses.
 FROM python:3.12-slim AS build
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# the index of PyTorch's CPU builds given here makes the image several GB smaller
+ARG PIP_EXTRA_INDEX_URL
 RUN python -m venv /opt/detrank
 ENV PATH=/opt/detrank/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# torch changes least and weighs most: a layer of its own
-RUN pip install --index-url ${TORCH_INDEX} torch torchvision
 WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY app app

@@ -24,7 +24,7 @@ FEWEST_CANDIDATES = 4
 def run(client: Client, target: Path, dataset: Path | None) -> Record:
     """Uploads, registers, ranks; returns the finished ranking. Raises Failed."""
     checkpoints = [client.checkpoints.add(**candidate) for candidate in CANDIDATES]
-    archive = dataset or draw_scenes(target / ".data" / "digits")
+    archive = dataset or draw_scenes(target / ".data" / "digits.zip")
     with sending(archive.name) as on_sent:
         data = client.datasets.add(archive, on_sent=on_sent, name="handwritten digits" if dataset is None else archive.stem)
     data = wait_for(client, "datasets", data)
@@ -44,13 +44,16 @@ def run(client: Client, target: Path, dataset: Path | None) -> Record:
     return wait_for_ranking(client, ranking)
 
 
-def draw_scenes(folder: Path) -> Path:
+def draw_scenes(archive: Path) -> Path:
     """Detection scenes from real handwritten digits, drawn by the worker's command (app has no science)."""
-    command = [sys.executable, "-m", "app.cli", "datasets", "synth", str(folder), "--images", str(SCENES), "--seed", str(SEED)]
+    command = [
+        sys.executable, "-m", "app.cli", "datasets", "synth", str(archive), "--style", "scenes",
+        "--images", str(SCENES), "--test-images", "60", "--seed", str(SEED),
+    ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise Failed(f"the scenes could not be drawn: {done.stderr.strip()}")
-    return folder
+    return archive
 
 
 def write_results(client: Client, ranking: Record, target: Path) -> list[Path]:

@@ -122,13 +122,43 @@ def formats(json: Json = False) -> None:
 
 
 def synth(
-    target: Annotated[Path, typer.Argument(help="a new folder for the dataset")],
-    images: Annotated[int, typer.Option(min=1)] = 300,
+    target: Annotated[Path, typer.Argument(help="a new folder, or a new .zip")],
+    glyphs: Annotated[str, typer.Option(help="`digits` (scikit-learn's handwritten ones), or a folder with idx files as of MNIST")] = "digits",
+    images: Annotated[int, typer.Option(min=1, help="training images")] = 300,
+    test_images: Annotated[int, typer.Option(min=0)] = 100,
+    image_size: Annotated[int, typer.Option(min=16, help="pixels")] = 128,
+    min_size: Annotated[int, typer.Option(min=4, help="of an object, pixels")] = 15,
+    max_size: Annotated[int, typer.Option(min=5, help="of an object, pixels")] = 50,
+    max_objects: Annotated[int, typer.Option(min=1, help="in one image")] = 5,
+    style: Annotated[str, typer.Option(help="published (grey on black) or scenes (coloured, uneven ground)")] = "published",
+    layout: Annotated[str, typer.Option(help="coco or mnist")] = "coco",
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    json: Json = False,
 ) -> None:
-    """Draw detection scenes from real handwritten digits, as in the published synthetic benchmark."""
-    raise NotImplementedError
+    """Draw detection scenes from small real pictures, as in the published synthetic benchmark."""
+    import tempfile  # noqa: PLC0415
+
+    from worker.data.glyphs import load  # noqa: PLC0415
+    from worker.data.synthetic import pack  # noqa: PLC0415
+    from worker.data.synthetic import synth as draw  # noqa: PLC0415
+
+    if target.exists() and (target.is_file() or any(target.iterdir())):
+        raise typer.BadParameter(f"{target}: is there already; name a new one")
+    zipped = target.suffix == ".zip"
+    with tempfile.TemporaryDirectory(prefix="detrank-") as scratch:
+        folder = Path(scratch) / "set" if zipped else target
+        try:
+            source = load(glyphs)
+            draw(
+                folder, source.images, source.labels, source.names, images_train=images, images_test=test_images,
+                image_size=image_size, min_size=min_size, max_size=max_size, max_objects=max_objects, seed=seed,
+                layout=layout, style=style,
+            )  # fmt: skip
+        except ValueError as failure:
+            raise typer.BadParameter(str(failure)) from failure
+        if zipped:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            pack(folder, target)
+    err.print(f"{target}: {images} training and {test_images} test images", markup=False, highlight=False)
 
 
 def _refuse(refusal: Any) -> None:
