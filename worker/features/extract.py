@@ -25,6 +25,8 @@ from worker.features.objects import Objects, objects_of
 
 # Goes up whenever the same request would give other numbers than before.
 FEATURES_VERSION = 1
+# Of a manifest, what the numbers depend on: a new name, licence or note does not spoil the cache.
+_MANIFEST_FACTS = ("architecture", "backbone", "input", "layers", "options", "weights_sha256")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -165,12 +167,6 @@ def _pictures(
         if pair is None:
             return
         image, pixels = pair
-        if pixels.shape[:2] != (image.height, image.width):
-            raise Unextractable(
-                "changed_image",
-                f"{image.path.name} is {pixels.shape[1]} x {pixels.shape[0]} pixels, and the dataset says "
-                f"{image.width} x {image.height}: ingest the dataset again",
-            )
         rows = objects.rows[image.id]
         yield Picture(image.id, pixels, rows, objects.boxes[rows])
 
@@ -187,16 +183,14 @@ def _key(
     sample = hashlib.sha256()
     for column in (objects.annotation_ids, objects.image_ids, objects.labels, objects.boxes):
         sample.update(np.ascontiguousarray(column))
-    manifest = detector.manifest
+    manifest = detector.manifest.to_json()
     return store.key_of(
         {
             "version": FEATURES_VERSION,
             "torch": torch.__version__,
             "dataset": dataset.digest,
             "sample": sample.hexdigest(),
-            "architecture": manifest.architecture,
-            "weights": manifest.weights_sha256,
-            "manifest": hashlib.sha256(manifest.to_json().encode()).hexdigest(),
+            "detector": {name: manifest[name] for name in _MANIFEST_FACTS},
             "read": wanted,
             "image_size": image_size,
             "device": device.type,

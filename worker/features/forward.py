@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models_store.detector import Detector, Layer
+from models_store.detector import Detector
+from models_store.manifest import Layer
 from worker.features.cost import Cost, measure
 from worker.features.grouping import Picture
 from worker.features.pool import global_vectors, local_vectors

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from models_store.manifest import Layer
 from worker.features.errors import Unextractable
-
-if TYPE_CHECKING:
-    from models_store.detector import Layer
 
 ALL = "all"
 LEVELS = ("local", "global")

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -14,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from models_store.detector import Layer
+from models_store.manifest import Input, Layer, Manifest
+from worker.data.canonical import VERSION
 from worker.data.dataset import Dataset, open_dataset
 
 SIZES = ((96, 128), (128, 96), (100, 140), (96, 128), (77, 121), (96, 128))
@@ -65,7 +65,7 @@ def write_dataset(root: Path, count: int = 12, per_image: int = 3) -> Dataset:
         }
     )
     document = {
-        "info": {"supervision": "boxes"},
+        "info": {"supervision": "boxes", "detrank_version": VERSION, "digest": "coded"},
         "images": images,
         "annotations": sorted(annotations, key=lambda one: one["id"]),
         "categories": [{"id": 1, "name": "even"}, {"id": 2, "name": "odd"}],
@@ -109,13 +109,15 @@ class TinyDetector:
             Layer("backbone.c5", 32, 16, "map", False),
             Layer("neck.roi", None, 3, "vector", True),
         )
-        text = json.dumps(
-            [vars(layer) if hasattr(layer, "__dict__") else layer.name for layer in self.layers]
-        )
-        self.manifest = SimpleNamespace(
+        self.manifest = Manifest(
             architecture="test/averager",
+            format="test",
+            kind="backbone",
+            input=Input(),
+            layers=self.layers,
+            parameters=0,
+            source={},
             weights_sha256=hashlib.sha256(b"averager").hexdigest(),
-            to_json=lambda: text,
         )
         self.oom_above = oom_above
         self.batches: list[tuple[int, ...]] = []

@@ -1,6 +1,6 @@
 import pytest
 
-from models_store.detector import Layer
+from models_store.manifest import Layer
 from worker.features.errors import Unextractable
 from worker.features.layers import LAYER_HELP, choose, common
 
