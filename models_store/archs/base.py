@@ -1,0 +1,51 @@
+"""What an architecture is: a name, its input, how to build it, and the face that its modules get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from models_store.archs.face import Face
+from models_store.manifest import Input
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """``num_classes`` counts categories without background; ``backbone`` only where the architecture takes one."""
+
+    num_classes: int
+    input: Input
+    backbone: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One buildable detector.
+
+    ``build`` returns the module with fresh weights, ``face`` wraps it for reading features.
+    ``places_backbone``: it takes any backbone. ``builder``: torchvision's name, where there is one.
+    """
+
+    name: str
+    title: str
+    family: Literal["two_stage", "one_stage", "ssd"]
+    input: Input
+    build: Callable[[BuildSpec], nn.Module]
+    face: Callable[[nn.Module], Face]
+    places_backbone: bool = False
+    builder: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+ARCHITECTURES: dict[str, Architecture] = {}
+
+
+def register(architecture: Architecture) -> Architecture:
+    if architecture.name in ARCHITECTURES:
+        raise ValueError(f"architecture {architecture.name!r} is registered twice")
+    ARCHITECTURES[architecture.name] = architecture
+    return architecture

@@ -1,0 +1,96 @@
+"""The face of a detector family: which layers it has and how to compute them, no more than asked."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import MultiScaleRoIAlign
+
+from models_store.archs.stages import PROBE_PIXELS, Stage, nearest_stride
+
+ROI_OUTPUT = 7
+ROI_SAMPLING = 2
+
+
+@dataclass(frozen=True)
+class Neck:
+    """A pyramid: which body stages go in, and the modules' own names of the maps that come out.
+
+    ``run`` takes the ordered body maps, ``names`` are the layer names of its outputs in order.
+    """
+
+    takes: tuple[str, ...]
+    run: Callable[[list[Tensor]], list[Tensor]]
+    names: tuple[str, ...]
+    strides: tuple[int, ...]
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Face:
+    """``body(x, names)`` gives {stage: map}; ``stages`` are its stages; the rest is optional.
+
+    ``roi_levels``: neck maps that object features are pooled from, by the canonical rule of arXiv
+    1612.03144 equation 1. ``box_head``: takes (n, C, 7, 7) to (n, ``penultimate_channels``) with its ReLUs.
+    ``replace_head(num_classes)`` puts a fresh predictor and returns its parameter names.
+    """
+
+    body: Callable[[Tensor, Collection[str]], dict[str, Tensor]]
+    stages: tuple[Stage, ...]
+    neck: Neck | None
+    roi_levels: tuple[str, ...] = ()
+    box_head: Callable[[Tensor], Tensor] | None = None
+    penultimate_channels: int = 0
+    head_modules: tuple[str, ...] = ()
+    replace_head: Callable[[int], tuple[str, ...]] | None = None
+
+    def maps(self, pixels: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
+        """{layer: (B,C,h,w)} for ``backbone.*`` and ``neck.*`` map layers; nothing deeper is run."""
+        necks = [name for name in wanted if name.startswith("neck.")]
+        stages = {name.removeprefix("backbone.") for name in wanted if name.startswith("backbone.")}
+        takes = self.neck.takes if self.neck and necks else ()
+        body = self.body(pixels, stages | set(takes))
+        found = {f"backbone.{name}": body[name] for name in stages}
+        if self.neck and necks:
+            outputs = dict(zip(self.neck.names, self.neck.run([body[name] for name in takes]), strict=False))
+            found |= {name: outputs[name] for name in necks}
+        return {name: found[name] for name in wanted}
+
+    def regions(self, maps: dict[str, Tensor], boxes: Sequence[Tensor], image_hw: tuple[int, int]) -> Tensor:
+        """(sum n_i, C, 7, 7): each box (xyxy, input pixels) from the pyramid level of its size."""
+        pooler = MultiScaleRoIAlign(list(self.roi_levels), ROI_OUTPUT, ROI_SAMPLING)
+        levels = OrderedDict((name, maps[name]) for name in self.roi_levels)
+        return pooler(levels, list(boxes), [image_hw] * len(boxes))
+
+
+def pyramid_names(strides: Sequence[int]) -> tuple[str, ...]:
+    """``neck.p<log2 stride>``; of several maps with one stride the deepest has the plain name."""
+    names: list[str] = []
+    for index, stride in enumerate(strides):
+        plain = f"neck.p{stride.bit_length() - 1}"
+        earlier_twin = stride in strides[index + 1 :]
+        names.append(f"{plain}_{index}" if earlier_twin else plain)
+    return tuple(names)
+
+
+@torch.no_grad()
+def probe_neck(
+    body: Callable[[Tensor, Collection[str]], dict[str, Tensor]],
+    takes: tuple[str, ...],
+    run: Callable[[list[Tensor]], list[Tensor]],
+    module: nn.Module,
+    pixels: int = PROBE_PIXELS,
+) -> Neck:
+    """Run body and neck once on a small input and name the maps by their strides."""
+    device = next(module.parameters()).device
+    training = module.training
+    module.eval()
+    maps = body(torch.zeros(1, 3, pixels, pixels, device=device), takes)
+    outputs = run([maps[name] for name in takes])
+    module.train(training)
+    strides = tuple(nearest_stride(pixels, x.shape[-2]) for x in outputs)
+    return Neck(takes, run, pyramid_names(strides), strides, tuple(x.shape[1] for x in outputs))

@@ -1,0 +1,71 @@
+"""``detrank/fasterrcnn_fpn``: any backbone placed in torchvision's Faster R-CNN with a feature pyramid."""
+
+from __future__ import annotations
+
+from torch import nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import MultiScaleRoIAlign
+
+from models_store.archs.base import Architecture, BuildSpec, register
+from models_store.archs.face import Face, probe_neck
+from models_store.archs.pyramid import PyramidBackbone
+from models_store.archs.torchvision_rcnn import replace_predictors
+from models_store.manifest import Input
+
+ANCHOR_PER_STRIDE = 8
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
+
+
+def build(spec: BuildSpec) -> nn.Module:
+    if spec.backbone is None:
+        raise ValueError("detrank/fasterrcnn_fpn needs a backbone, such as torchvision/mobilenet_v2")
+    backbone = PyramidBackbone(spec.backbone)
+    names = [str(i) for i in range(backbone.levels)]
+    first = 4 if len(backbone.takes) == 1 else _stride(backbone)
+    sizes = tuple((ANCHOR_PER_STRIDE * first * 2**i,) for i in range(backbone.levels + 1))
+    return FasterRCNN(
+        backbone,
+        num_classes=spec.num_classes + 1,
+        min_size=spec.input.min_size,
+        max_size=spec.input.max_size,
+        image_mean=list(spec.input.mean),
+        image_std=list(spec.input.std),
+        rpn_anchor_generator=AnchorGenerator(sizes, (ASPECT_RATIOS,) * len(sizes)),
+        box_roi_pool=MultiScaleRoIAlign(names, 7, 2),
+        size_divisible=backbone.divisor,
+    )
+
+
+def _stride(backbone: PyramidBackbone) -> int:
+    return next(stage.stride for stage in backbone.body.stages if stage.name == backbone.takes[0])
+
+
+def face(module: nn.Module) -> Face:
+    backbone = module.backbone
+    neck = probe_neck(
+        backbone.body.run, backbone.takes, backbone.neck, backbone, pixels=max(128, backbone.divisor * 4)
+    )
+    return Face(
+        body=backbone.body.run,
+        stages=backbone.body.stages,
+        neck=neck,
+        roi_levels=neck.names[: backbone.levels],
+        box_head=module.roi_heads.box_head,
+        penultimate_channels=module.roi_heads.box_head.fc7.out_features,
+        head_modules=("roi_heads.box_predictor",),
+        replace_head=lambda num_classes: replace_predictors(module, num_classes),
+    )
+
+
+register(
+    Architecture(
+        name="detrank/fasterrcnn_fpn",
+        title="Faster R-CNN with a feature pyramid over any backbone",
+        family="two_stage",
+        input=Input(),
+        build=build,
+        face=face,
+        places_backbone=True,
+    )
+)

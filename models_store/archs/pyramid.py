@@ -1,0 +1,83 @@
+"""A backbone with a feature pyramid over it: FPN where it has several strides, the simple one where it has one."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from models_store.archs.bodies import build_body
+
+OUT_CHANNELS = 256
+PYRAMID_STAGES = ("c2", "c3", "c4", "c5")
+
+
+class SimplePyramid(nn.Module):
+    """Maps at strides 4, 8, 16 and 32 from one map of about stride 16 (arXiv 2203.16527, section 3)."""
+
+    def __init__(self, in_channels: int, out_channels: int = OUT_CHANNELS) -> None:
+        super().__init__()
+        half, quarter = max(in_channels // 2, 1), max(in_channels // 4, 1)
+        self.up4 = nn.Sequential(
+            nn.ConvTranspose2d(in_channels, half, 2, 2),
+            nn.GroupNorm(1, half),
+            nn.GELU(),
+            nn.ConvTranspose2d(half, quarter, 2, 2),
+        )
+        self.up2 = nn.ConvTranspose2d(in_channels, half, 2, 2)
+        self.lateral = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(channels, out_channels, 1, bias=False),
+                nn.GroupNorm(1, out_channels),
+                nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+                nn.GroupNorm(1, out_channels),
+            )
+            for channels in (quarter, half, in_channels, in_channels)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        scaled = (self.up4(x), self.up2(x), x, F.max_pool2d(x, 2, 2))
+        return [block(level) for block, level in zip(self.lateral, scaled, strict=True)]
+
+
+class PyramidBackbone(nn.Module):
+    """``forward(x)`` gives OrderedDict('0'.., 'pool') as torchvision's detectors expect.
+
+    Keys are ``body.*`` with the classifier's own names and ``fpn.*``.
+    """
+
+    def __init__(self, backbone: str) -> None:
+        super().__init__()
+        self.body = build_body(backbone)
+        stages = {stage.name: stage for stage in self.body.stages}
+        several = tuple(name for name in PYRAMID_STAGES if name in stages)
+        self.out_channels = OUT_CHANNELS
+        if len(several) > 1:
+            self.takes = several
+            self.fpn: nn.Module = FeaturePyramidNetwork(
+                [stages[name].channels for name in several], OUT_CHANNELS, LastLevelMaxPool()
+            )
+            self.levels = len(several)
+            self.divisor = 32
+        else:
+            deepest = self.body.stages[-1]
+            self.takes = (deepest.name,)
+            self.fpn = SimplePyramid(deepest.channels)
+            self.levels = 4
+            self.divisor = deepest.stride * 2
+
+    def neck(self, maps: list[Tensor]) -> list[Tensor]:
+        """Body maps in the order of ``takes`` to pyramid maps, coarsest last."""
+        if isinstance(self.fpn, SimplePyramid):
+            levels = self.fpn(maps[0])
+            return [*levels, F.max_pool2d(levels[-1], 1, 2)]
+        return list(self.fpn(OrderedDict((str(i), x) for i, x in enumerate(maps))).values())
+
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+        maps = self.body.run(x, self.takes)
+        outputs = self.neck([maps[name] for name in self.takes])
+        names = [str(i) for i in range(self.levels)] + ["pool"]
+        return OrderedDict(zip(names, outputs, strict=True))

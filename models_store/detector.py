@@ -1,0 +1,229 @@
+"""The one face that every checkpoint gets: maps by layer name, object features, losses, predictions, new head."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from models_store.archs.face import Face
+from models_store.archs.initialise import initialise
+from models_store.build import architecture_of, build_module, fill, layers_of
+from models_store.errors import Unusable
+from models_store.manifest import WEIGHTS_FILE, Layer, Manifest
+
+LONG_SIDE_LIMIT = 2
+ROI_LAYERS = ("neck.roi", "head.penultimate")
+
+
+class Detector(Protocol):
+    """Any detector, ready for reading features. ``module`` is in evaluation mode and frozen."""
+
+    manifest: Manifest
+    module: nn.Module
+    layers: tuple[Layer, ...]
+
+    def resized(self, height: int, width: int, image_size: int | None) -> tuple[int, int]:
+        """(h', w') that an image of ``height`` x ``width`` gets.
+
+        ``image_size`` None: as the detector itself does. An int: the shorter side has that many pixels and
+        the longer at most twice as many; a detector of one fixed size gets a square of it.
+        """
+        ...
+
+    def prepare(self, images: Sequence[np.ndarray], image_size: int | None = None) -> Tensor:
+        """(B,3,H,W) float32 from uint8 (h,w,3) RGB pictures that share one target size.
+
+        Resized (bilinear, not antialiased, as torchvision's detectors), normalised, padded right and bottom
+        with zeros to the detector's divisor. Raises ValueError when target sizes differ.
+        """
+        ...
+
+    def map_layers(self, layer: str) -> tuple[str, ...]:
+        """The map layers that ``layer`` is computed from; a map layer needs itself. Raises KeyError."""
+        ...
+
+    def feature_maps(self, pixels: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """{layer: (B,C,h,w)} of map layers; no proposals, no suppression, nothing deeper than asked."""
+        ...
+
+    def object_features(
+        self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor], image_hw: tuple[int, int], layer: str
+    ) -> Tensor:
+        """(sum n_i, D) for ``neck.roi`` (mean over 7x7) or ``head.penultimate`` (with its ReLUs).
+
+        ``maps``: of ``map_layers(layer)``; ``boxes``: per image (n_i, 4) xyxy in prepared pixels;
+        ``image_hw``: the target size before padding.
+        """
+        ...
+
+    def losses(self, images: Sequence[np.ndarray], targets: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Training losses by name. Targets: ``boxes`` (n,4) xyxy in the image's own pixels, ``labels`` (n,) from 0."""
+        ...
+
+    def predictions(self, images: Sequence[np.ndarray]) -> list[dict[str, Tensor]]:
+        """Per image ``boxes`` (n,4) xyxy in its own pixels, ``scores`` (n,), ``labels`` (n,) int64 from 0."""
+        ...
+
+    def replace_head(self, num_classes: int, seed: int) -> None:
+        """A fresh, seeded head for ``num_classes`` categories; everything else stays."""
+        ...
+
+
+class TorchvisionDetector:
+    """A Detector over a module with torchvision's detection interface."""
+
+    def __init__(self, manifest: Manifest, module: nn.Module, face: Face) -> None:
+        self.manifest = manifest
+        self.module = module.eval().requires_grad_(False)
+        self.face = face
+        self.layers = manifest.layers
+        self._layer = {layer.name: layer for layer in manifest.layers}
+
+    def resized(self, height: int, width: int, image_size: int | None) -> tuple[int, int]:
+        spec = self.manifest.input
+        if spec.fixed_size is not None:
+            return spec.fixed_size if image_size is None else (image_size, image_size)
+        low, high = (spec.min_size, spec.max_size) if image_size is None else (image_size, LONG_SIDE_LIMIT * image_size)
+        scale = min(low / min(height, width), high / max(height, width))
+        return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
+
+    def prepare(self, images: Sequence[np.ndarray], image_size: int | None = None) -> Tensor:
+        targets = {self.resized(image.shape[0], image.shape[1], image_size) for image in images}
+        if len(targets) != 1:
+            raise ValueError(f"the images of one batch must share one target size, found {sorted(targets)}")
+        height, width = targets.pop()
+        spec = self.manifest.input
+        device = next(self.module.parameters()).device
+        # x*a + b with the division by 255 folded in: one pass instead of three.
+        scale = (255.0 * torch.tensor(spec.std, device=device)).reciprocal().view(3, 1, 1)
+        shift = (-torch.tensor(spec.mean, device=device) / torch.tensor(spec.std, device=device)).view(3, 1, 1)
+        rows = math.ceil(height / spec.divisor) * spec.divisor
+        columns = math.ceil(width / spec.divisor) * spec.divisor
+        batch = torch.zeros(len(images), 3, rows, columns, device=device)
+        for row, image in enumerate(images):
+            x = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1).float()
+            if (height, width) != x.shape[-2:]:
+                x = F.interpolate(x[None], size=(height, width), mode="bilinear", align_corners=False)[0]
+            batch[row, :, :height, :width] = x.mul_(scale).add_(shift)
+        return batch
+
+    def map_layers(self, layer: str) -> tuple[str, ...]:
+        self._known(layer)
+        return self.face.roi_levels if layer in ROI_LAYERS else (layer,)
+
+    def feature_maps(self, pixels: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        for layer in layers:
+            if self._known(layer).kind != "map":
+                raise KeyError(f"{layer!r} is no map: ask for {self.map_layers(layer)}, then object_features")
+        with torch.inference_mode():
+            return self.face.maps(pixels, layers)
+
+    def object_features(
+        self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor], image_hw: tuple[int, int], layer: str
+    ) -> Tensor:
+        if layer not in ROI_LAYERS:
+            raise KeyError(f"{layer!r} has no object features of its own: pool its map")
+        channels = self._known(layer).channels
+        with torch.inference_mode():
+            if not sum(len(b) for b in boxes):
+                return torch.zeros(0, channels, device=next(self.module.parameters()).device)
+            regions = self.face.regions(dict(maps), boxes, image_hw)
+            if layer == "neck.roi":
+                return regions.mean(dim=(2, 3))
+            return self.face.box_head(regions)  # type: ignore[misc]
+
+    def losses(self, images: Sequence[np.ndarray], targets: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        offset = int(self.manifest.has_background)
+        shifted = [
+            dict(target) | {"boxes": target["boxes"].float().view(-1, 4), "labels": target["labels"].long() + offset}
+            for target in targets
+        ]
+        self.module.train()
+        for part in self.module.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.eval()
+        try:
+            return self.module(self._plain(images), shifted)
+        finally:
+            self.module.eval()
+
+    def predictions(self, images: Sequence[np.ndarray]) -> list[dict[str, Tensor]]:
+        offset = int(self.manifest.has_background)
+        with torch.inference_mode():
+            outputs = self.module(self._plain(images))
+        return [dict(output) | {"labels": output["labels"] - offset} for output in outputs]
+
+    def replace_head(self, num_classes: int, seed: int) -> None:
+        if num_classes < 1:
+            raise ValueError(f"a head needs at least one class, not {num_classes}")
+        family = architecture_of(self.manifest.architecture).family
+        device = next(self.module.parameters()).device
+        fresh = self.face.replace_head(num_classes)  # type: ignore[misc]
+        initialise(self.module, fresh, seed, focal=family == "one_stage")
+        self.module.to(device).requires_grad_(False)
+        kept = tuple(key for key in self.manifest.initialised_keys if key not in fresh)
+        self.manifest = self.manifest.but(
+            num_classes=num_classes, class_names=None, initialised_keys=tuple(sorted({*kept, *fresh}))
+        )
+
+    def _plain(self, images: Sequence[np.ndarray]) -> list[Tensor]:
+        device = next(self.module.parameters()).device
+        return [
+            torch.from_numpy(np.ascontiguousarray(i)).to(device).permute(2, 0, 1).float().div_(255.0) for i in images
+        ]
+
+    def _known(self, layer: str) -> Layer:
+        if layer not in self._layer:
+            raise KeyError(f"{self.manifest.architecture} has no layer {layer!r}: {', '.join(self._layer)}")
+        return self._layer[layer]
+
+
+def load_detector(folder: Path, *, device: str | torch.device = "cpu") -> Detector:
+    """The converted checkpoint in ``folder``, frozen, on ``device``.
+
+    Raises Unusable ``missing`` or ``corrupt`` when the folder is not what ``convert`` wrote.
+    """
+    folder = Path(folder)
+    try:
+        manifest = Manifest.read(folder)
+        raw = (folder / WEIGHTS_FILE).read_bytes()
+    except FileNotFoundError as error:
+        raise Unusable("missing", f"{Path(error.filename).name} is not in the checkpoint's folder") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise Unusable("corrupt", f"manifest.json cannot be read: {error}") from None
+    if hashlib.sha256(raw).hexdigest() != manifest.weights_sha256:
+        raise Unusable("corrupt", f"{WEIGHTS_FILE} is not the file that manifest.json describes: convert again")
+    del raw
+    try:
+        tensors = load_file(folder / WEIGHTS_FILE)
+    except SafetensorError as error:
+        raise Unusable("corrupt", f"{WEIGHTS_FILE} cannot be read: {error}") from None
+    architecture = architecture_of(manifest.architecture)
+    module = build_module(
+        architecture,
+        num_classes=manifest.num_classes,
+        input=manifest.input,
+        backbone=manifest.backbone,
+        options=manifest.options,
+    )
+    fill(
+        module,
+        tensors,
+        manifest.initialised_keys,
+        manifest.initialisation_seed,
+        focal=architecture.family == "one_stage",
+    )
+    face = architecture.face(module)
+    if layers_of(face, manifest.initialised_keys) != manifest.layers:
+        raise Unusable("corrupt", "the layers of this version differ from the manifest's: convert the checkpoint again")
+    return TorchvisionDetector(manifest, module.to(device), face)

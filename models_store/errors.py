@@ -1,0 +1,29 @@
+"""The one way a checkpoint is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Unusable(Exception):
+    """A file or a name that cannot become a checkpoint.
+
+    ``code`` is stable and short, ``detail`` says what was found and what to change, ``errors`` lists
+    single findings (each a dict with at least ``message``).
+    """
+
+    def __init__(self, code: str, detail: str, errors: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.errors = list(errors or [])
+
+    def to_json(self) -> dict[str, Any]:
+        return {"code": self.code, "detail": self.detail, "errors": self.errors}
+
+
+def some(names: list[str] | tuple[str, ...] | set[str], count: int = 5) -> str:
+    """The first few names and how many more there are, for a sentence."""
+    ordered = sorted(names)
+    head = ", ".join(ordered[:count])
+    return head if len(ordered) <= count else f"{head} and {len(ordered) - count} more"

