@@ -11,6 +11,7 @@ import typer
 from app.cli_session import Unusable, say, use_data_dir
 from app.settings import get_settings
 
+QUEUES = ("cpu", "gpu")
 WhileStdin = Annotated[bool, typer.Option("--while-stdin", hidden=True, help="stop when standard input closes")]
 
 
@@ -50,17 +51,20 @@ def worker(
     """Run a worker on the configured deployment."""
     from celery.__main__ import main as celery  # noqa: PLC0415
 
-    from app.serve import stop_when_stdin_closes  # noqa: PLC0415
+    from app.queue.broker import queue_names  # noqa: PLC0415
+    from app.supervisor import stop_when_stdin_closes  # noqa: PLC0415
 
-    unknown = sorted(set(queues.split(",")) - {"cpu", "gpu"})
-    if unknown:
-        raise Unusable(f"no queue is called {', '.join(unknown)!r}; known: cpu, gpu")
+    settings = get_settings()
+    asked = tuple(word.strip() for word in queues.split(","))
+    if unknown := [word for word in asked if word not in QUEUES]:
+        raise Unusable(f"no queue is called {', '.join(unknown)!r}; known: {', '.join(QUEUES)}")
     if while_stdin:
         threading.Thread(target=stop_when_stdin_closes, daemon=True).start()
     sys.argv = [
-        "celery", "--app", "worker.celery_app", "worker", "--queues", queues, "--hostname", f"{name}-{os.getpid()}@%h",
+        "celery", "--app", "worker.celery_app", "worker",
+        "--queues", ",".join(queue_names(settings, asked)), "--hostname", f"{name}-{os.getpid()}@%h",
         "--pool", "prefork", "--pool-start-method", "spawn", "--concurrency", str(concurrency),
-        "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", get_settings().log_level,
+        "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", settings.log_level,
     ]  # fmt: skip
     celery()
 

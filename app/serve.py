@@ -2,7 +2,6 @@
 
 import contextlib
 import ipaddress
-import os
 import signal
 import socket
 import sys
@@ -15,7 +14,7 @@ from app.db.migrate import upgrade
 from app.embedded import announce, announced
 from app.main import create_app
 from app.settings import Settings
-from app.supervisor import Supervisor, worker_command
+from app.supervisor import Supervisor, stop_when_stdin_closes, worker_command
 
 
 class Refused(Exception):
@@ -69,14 +68,6 @@ def refuse_open_door(host: str, settings: Settings) -> None:
 
 def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def stop_when_stdin_closes() -> None:
-    """Ends this process, by SIGTERM, when whoever started it is gone."""
-    with contextlib.suppress(OSError):
-        while os.read(0, 4096):
-            pass
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Server(uvicorn.Server):

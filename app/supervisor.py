@@ -81,6 +81,14 @@ def worker_command(queues: str, *, while_stdin: bool = False) -> list[str]:
     return [*command, "--while-stdin"] if while_stdin else command
 
 
+def stop_when_stdin_closes() -> None:
+    """Ends this process, by SIGTERM, when whoever started it is gone."""
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -84,21 +84,19 @@ def convert(
     """Read a foreign checkpoint safely and write it as safetensors with a manifest."""
     import tempfile  # noqa: PLC0415
 
-    from models_store.convert import convert as run  # noqa: PLC0415
-    from models_store.fetch import fetch  # noqa: PLC0415
+    import models_store  # noqa: PLC0415
 
-    from models_store.errors import Unusable  # noqa: PLC0415
 
     if target.exists() and any(target.iterdir()):
         raise typer.BadParameter(f"{target}: the folder is not empty; name a new one")
     try:
         with tempfile.TemporaryDirectory(prefix="detrank-") as scratch:
-            path = fetch(source, Path(scratch), sha256=sha256).path if "://" in source else Path(source)
+            path = models_store.fetch(source, Path(scratch), sha256=sha256).path if "://" in source else Path(source)
             if not path.is_file():
                 raise typer.BadParameter(f"{path}: there is no such file")
             target.mkdir(parents=True, exist_ok=True)
-            manifest = run(path, target, architecture=architecture)
-    except Unusable as refusal:
+            manifest = models_store.convert(path, target, architecture=architecture, uri=source, sha256=sha256)
+    except models_store.Unusable as refusal:
         _refuse(refusal)
     if json:
         typer.echo(json_module.dumps(manifest.to_json(), indent=2))
