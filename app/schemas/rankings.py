@@ -1,0 +1,206 @@
+"""Requests and answers about rankings."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from app.schemas.common import Body, CheckpointId, DatasetId, JobStateName, Name, PageQuery, Seed, View, text
+
+LevelChoice = Literal["local", "global", "both"]
+Level = Literal["local", "global"]
+
+
+class RankBy(Body):
+    """Which score orders the candidates; what is null is chosen by the default rule."""
+
+    metric: text(60) | None = None
+    layer: text(60) | None = None
+    level: Level | None = None
+
+
+class RankingFilters(Body):
+    """Limits that a candidate must keep to have a place; one whose cost is not known does not keep them."""
+
+    max_parameters: int | None = Field(default=None, ge=0, le=2**63 - 1)
+    max_memory_bytes: int | None = Field(default=None, ge=0, le=2**63 - 1)
+    max_ms_per_image: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    licences: Annotated[list[text(200)], Field(min_length=1, max_length=100)] | None = Field(
+        default=None, description="SPDX names, in any case"
+    )
+
+
+class RankingCreate(Body):
+    """Only the dataset and the candidates are needed; `request` in the answer shows every default filled in."""
+
+    dataset_id: DatasetId
+    checkpoint_ids: list[CheckpointId] = Field(min_length=1, max_length=10_000)
+    name: Name | None = None
+    metrics: Annotated[list[text(60)], Field(min_length=1, max_length=100)] | None = Field(
+        default=None, description="see GET /v1/metrics"
+    )
+    layers: Annotated[list[text(60)], Field(min_length=1, max_length=100)] | None = Field(
+        default=None, description="see GET /v1/layers; `all` is every trained layer of each candidate"
+    )
+    level: LevelChoice | None = None
+    max_images: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="a seeded sample of the training images"
+    )
+    image_size: int | None = Field(
+        default=None, ge=32, le=4096, description="shorter side in pixels; left out: each checkpoint's own"
+    )
+    seed: Seed | None = None
+    rank_by: RankBy | None = Field(
+        default=None, description="a metric's name, or an object with metric, layer and level"
+    )
+    filters: RankingFilters | None = None
+
+    @field_validator("rank_by", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"metric": value} if isinstance(value, str) else value
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "dataset_id": "ds_0197c0de9a5b7f0e8a5b7f0e8a5b7f0e",
+                    "checkpoint_ids": [
+                        "ckpt_0197c0de9a5b7f0e8a5b7f0e8a5b7f0e",
+                        "ckpt_0197c0de9a5b7f0e8a5b7f0e8a5b7f0f",
+                    ],
+                    "metrics": ["logme", "tlogme"],
+                    "layers": ["backbone.c4", "neck.roi"],
+                    "level": "local",
+                    "max_images": 200,
+                    "rank_by": {"metric": "tlogme"},
+                    "filters": {"max_parameters": 50_000_000},
+                }
+            ]
+        }
+    )
+
+
+class ScoreView(BaseModel):
+    """A metric's value at one layer; `undefined` holds the reason where there is no value."""
+
+    metric: str
+    layer: str
+    level: Level
+    value: float | None
+    undefined: str | None
+    seconds: float
+    details: dict[str, Any] | None
+
+
+class Cost(BaseModel):
+    """What the candidate costs to run; null is not known."""
+
+    parameters: int | None
+    peak_memory_bytes: int | None
+    ms_per_image: float | None
+    device: str | None
+    licence: str | None
+
+
+class CandidateView(BaseModel):
+    """A checkpoint inside a ranking. `value` is the score that it was ranked by."""
+
+    checkpoint_id: str
+    name: str
+    rank: int | None
+    state: JobStateName
+    error: dict[str, Any] | None
+    job_id: str
+    value: float | None
+    near: list[str] = Field(description="candidates that cannot be told apart from this one")
+    scores: list[ScoreView]
+    cost: Cost
+    timings: dict[str, Any] = Field(description="seconds by step")
+    warnings: list[Any]
+    baselines: dict[str, Any] = Field(
+        description="value and rank of each static baseline: a metric that does not beat them is not worth its seconds"
+    )
+
+
+class LeftOut(BaseModel):
+    """A candidate without a place, and why."""
+
+    checkpoint_id: str
+    name: str
+    code: str = Field(description="failed, cancelled, filtered, no_score or undefined")
+    reason: str
+
+
+class RankedBy(BaseModel):
+    metric: str | None
+    layer: str | None
+    level: str | None
+    chosen_by: str | None
+
+
+class RankingProgress(BaseModel):
+    done: int
+    total: int
+    fraction: float
+
+
+class RankingView(View):
+    """The order of the candidates, best first; those without a rank come last."""
+
+    id: str
+    name: str | None
+    dataset_id: str
+    state: JobStateName
+    stage: str | None
+    request: dict[str, Any]
+    progress: RankingProgress
+    ranked_by: RankedBy | None
+    candidates: list[CandidateView]
+    left_out: list[LeftOut]
+    ties: list[list[str]]
+    warnings: list[dict[str, Any]]
+    error: dict[str, Any] | None
+    cancel_requested_at: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class RankingSummary(View):
+    """A ranking in a list: without its candidates."""
+
+    id: str
+    name: str | None
+    dataset_id: str
+    state: JobStateName
+    stage: str | None
+    checkpoint_ids: list[str]
+    error: dict[str, Any] | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class RankingQuery(PageQuery):
+    state: JobStateName | None = None
+    dataset_id: DatasetId | None = None
+    checkpoint_id: CheckpointId | None = None
+
+
+class RankingViewQuery(BaseModel):
+    """Limits applied to this view only: the ranks of those that stay close up."""
+
+    model_config = ConfigDict(extra="forbid")
+    max_parameters: int | None = Field(default=None, ge=0, le=2**63 - 1)
+    max_memory_bytes: int | None = Field(default=None, ge=0, le=2**63 - 1)
+    max_ms_per_image: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    licence: Annotated[list[text(200)], Field(max_length=100)] = Field(
+        default=[], description="allowed names, in any case; may be repeated"
+    )
+    wait: float = Field(
+        default=0,
+        ge=0,
+        le=60,
+        description="seconds to wait for a change against If-None-Match, or for the end without it",
+    )

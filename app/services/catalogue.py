@@ -1,0 +1,45 @@
+"""What the workers can compute, as data: `app/catalogue.json`, written by `python -m worker.catalogue`.
+
+{"metrics": [{"name", "default": bool, ...}], "layers": [{"name", "default": bool, ...}], "levels": [...],
+ "architectures": [{"name", ...}], "formats": {"datasets": [{"name", ...}], "checkpoints": [{"name", ...}]},
+ "defaults": {"level", "max_images", "image_size", "seed"}}
+"""
+
+import difflib
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+ALL_LAYERS = "all"
+
+
+@cache
+def catalogue() -> dict[str, Any]:
+    return json.loads(resources.files("app").joinpath("catalogue.json").read_text(encoding="utf-8"))
+
+
+def names(section: str) -> list[str]:
+    """Names of the `metrics`, `layers` or `architectures`."""
+    return [entry["name"] for entry in catalogue()[section]]
+
+
+def default_names(section: str) -> list[str]:
+    """Those used where a request names none."""
+    return [entry["name"] for entry in catalogue()[section] if entry.get("default")]
+
+
+def dataset_formats() -> list[str]:
+    return [entry["name"] for entry in catalogue()["formats"]["datasets"]]
+
+
+def default(name: str) -> Any:
+    return catalogue()["defaults"].get(name)
+
+
+def unknown(what: str, name: str, known: Sequence[str]) -> str:
+    """A sentence for a caller who asked for a `what` that is not there: the nearest name, and all of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]}" if near else ""
+    return f"no {what} is called {name!r}{hint}? Known: {', '.join(known)}"

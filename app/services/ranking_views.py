@@ -1,0 +1,203 @@
+"""A ranking as it is shown: its order, scores, costs, and who is left out.
+
+What the `rank` job writes into `Ranking.result`, and is read here:
+{"ranked_by": {"metric", "layer", "level", "chosen_by"},
+ "order": [{"checkpoint_id", "rank", "value", "near": [ids], "static_ranks": {baseline: rank}}],
+ "ties": [[ids]], "left_out": [{"checkpoint_id", "name", "code", "reason"}], "warnings": [{"code", "detail"}],
+ "baselines": {baseline: {checkpoint_id: value}}}
+"""
+
+from collections import defaultdict
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.tables import Candidate, Checkpoint, Ranking, Score
+from app.queue.states import ENDED, JobState
+from app.schemas.rankings import (
+    CandidateView,
+    Cost,
+    LeftOut,
+    RankedBy,
+    RankingFilters,
+    RankingProgress,
+    RankingSummary,
+    RankingView,
+    ScoreView,
+)
+
+
+def view(session: Session, ranking: Ranking, filters: RankingFilters) -> RankingView:
+    """The whole ranking. `filters` take candidates out of the order of this view; ranks close up behind them."""
+    result = ranking.result or {}
+    rows = session.execute(
+        select(Candidate, Checkpoint)
+        .join(Checkpoint, Checkpoint.id == Candidate.checkpoint_id)
+        .where(Candidate.ranking_id == ranking.id)
+        .order_by(Candidate.position)
+    ).all()
+    scores = _scores(session, ranking.id)
+    candidates = [
+        _candidate(candidate, checkpoint, scores[checkpoint.id], result) for candidate, checkpoint in rows
+    ]
+    left_out = _left_out(result, candidates)
+    left_out += _filtered(candidates, {out.checkpoint_id for out in left_out}, filters)
+    candidates.sort(key=lambda candidate: (candidate.rank is None, candidate.rank or 0))
+    ended = sum(candidate.state in ENDED for candidate in candidates)
+    return RankingView(
+        id=ranking.id,
+        name=ranking.request.get("name"),
+        dataset_id=ranking.dataset_id,
+        state=ranking.state,
+        stage=ranking.stage,
+        request=ranking.request,
+        progress=RankingProgress(done=ended, total=len(rows), fraction=ended / len(rows) if rows else 1.0),
+        ranked_by=_ranked_by(result),
+        candidates=candidates,
+        left_out=left_out,
+        ties=result.get("ties") or [],
+        warnings=result.get("warnings") or [],
+        error=ranking.error,
+        cancel_requested_at=ranking.cancel_requested_at,
+        created_at=ranking.created_at,
+        started_at=ranking.started_at,
+        finished_at=ranking.finished_at,
+    )
+
+
+def summary(ranking: Ranking) -> RankingSummary:
+    return RankingSummary(
+        id=ranking.id,
+        name=ranking.request.get("name"),
+        dataset_id=ranking.dataset_id,
+        state=ranking.state,
+        stage=ranking.stage,
+        checkpoint_ids=ranking.request.get("checkpoint_ids", []),
+        error=ranking.error,
+        created_at=ranking.created_at,
+        started_at=ranking.started_at,
+        finished_at=ranking.finished_at,
+    )
+
+
+def reason_against(cost: Cost, filters: RankingFilters) -> str | None:
+    """Why `filters` leave a candidate out, None where they do not. A cost that is not known keeps no limit."""
+    reasons = []
+    for unit, found, most in (
+        ("parameters", cost.parameters, filters.max_parameters),
+        ("bytes of memory", cost.peak_memory_bytes, filters.max_memory_bytes),
+        ("ms per image", cost.ms_per_image, filters.max_ms_per_image),
+    ):
+        if most is not None and found is None:
+            reasons.append(f"its {unit} are not known, and at most {most:,} are asked for")
+        elif most is not None and found > most:
+            reasons.append(f"{found:,} {unit}, and at most {most:,} are asked for")
+    if filters.licences and (cost.licence or "").casefold() not in {
+        name.casefold() for name in filters.licences
+    }:
+        reasons.append(
+            f"its licence is {cost.licence or 'not known'}; asked for: {', '.join(filters.licences)}"
+        )
+    return "; ".join(reasons) or None
+
+
+def _scores(session: Session, ranking_id: str) -> dict[str, list[ScoreView]]:
+    query = (
+        select(Score).where(Score.ranking_id == ranking_id).order_by(Score.metric, Score.layer, Score.level)
+    )
+    found: dict[str, list[ScoreView]] = defaultdict(list)
+    for score in session.scalars(query):
+        found[score.checkpoint_id].append(
+            ScoreView(
+                metric=score.metric,
+                layer=score.layer,
+                level=score.level,
+                value=score.value,
+                undefined=score.undefined,
+                seconds=score.seconds,
+                details=score.details,
+            )
+        )
+    return found
+
+
+def _candidate(
+    candidate: Candidate, checkpoint: Checkpoint, scores: list[ScoreView], result: dict[str, Any]
+) -> CandidateView:
+    placed = next((row for row in result.get("order") or [] if row["checkpoint_id"] == checkpoint.id), {})
+    cost = candidate.cost or {}
+    static_ranks = placed.get("static_ranks") or {}
+    baselines = {
+        name: {"value": values.get(checkpoint.id), "rank": static_ranks.get(name)}
+        for name, values in (result.get("baselines") or {}).items()
+    }
+    return CandidateView(
+        checkpoint_id=checkpoint.id,
+        name=checkpoint.name,
+        rank=candidate.rank,
+        state=candidate.state,
+        error=candidate.error,
+        job_id=candidate.job_id,
+        value=placed.get("value"),
+        near=placed.get("near") or [],
+        scores=scores,
+        cost=Cost(
+            parameters=cost.get("parameters", checkpoint.parameters),
+            peak_memory_bytes=cost.get("peak_memory_bytes"),
+            ms_per_image=cost.get("ms_per_image"),
+            device=cost.get("device"),
+            licence=checkpoint.licence,
+        ),
+        timings=candidate.timings or {},
+        warnings=candidate.warnings or [],
+        baselines=baselines,
+    )
+
+
+def _ranked_by(result: dict[str, Any]) -> RankedBy | None:
+    found = result.get("ranked_by")
+    return None if found is None else RankedBy(**{field: found.get(field) for field in RankedBy.model_fields})
+
+
+def _left_out(result: dict[str, Any], candidates: list[CandidateView]) -> list[LeftOut]:
+    """Those the `rank` job left out, and those that ended badly since or before there was one."""
+    left_out = [
+        LeftOut(**{field: row[field] for field in LeftOut.model_fields})
+        for row in result.get("left_out") or []
+    ]
+    known = {row.checkpoint_id for row in left_out}
+    for candidate in candidates:
+        if candidate.state in (JobState.FAILED, JobState.CANCELLED) and candidate.checkpoint_id not in known:
+            reason = (candidate.error or {}).get("detail") or f"it was {candidate.state}"
+            left_out.append(
+                LeftOut(
+                    checkpoint_id=candidate.checkpoint_id,
+                    name=candidate.name,
+                    code=candidate.state,
+                    reason=reason,
+                )
+            )
+    return left_out
+
+
+def _filtered(candidates: list[CandidateView], already: set[str], filters: RankingFilters) -> list[LeftOut]:
+    out = []
+    for candidate in candidates:
+        reason = reason_against(candidate.cost, filters)
+        if reason is None or candidate.checkpoint_id in already or candidate.state not in ENDED:
+            continue
+        out.append(
+            LeftOut(
+                checkpoint_id=candidate.checkpoint_id, name=candidate.name, code="filtered", reason=reason
+            )
+        )
+    gone = {row.checkpoint_id for row in out}
+    before = {
+        candidate.checkpoint_id: candidate.rank for candidate in candidates if candidate.rank is not None
+    }
+    for candidate in candidates:
+        if candidate.rank is not None:
+            better_gone = sum(before.get(id, candidate.rank) < candidate.rank for id in gone)
+            candidate.rank = None if candidate.checkpoint_id in gone else candidate.rank - better_gone
+    return out

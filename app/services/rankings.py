@@ -1,0 +1,251 @@
+"""Rankings: making, finding, stopping, trying again, removing."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app.db.tables import Candidate, Checkpoint, Dataset, Event, Job, Ranking, Score
+from app.errors import Conflict, InvalidRequest, NotFound
+from app.ids import new_id
+from app.queue import control
+from app.queue.jobs import add_job
+from app.queue.states import ENDED, JobKind, JobState, ResourceState
+from app.schemas.rankings import RankBy, RankingCreate, RankingFilters, RankingQuery
+from app.services.catalogue import ALL_LAYERS, default, default_names, names, unknown
+from app.services.datasets import ready
+from app.services.listing import page
+from app.services.records import forget_jobs, owned
+from app.settings import Settings
+
+Fault = dict[str, str]
+
+
+def normalised(asked: RankingCreate, settings: Settings) -> dict[str, Any]:
+    """The request with every default filled in. Raises InvalidRequest naming each field at fault."""
+    faults: list[Fault] = []
+    metrics = _names("metrics", "metric", asked.metrics, names("metrics"), faults)
+    layers = _names("layers", "layer", asked.layers, [*names("layers"), ALL_LAYERS], faults)
+    level = asked.level or default("level") or "local"
+    rank_by = asked.rank_by or RankBy()
+    _rank_by(rank_by, metrics, layers, level, faults)
+    faults += _twice("checkpoint_ids", asked.checkpoint_ids)
+    if len(asked.checkpoint_ids) > settings.max_candidates:
+        message = f"{len(asked.checkpoint_ids)} candidates are more than the {settings.max_candidates} allowed (DETRANK_MAX_CANDIDATES)"
+        faults.append({"pointer": "/checkpoint_ids", "message": message})
+    refuse(faults)
+    return {
+        "dataset_id": asked.dataset_id,
+        "checkpoint_ids": asked.checkpoint_ids,
+        "name": asked.name,
+        "metrics": metrics,
+        "layers": layers,
+        # a candidate without the default layer is read at the nearest one; a layer asked for by name it must have
+        "layers_by_default": asked.layers is None,
+        "level": level,
+        "max_images": asked.max_images if asked.max_images is not None else default("max_images"),
+        "image_size": asked.image_size if asked.image_size is not None else default("image_size"),
+        "seed": asked.seed if asked.seed is not None else default("seed") or 0,
+        "rank_by": rank_by.model_dump(),
+        "filters": (asked.filters or RankingFilters()).model_dump(),
+    }
+
+
+def create(session: Session, workspace_id: str, request: dict[str, Any], *, max_attempts: int = 3) -> Ranking:
+    """A ranking of a `normalised` request with a `score` job for each candidate.
+
+    Raises InvalidRequest for ids that are not there, Conflict for a dataset or checkpoint that cannot be used.
+    """
+    checkpoint_ids = request["checkpoint_ids"]
+    dataset, checkpoints = _targets(session, workspace_id, request["dataset_id"], checkpoint_ids)
+    _usable(dataset, [checkpoints[id] for id in checkpoint_ids])
+    ranking = Ranking(
+        id=new_id("rk"),
+        workspace_id=workspace_id,
+        dataset_id=dataset.id,
+        state=JobState.QUEUED,
+        request=request,
+        created_at=datetime.now(UTC),
+    )
+    session.add(ranking)
+    session.flush()
+    for position, checkpoint_id in enumerate(checkpoint_ids):
+        job = add_job(
+            session,
+            workspace_id=workspace_id,
+            kind=JobKind.SCORE,
+            resource_id=ranking.id,
+            payload={"checkpoint_id": checkpoint_id},
+            max_attempts=max_attempts,
+        )
+        session.add(
+            Candidate(
+                ranking_id=ranking.id,
+                checkpoint_id=checkpoint_id,
+                position=position,
+                state=JobState.QUEUED,
+                job_id=job.id,
+            )
+        )
+    session.flush()
+    return ranking
+
+
+def find(session: Session, workspace_id: str, id: str) -> Ranking:
+    return owned(session, Ranking, workspace_id, id)
+
+
+def listed(session: Session, workspace_id: str, asked: RankingQuery) -> tuple[list[Ranking], str | None]:
+    query = select(Ranking).where(Ranking.workspace_id == workspace_id)
+    if asked.state is not None:
+        query = query.where(Ranking.state == asked.state)
+    if asked.dataset_id is not None:
+        query = query.where(Ranking.dataset_id == asked.dataset_id)
+    if asked.checkpoint_id is not None:
+        with_it = select(Candidate.ranking_id).where(Candidate.checkpoint_id == asked.checkpoint_id)
+        query = query.where(Ranking.id.in_(with_it))
+    return page(session, query, Ranking, asked)
+
+
+def cancel(session: Session, workspace_id: str, id: str) -> Ranking:
+    """Asks all its jobs to stop; harmless for one that has ended."""
+    owned(session, Ranking, workspace_id, id)
+    return control.cancel_ranking(session, id)
+
+
+def retry(session: Session, workspace_id: str, id: str) -> Ranking:
+    """Tries again what failed or was cancelled in it; what has been scored is kept. Raises Conflict where nothing is."""
+    ranking = owned(session, Ranking, workspace_id, id, lock=True)
+    if ranking.state not in ENDED:
+        raise Conflict(
+            f"the ranking {id} is {ranking.state}; what failed in it can be tried again when it has ended"
+        )
+    again = session.scalars(
+        select(Job.id)
+        .join(Candidate, Candidate.job_id == Job.id)
+        .where(Candidate.ranking_id == id, Job.state.in_([JobState.FAILED.value, JobState.CANCELLED.value]))
+        .order_by(Candidate.position)
+    ).all()
+    ordering = session.get(Job, ranking.rank_job_id) if ranking.rank_job_id else None
+    if not again and ordering is not None and ordering.state in (JobState.FAILED, JobState.CANCELLED):
+        again = [ordering.id]
+    if not again:
+        raise Conflict(
+            f"nothing in the ranking {id} failed or was cancelled, so there is nothing to try again"
+        )
+    for job_id in again:
+        control.retry(session, job_id)
+    return ranking
+
+
+def remove(session: Session, workspace_id: str, id: str) -> Ranking:
+    """Deletes a ranking that has ended, with its scores and jobs. Raises Conflict while it is at work."""
+    ranking = owned(session, Ranking, workspace_id, id, lock=True)
+    if ranking.state not in ENDED:
+        raise Conflict(
+            f"the ranking is {ranking.state}: POST /v1/rankings/{id}:cancel first, or wait until it ends"
+        )
+    forget_jobs(session, id)
+    session.execute(delete(Score).where(Score.ranking_id == id))
+    session.execute(delete(Candidate).where(Candidate.ranking_id == id))
+    session.execute(delete(Event).where(Event.stream_id == id))
+    session.delete(ranking)
+    return ranking
+
+
+def refuse(faults: Sequence[Fault]) -> None:
+    if faults:
+        raise InvalidRequest(faults[0]["message"] if len(faults) == 1 else _many(faults), errors=list(faults))
+
+
+def _many(faults: Sequence[Fault]) -> str:
+    return f"{len(faults)} things are wrong: " + "; ".join(fault["message"] for fault in faults[:5])
+
+
+def _names(
+    field: str, what: str, asked: list[str] | None, known: list[str], faults: list[Fault]
+) -> list[str]:
+    if asked is None:
+        return default_names(field)
+    faults += [
+        {"pointer": f"/{field}/{index}", "message": unknown(what, name, known)}
+        for index, name in enumerate(asked)
+        if name not in known
+    ]
+    faults += _twice(field, asked)
+    return asked
+
+
+def _twice(field: str, values: Sequence[str]) -> list[Fault]:
+    return [
+        {"pointer": f"/{field}/{index}", "message": f"{value} is named twice"}
+        for index, value in enumerate(values)
+        if value in values[:index]
+    ]
+
+
+def _rank_by(rank_by: RankBy, metrics: list[str], layers: list[str], level: str, faults: list[Fault]) -> None:
+    asked_layers = names("layers") if ALL_LAYERS in layers else layers
+    levels = ["local", "global"] if level == "both" else [level]
+    for field, value, computed in (
+        ("metric", rank_by.metric, metrics),
+        ("layer", rank_by.layer, asked_layers),
+        ("level", rank_by.level, levels),
+    ):
+        if value is not None and value not in computed:
+            message = f"cannot rank by {value!r}, which is not computed; computed are: {', '.join(computed)}"
+            faults.append({"pointer": f"/rank_by/{field}", "message": message})
+
+
+def _targets(
+    session: Session, workspace_id: str, dataset_id: str, checkpoint_ids: Sequence[str]
+) -> tuple[Dataset, dict[str, Checkpoint]]:
+    faults: list[Fault] = []
+    try:
+        dataset = owned(session, Dataset, workspace_id, dataset_id)
+    except NotFound as missing:
+        faults.append({"pointer": "/dataset_id", "message": missing.detail})
+    checkpoints: dict[str, Checkpoint] = {}
+    for start in range(0, len(checkpoint_ids), 500):  # SQLite takes a limited number of parameters
+        some = Checkpoint.id.in_(checkpoint_ids[start : start + 500])
+        # key share: none of them can be deleted before the ranking that names them is there
+        query = (
+            select(Checkpoint)
+            .where(Checkpoint.workspace_id == workspace_id, some)
+            .with_for_update(read=True, key_share=True)
+        )
+        checkpoints |= {checkpoint.id: checkpoint for checkpoint in session.scalars(query)}
+    faults += [
+        {
+            "pointer": f"/checkpoint_ids/{index}",
+            "message": f"there is no checkpoint {id} in this workspace; GET /v1/checkpoints lists them",
+        }
+        for index, id in enumerate(checkpoint_ids)
+        if id not in checkpoints
+    ]
+    refuse(faults)
+    return dataset, checkpoints
+
+
+def _usable(dataset: Dataset, checkpoints: Sequence[Checkpoint]) -> None:
+    ready(dataset)
+    if dataset.supervision not in ("boxes", "masks"):
+        raise Conflict(
+            f"the dataset {dataset.id} has no boxes (its supervision is {dataset.supervision}), and scores are computed on "
+            "objects: send a dataset with boxes or masks",
+            errors=[{"pointer": "/dataset_id", "message": "no boxes"}],
+        )
+    faults = []
+    for index, checkpoint in enumerate(checkpoints):
+        if checkpoint.state == ResourceState.PROCESSING:
+            message = f"the checkpoint {checkpoint.id} is still being read: wait until it is ready (job {checkpoint.job_id})"
+        elif checkpoint.state == ResourceState.INVALID:
+            why = (checkpoint.error or {}).get("detail", "see its error")
+            message = f"the checkpoint {checkpoint.id} cannot be used: {why}"
+        else:
+            continue
+        faults.append({"pointer": f"/checkpoint_ids/{index}", "message": message})
+    if faults:
+        raise Conflict(faults[0]["message"] if len(faults) == 1 else _many(faults), errors=faults)
