@@ -17,14 +17,15 @@ from worker.metrics.targets import Targets
 def h_score(prepared: Prepared, targets: Targets) -> Value:
     """H-score; undefined for N <= D + 1, where it is C - 1 whatever the features."""
     targets.several_classes()
-    n, d = prepared.x.shape
+    prepared.check()
+    n, d = prepared.objects, prepared.dim
     if n <= d + 1:
         raise Undefined(
             f"{n} objects for {d} feature dimensions: with N <= D + 1 the H-score is C - 1 = "
             f"{len(targets.classes) - 1} whatever the features; use more than {d + 1} objects, or h_score_regularized"
         )
     prepared.require_variance()
-    whitened = prepared.whitening(prepared.class_cross(targets).T)
+    whitened = prepared.whitening(prepared.cross(targets, "classes").T)
     return Value(float((np.square(whitened).sum(axis=0) / targets.counts).sum()), prepared.whitening.notes())
 
 

@@ -28,12 +28,12 @@ def h_score_regularized(prepared: Prepared, targets: Targets) -> Value:
     """Regularised H-score; defined for any N and D as long as the features vary."""
     targets.several_classes()
     prepared.require_variance()
-    n, d = prepared.x.shape
+    n, d = prepared.objects, prepared.dim
     t = prepared.spectrum.centred
     weight = ledoit_wolf(t.trace, t.squared_norm, prepared.quartic, n, d)
     if weight >= 1.0:
         return Value(0.0, ("the shrinkage weight is 1: nothing but noise was found in the covariance",))
-    b = prepared.project_classes(targets).centred
+    b = prepared.project(targets, "classes").centred
     # The shrunk covariance is (1 - weight)/N times (S + shift I).
     shift = weight * t.trace / (d * (1.0 - weight))
     if shift <= 0.0:

@@ -82,31 +82,23 @@ def mean_evidence(prepared: Prepared, columns: Columns) -> Value:
     return Value(float(np.mean([e.value for e in found])), notes)
 
 
-def require_features(prepared: Prepared) -> None:
-    if not prepared.x.any():
-        raise Undefined("all features are zero: they carry no information")
-
-
 def logme(prepared: Prepared, targets: Targets) -> Value:
     """LogME of the labels: mean over the classes that have objects of the one-against-rest evidence."""
     targets.several_classes()
-    require_features(prepared)
-    return mean_evidence(prepared, prepared.project_classes(targets))
+    prepared.require_signal()
+    return mean_evidence(prepared, prepared.project(targets, "classes"))
 
 
 def logme_boxes(prepared: Prepared, targets: Targets) -> Value:
     """LogME of the boxes: mean over x1, y1, x2, y2 of the evidence."""
-    require_box_columns(targets)
-    require_features(prepared)
-    value, notes = mean_evidence(prepared, prepared.project_boxes(targets))
-    return Value(value, notes + targets.box_range_note())
-
-
-def require_box_columns(targets: Targets) -> None:
-    boxes = targets.require_boxes()
-    for name, column in zip(("x1", "y1", "x2", "y2"), boxes.T, strict=True):
-        if not column.any():
+    targets.check_boxes()
+    prepared.require_signal()
+    columns = prepared.project(targets, "boxes")
+    for name, square in zip(("x1", "y1", "x2", "y2"), columns.squares, strict=True):
+        if not square:
             raise Undefined(f"{name} is 0 for every box: its evidence has no maximum")
+    value, notes = mean_evidence(prepared, columns)
+    return Value(value, notes + targets.box_range_note())
 
 
 INVARIANT = "any common scale or rotation of the features; not a shift. Targets divided by s add log s"

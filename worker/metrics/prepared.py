@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from scipy.linalg import blas
+from scipy.linalg import blas, eigh_tridiagonal
 
 from worker.metrics import scan
 from worker.metrics.base import Undefined
 from worker.metrics.coding_rate import coding_rate
+from worker.metrics.columns import beside, no_columns
 from worker.metrics.options import Options
 from worker.metrics.spectrum import Spectrum, dual_spectrum, primal_spectrum
-from worker.metrics.targets import Targets
+from worker.metrics.targets import Kind, Targets
 from worker.metrics.whitening import Whitening
 
 
@@ -30,7 +33,7 @@ class Columns:
 
 
 class Prepared:
-    """Features (N, D) and what metrics share of them. Nothing here depends on the targets, so the same
+    """Features (N, D) and what metrics share of them. Nothing kept here depends on the targets, so the same
     object serves every permutation of them. `first` are the targets whose class sums and box products, and
     with `rates` whose coding rates, the pass over the features yields at the same time.
 
@@ -42,48 +45,40 @@ class Prepared:
     ) -> None:
         self._features = features
         self.options = options
+        self.objects, self.dim = features.shape
+        self.dual = self.objects <= self.dim
         self._first = first
         self._rates = rates and first is not None
         self._first_rates: np.ndarray | None = None
-        self._projected: dict[Targets, Columns] = {}
-
-    @property
-    def objects(self) -> int:
-        return self._features.shape[0]
-
-    @property
-    def dim(self) -> int:
-        return self._features.shape[1]
-
-    @property
-    def dual(self) -> bool:
-        return self.objects <= self.dim
+        self._cross: dict[tuple[Targets, Kind], np.ndarray] = {}
+        self._memo: dict[Hashable, Any] = {}
 
     @cached_property
-    def _fault(self) -> str | None:
-        x = self._features
+    def fault(self) -> str | None:
+        """What makes the features unusable, in words."""
+        x, block = self._features, self.options.block_rows
         if x.shape[1] == 0:
             return "the features have no columns"
         if x.shape[0] < 2:
             return f"{x.shape[0]} object(s): at least 2 are needed"
-        block = self.options.block_rows
-        bad = sum(int((~np.isfinite(x[i : i + block])).any(axis=1).sum()) for i in range(0, len(x), block))
-        if bad:
-            return (
-                f"the features of {bad} of {len(x)} objects hold NaN or infinity: the extraction went wrong"
-            )
-        largest = max(float(np.abs(x[i : i + block]).max()) for i in range(0, len(x), block))
-        if largest and not 1e-70 < largest < 1e70:
-            return (
-                f"the largest feature is {largest:.0e}: its powers are out of the range of double precision"
-            )
-        return None
+        largest = 0.0
+        bad = 0
+        for start in range(0, len(x), block):
+            rows = np.abs(x[start : start + block]).max(axis=1)
+            good = np.isfinite(rows)
+            bad += int((~good).sum())
+            largest = max(largest, float(rows[good].max(initial=0.0)))
+        return feature_fault(len(x), bad, largest)
+
+    def check(self) -> None:
+        """Raise Undefined where the features are unusable."""
+        if self.fault:
+            raise Undefined(self.fault)
 
     @property
     def x(self) -> np.ndarray:
         """(N, D) the caller's features, checked; not to be written to."""
-        if self._fault:
-            raise Undefined(self._fault)
+        self.check()
         return self._features
 
     @cached_property
@@ -104,7 +99,7 @@ class Prepared:
 
     @cached_property
     def _scatter(self) -> scan.Scatter:
-        columns = self._first.columns if self._first else np.empty((self.objects, 0))
+        columns = self._first.main_columns if self._first else no_columns(self.objects)
         if not self._rates:
             return scan.scatter(self.x, self.mean, columns, self.options)
         result, self._first_rates = scan.scatter_with_rates(
@@ -135,65 +130,109 @@ class Prepared:
         """Inverse square root of the scatter; only for N > D."""
         return Whitening.of(self.scatter, self.mean, self.objects, self.options.rank_tolerance)
 
+    @cached_property
+    def variance(self) -> float:
+        """Trace of the scatter."""
+        self.check()
+        return float((self.kernel if self.dual else self.scatter).trace())
+
     def require_variance(self) -> None:
         """Raise Undefined where all objects have the same features."""
-        trace = self.kernel.trace() if self.dual else self.scatter.trace()
         scale = self.objects * float(self.mean @ self.mean)
-        if trace <= scale * (self.objects + self.dim) * np.finfo(np.float64).eps ** 2:
+        if self.variance <= scale * (self.objects + self.dim) * np.finfo(np.float64).eps ** 2:
             raise Undefined("all objects have the same features: they carry no information")
 
-    def class_cross(self, targets: Targets) -> np.ndarray:
-        """(C, D) sums of the centred features of each class."""
-        if not self.dual and targets is self._first:
-            return self._scatter.cross[: len(targets.counts)]
+    def require_signal(self) -> None:
+        """Raise Undefined where every feature is zero."""
+        if self.variance == 0.0 and not self.mean.any():
+            raise Undefined("all features are zero: they carry no information")
+
+    def principal(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The `count` largest principal components: eigenvalues of the scatter (k,), descending, and the
+        objects' scores (N, k). The largest loading of each component is positive. k <= count.
+        """
+        t = self.spectrum.centred
+        k = min(count, len(t.diagonal))
+        return self.memo(("principal", k), lambda: self._principal(k))
+
+    def _principal(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        t = self.spectrum.centred
+        size = len(t.diagonal)
+        values, vectors = eigh_tridiagonal(t.diagonal, t.off, select="i", select_range=(size - k, size - 1))
+        values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+        lifted = self.spectrum.lift(vectors)
+        loadings = self.centred.T @ lifted if self.dual else lifted
+        signs = np.sign(loadings[np.abs(loadings).argmax(axis=0), np.arange(k)])
+        signs[signs == 0] = 1.0
         if self.dual:
-            return targets.indicators().T @ self.centred
-        return scan.cross_products(self.x, self.mean, targets.indicators(), self.options.block_rows)
+            return values, lifted * (signs * np.sqrt(values))
+        return values, self.map_rows(lambda block: block @ (lifted * signs))
 
-    def project_classes(self, targets: Targets) -> Columns:
-        """The C one-hot label columns in the basis of the spectrum."""
-        return self._project(targets, slice(0, len(targets.counts)))
+    def map_rows(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Rows of `function` applied to the centred float64 features, block by block."""
+        return scan.map_rows(self.x, self.mean, function, self.options.block_rows)
 
-    def project_boxes(self, targets: Targets) -> Columns:
-        """The four box columns in the basis of the spectrum."""
-        targets.require_boxes()
-        return self._project(targets, slice(len(targets.counts), None))
+    def memo(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """A result that depends on the features alone, computed once."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]
 
-    def _project(self, targets: Targets, which: slice) -> Columns:
-        if targets not in self._projected:
-            if len(self._projected) > 1:  # keep the first targets; a permutation is used once
-                self._projected.popitem()
-            self._projected[targets] = self.project(
-                targets.columns, self._scatter.cross if not self.dual and targets is self._first else None
-            )
-        columns = self._projected[targets]
-        return Columns(columns.raw[:, which], columns.centred[:, which], columns.squares[which])
+    def preload(self, targets: Sequence[Targets], kinds: Sequence[Kind]) -> None:
+        """Form the cross-products of several targets in one pass over the features (primal only)."""
+        wanted = [(t, kind) for t in targets for kind in kinds]
+        if self.dual or not wanted:
+            return
+        columns = [t.columns(kind) for t, kind in wanted]
+        products = scan.cross_products(self.x, self.mean, beside(columns), self.options.block_rows)
+        parts = np.split(products, np.cumsum([c.count for c in columns])[:-1])
+        self._cross.update(zip(wanted, parts, strict=True))
 
-    def project(self, values: np.ndarray, cross: np.ndarray | None = None) -> Columns:
-        """Target columns (N, K) in the basis of the spectrum; cross (K, D) = values'(X - mean) if known."""
-        squares = np.einsum("ij,ij->j", values, values)
+    def forget(self, targets: Targets) -> None:
+        """Drop what `preload` or a metric kept for these targets."""
+        for key in [key for key in self._cross if key[0] is targets]:
+            del self._cross[key]
+
+    def cross(self, targets: Targets, kind: Kind) -> np.ndarray:
+        """(K, D) products of the target columns with the centred features."""
+        if not self.dual and targets is self._first and kind != "unified":
+            split = len(targets.counts)
+            return self._scatter.cross[:split] if kind == "classes" else self._scatter.cross[split:]
         if self.dual:
-            raw, centred = self.spectrum.project(values)
+            return targets.columns(kind).products(self.centred)
+        if (targets, kind) not in self._cross:
+            self.preload([targets], [kind])
+        return self._cross[targets, kind]
+
+    def project(self, targets: Targets, kind: Kind) -> Columns:
+        """Target columns in the basis of the spectrum. Boxes must have been checked."""
+        columns = targets.columns(kind)
+        if self.dual:
+            raw, centred = self.spectrum.project(columns.dense())
         else:
-            if cross is None:
-                cross = scan.cross_products(self.x, self.mean, values, self.options.block_rows)
-            raw, centred = self.spectrum.project(cross.T, values.sum(axis=0))
-        return Columns(raw, centred, squares)
+            raw, centred = self.spectrum.project(self.cross(targets, kind).T, columns.sums)
+        return Columns(raw, centred, columns.squares)
 
     def class_rates(self, targets: Targets) -> np.ndarray:
         """(C,) coding rate of each class around the common mean."""
+        epsilon = self.options.transrate_epsilon
         if self.dual:
-            return np.array(
-                [
-                    coding_rate(
-                        np.asfortranarray(self.kernel[np.ix_(rows, rows)]),
-                        len(rows),
-                        self.options.transrate_epsilon,
-                    )
-                    for rows in (np.sort(targets.rows_of(c)) for c in range(len(targets.counts)))
-                ]
-            )
+            groups = [np.sort(targets.rows_of(c)) for c in range(len(targets.counts))]
+            return np.array([coding_rate(self._subkernel(rows), len(rows), epsilon) for rows in groups])
         if targets is self._first and self._rates:
             self._scatter  # noqa: B018  the pass that fills _first_rates
             return self._first_rates
         return scan.class_rates(self.x, self.mean, targets, self.options)
+
+    def _subkernel(self, rows: np.ndarray) -> np.ndarray:
+        """Lower triangle of the kernel of some objects; `rows` ascending keeps it lower."""
+        return np.asfortranarray(self.kernel[np.ix_(rows, rows)])
+
+
+def feature_fault(objects: int, bad: int, largest: float) -> str | None:
+    """What is wrong with features of which `bad` rows are not finite, the others at most `largest`."""
+    if bad:
+        return f"the features of {bad} of {objects} objects hold NaN or infinity: the extraction went wrong"
+    if largest and not 1e-70 < largest < 1e70:
+        return f"the largest feature is {largest:.0e}: its powers are out of the range of double precision"
+    return None

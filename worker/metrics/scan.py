@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import blas
 
 from worker.metrics.coding_rate import coding_rate
+from worker.metrics.columns import TargetColumns, no_columns
 from worker.metrics.options import Options
 from worker.metrics.targets import Targets
 
 
 class Scatter(NamedTuple):
-    """matrix (D, D): (X-m)'(X-m), lower triangle. quartic: sum over rows of |x - m|^4.
+    """matrix (D, D): (X-m)'(X-m), lower triangle. cubic (D,): sum over rows of |x - m|^2 (x - m).
 
-    cross (K, D): columns'(X-m).
+    quartic: sum over rows of |x - m|^4. cross (K, D): columns'(X-m).
     """
 
     matrix: np.ndarray
+    cubic: np.ndarray
     quartic: float
     cross: np.ndarray
 
@@ -32,21 +34,23 @@ def column_means(x: np.ndarray, block: int) -> np.ndarray:
     return total / len(x)
 
 
-def scatter(x: np.ndarray, mean: np.ndarray, columns: np.ndarray, options: Options) -> Scatter:
-    """Scatter of x (N, D) around mean (D,), and its products with columns (N, K)."""
-    matrix, quartic = _square(x.shape[1]), 0.0
-    cross = np.zeros((columns.shape[1], x.shape[1]))
+def scatter(x: np.ndarray, mean: np.ndarray, columns: TargetColumns, options: Options) -> Scatter:
+    """Scatter of x (N, D) around mean (D,), and its products with target columns."""
+    matrix, cubic, quartic = _square(x.shape[1]), np.zeros(x.shape[1]), 0.0
+    cross = np.zeros((columns.count, x.shape[1]))
     for start in range(0, len(x), options.block_rows):
         part = slice(start, start + options.block_rows)
         block = _centred(x[part], mean)
-        quartic += _quartic(block)
-        cross += columns[part].T @ block
+        lengths = _lengths(block)
+        cubic += lengths @ block
+        quartic += float(lengths @ lengths)
+        cross += columns.rows(part).products(block)
         matrix = _add_gram(matrix, block, options)
-    return Scatter(matrix, quartic, cross)
+    return Scatter(matrix, cubic, quartic, cross)
 
 
 def scatter_with_rates(
-    x: np.ndarray, mean: np.ndarray, columns: np.ndarray, targets: Targets, options: Options
+    x: np.ndarray, mean: np.ndarray, columns: TargetColumns, targets: Targets, options: Options
 ) -> tuple[Scatter, np.ndarray]:
     """The scatter and the coding rate (C,) of every class, from the same products where a class is large.
 
@@ -54,26 +58,29 @@ def scatter_with_rates(
     gives its n_c x n_c kernel.
     """
     d = x.shape[1]
-    matrix, quartic = _square(d), 0.0
-    cross = np.zeros((columns.shape[1], d))
+    matrix, cubic, quartic = _square(d), np.zeros(d), 0.0
+    cross = np.zeros((columns.count, d))
     rates = np.zeros(len(targets.counts))
     for first, last in _groups(targets.counts, large=d, block=options.block_rows):
         rows = targets.by_class[targets.offsets[first] : targets.offsets[last]]
         if targets.counts[first] >= d:
-            own = scatter(_Rows(x, rows), mean, columns[rows], options)
+            own = scatter(_Rows(x, rows), mean, columns.rows(rows), options)
             matrix += own.matrix
+            cubic += own.cubic
             quartic += own.quartic
             cross += own.cross
             rates[first] = coding_rate(own.matrix, len(rows), options.transrate_epsilon)
             continue
         block = _centred(x[rows], mean)
-        quartic += _quartic(block)
-        cross += columns[rows].T @ block
+        lengths = _lengths(block)
+        cubic += lengths @ block
+        quartic += float(lengths @ lengths)
+        cross += columns.rows(rows).products(block)
         matrix = _add_gram(matrix, block, options)
         for c in range(first, last):
             begin, end = targets.offsets[c : c + 2] - targets.offsets[first]
             rates[c] = coding_rate(_kernel(block[begin:end]), int(end - begin), options.transrate_epsilon)
-    return Scatter(matrix, quartic, cross), rates
+    return Scatter(matrix, cubic, quartic, cross), rates
 
 
 def class_rates(x: np.ndarray, mean: np.ndarray, targets: Targets, options: Options) -> np.ndarray:
@@ -81,21 +88,29 @@ def class_rates(x: np.ndarray, mean: np.ndarray, targets: Targets, options: Opti
     rates = np.zeros(len(targets.counts))
     for c, count in enumerate(targets.counts):
         rows = targets.rows_of(c)
-        gram = (
-            scatter(_Rows(x, rows), mean, np.empty((len(rows), 0)), options).matrix
-            if count >= x.shape[1]
-            else _kernel(_centred(x[rows], mean))
-        )
+        if count >= x.shape[1]:
+            gram = scatter(_Rows(x, rows), mean, no_columns(len(rows)), options).matrix
+        else:
+            gram = _kernel(_centred(x[rows], mean))
         rates[c] = coding_rate(gram, int(count), options.transrate_epsilon)
     return rates
 
 
-def cross_products(x: np.ndarray, mean: np.ndarray, columns: np.ndarray, block: int) -> np.ndarray:
-    """(K, D) = columns'(x - mean), for columns (N, K)."""
-    out = np.zeros((columns.shape[1], x.shape[1]))
+def cross_products(x: np.ndarray, mean: np.ndarray, columns: TargetColumns, block: int) -> np.ndarray:
+    """(K, D) = columns'(x - mean)."""
+    out = np.zeros((columns.count, x.shape[1]))
     for start in range(0, len(x), block):
-        out += columns[start : start + block].T @ _centred(x[start : start + block], mean)
+        part = slice(start, start + block)
+        out += columns.rows(part).products(_centred(x[part], mean))
     return out
+
+
+def map_rows(
+    x: np.ndarray, mean: np.ndarray, function: Callable[[np.ndarray], np.ndarray], block: int
+) -> np.ndarray:
+    """`function` of the centred rows, block by block, its results stacked."""
+    parts = [function(_centred(x[start : start + block], mean)) for start in range(0, len(x), block)]
+    return np.concatenate(parts)
 
 
 class _Rows:
@@ -135,8 +150,9 @@ def _centred(rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return np.subtract(rows, mean, dtype=np.float64)
 
 
-def _quartic(block: np.ndarray) -> float:
-    return float(np.square(np.einsum("ij,ij->i", block, block)).sum())
+def _lengths(block: np.ndarray) -> np.ndarray:
+    """(N,) squared lengths of the rows."""
+    return np.einsum("ij,ij->i", block, block)
 
 
 def _kernel(block: np.ndarray) -> np.ndarray:

@@ -91,24 +91,37 @@ class Spectrum:
 
         Primal: columns (D, K) = (X-m)'y and sums (K,) = 1'y. Dual: columns (N, K) = y, sums unused.
         """
-        out = np.array(columns, dtype=np.float64, order="F")
-        v = self.reflector
-        if v.any():
-            out -= 2.0 * np.outer(v, v @ out)
-        if len(out) > 1:
-            lwork = max(1, out.shape[1]) * SWEEP
-            tail = np.asfortranarray(out[1:])
-            tail, _, info = lapack.dormqr(
-                "L", "T", self.factors, self.scales, tail, lwork=lwork, overwrite_c=1
-            )
-            if info:
-                raise ArithmeticError(f"dormqr refused argument {-info}")
-            out[1:] = tail
+        out = self._turn(self._reflect(np.array(columns, dtype=np.float64, order="F")), "T")
         if self.dual:
             return out, out[1:]
         raw = out.copy(order="F")
         raw[0] += self.along * sums
         return raw, out
+
+    def lift(self, centred: np.ndarray) -> np.ndarray:
+        """Vectors (k, K) in the basis of `centred` back to (D, K) columns (primal) or (N, K) (dual)."""
+        if self.dual:
+            centred = np.vstack([np.zeros((1, centred.shape[1])), centred])
+        return self._reflect(self._turn(np.array(centred, order="F"), "N"))
+
+    def lift_raw(self, raw: np.ndarray) -> np.ndarray:
+        """Vectors (size, K) in the basis of `raw` back to (D, K) columns (primal) or (N, K) (dual)."""
+        return self._reflect(self._turn(np.array(raw, order="F"), "N"))
+
+    def _reflect(self, out: np.ndarray) -> np.ndarray:
+        if self.reflector.any():
+            out -= 2.0 * np.outer(self.reflector, self.reflector @ out)
+        return out
+
+    def _turn(self, out: np.ndarray, trans: str) -> np.ndarray:
+        if len(out) > 1 and out.shape[1]:
+            tail, _, info = lapack.dormqr(
+                "L", trans, self.factors, self.scales, out[1:], lwork=out.shape[1] * SWEEP
+            )
+            if info:
+                raise ArithmeticError(f"dormqr refused argument {-info}")
+            out[1:] = tail
+        return out
 
 
 def primal_spectrum(scatter: np.ndarray, mean: np.ndarray, objects: int) -> Spectrum:

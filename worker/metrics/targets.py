@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from worker.metrics.base import FeatureSet, Undefined
+from worker.metrics.columns import TargetColumns, beside
+
+Kind = Literal["classes", "boxes", "unified"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +43,12 @@ class Targets:
         boxes = None if self.boxes is None else self.boxes[order]
         return Targets(self.labels[order], self.classes, self.counts, boxes, self.probabilities)
 
+    def rows(self, index: np.ndarray) -> Targets:
+        """The targets of some objects; classes left without objects drop out."""
+        kept, labels, counts = np.unique(self.labels[index], return_inverse=True, return_counts=True)
+        boxes, theta = (None if a is None else a[index] for a in (self.boxes, self.probabilities))
+        return Targets(labels.reshape(-1), self.classes[kept], counts, boxes, theta)
+
     @cached_property
     def by_class(self) -> np.ndarray:
         """(N,) row numbers, sorted by class; class c holds `offsets[c]:offsets[c + 1]`."""
@@ -50,18 +61,28 @@ class Targets:
     def rows_of(self, c: int) -> np.ndarray:
         return self.by_class[self.offsets[c] : self.offsets[c + 1]]
 
-    def indicators(self) -> np.ndarray:
-        """(N, C) float64 one-hot labels."""
-        out = np.zeros((len(self.labels), len(self.classes)))
-        out[np.arange(len(self.labels)), self.labels] = 1.0
-        return out
+    @cached_property
+    def has_boxes(self) -> bool:
+        """Whether there are boxes and all are finite."""
+        return self.boxes is not None and bool(np.isfinite(self.boxes).all())
+
+    def columns(self, kind: Kind) -> TargetColumns:
+        """classes: C one-hot columns. boxes: x1 y1 x2 y2. unified: 4C, column 4c + j holds coordinate j of
+        the boxes of class c and 0 elsewhere. Boxes must be usable."""
+        n = len(self.labels)
+        if kind == "classes":
+            return TargetColumns(self.labels[:, None], np.ones((n, 1)), len(self.counts))
+        boxes = np.asarray(self.boxes, dtype=np.float64)
+        coordinates = np.arange(4)
+        if kind == "boxes":
+            return TargetColumns(np.broadcast_to(coordinates, (n, 4)), boxes, 4)
+        return TargetColumns(4 * self.labels[:, None] + coordinates, boxes, 4 * len(self.counts))
 
     @cached_property
-    def columns(self) -> np.ndarray:
-        """(N, C) one-hot labels, then (where there are usable boxes) the four box columns."""
-        if self.boxes is None or not np.isfinite(self.boxes).all():
-            return self.indicators()
-        return np.hstack([self.indicators(), self.boxes])
+    def main_columns(self) -> TargetColumns:
+        """The class columns, then (where there are usable boxes) the four box columns."""
+        kinds: Sequence[Kind] = ("classes", "boxes") if self.has_boxes else ("classes",)
+        return beside([self.columns(kind) for kind in kinds])
 
     def several_classes(self) -> None:
         """Raise Undefined unless at least two classes have objects."""
@@ -70,15 +91,18 @@ class Targets:
         if len(self.classes) == 1:
             raise Undefined(f"only one class ({self.classes[0]}) has objects: there is nothing to tell apart")
 
-    def require_boxes(self) -> np.ndarray:
-        """(N, 4) float64 boxes; raises Undefined where there are none or some are not finite."""
+    def require_labels(self) -> np.ndarray:
+        """(N,) labels of at least two classes; raises Undefined."""
+        self.several_classes()
+        return self.labels
+
+    def check_boxes(self) -> None:
+        """Raise Undefined where there are no boxes or some are not finite."""
         if self.boxes is None:
             raise Undefined("no boxes were given: pass `boxes` (N, 4), x1 y1 x2 y2 divided by the image size")
-        boxes = np.asarray(self.boxes, dtype=np.float64)
-        bad = int((~np.isfinite(boxes)).any(axis=1).sum())
-        if bad:
-            raise Undefined(f"{bad} of {len(boxes)} boxes hold NaN or infinity: remove those objects")
-        return boxes
+        if not self.has_boxes:
+            bad = int((~np.isfinite(self.boxes)).any(axis=1).sum())
+            raise Undefined(f"{bad} of {len(self.boxes)} boxes hold NaN or infinity: remove those objects")
 
     def require_probabilities(self) -> np.ndarray:
         """(N, Cs) float64 rows that sum to one; raises Undefined where there are none."""
@@ -106,6 +130,6 @@ class Targets:
 
     def box_range_note(self) -> tuple[str, ...]:
         """A note where the boxes are not normalised: LogME on boxes shifts by the log of the scale."""
-        if self.boxes is not None and len(self.boxes) and np.nanmax(np.abs(self.boxes)) > 1.5:
+        if self.boxes is not None and np.abs(self.boxes).max(initial=0.0) > 1.5:
             return ("boxes are not within [0, 1]: the value is shifted by the log of their scale",)
         return ()

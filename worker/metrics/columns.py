@@ -1,0 +1,68 @@
+"""Target columns: what the linear metrics regress on, stored by row because most entries are zero."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+DENSE_UP_TO = (
+    128  # more columns than this are multiplied as a sparse matrix: one addition per entry, not per column
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TargetColumns:
+    """K columns over N objects with w entries per object: column index[i, j] of row i holds weight[i, j].
+
+    index (N, w) int64, weight (N, w) float64, count K. No row names a column twice.
+    """
+
+    index: np.ndarray
+    weight: np.ndarray
+    count: int
+
+    @property
+    def sums(self) -> np.ndarray:
+        """(K,) 1'y of each column."""
+        return np.bincount(self.index.ravel(), self.weight.ravel(), self.count)
+
+    @property
+    def squares(self) -> np.ndarray:
+        """(K,) y'y of each column."""
+        return np.bincount(self.index.ravel(), np.square(self.weight).ravel(), self.count)
+
+    def rows(self, part: slice | np.ndarray) -> TargetColumns:
+        return TargetColumns(self.index[part], self.weight[part], self.count)
+
+    def dense(self) -> np.ndarray:
+        """(N, K) float64."""
+        out = np.zeros((len(self.index), self.count))
+        np.put_along_axis(out, self.index, self.weight, axis=1)
+        return out
+
+    def products(self, block: np.ndarray) -> np.ndarray:
+        """(K, D) = y' block, for block (N, D)."""
+        if self.count <= DENSE_UP_TO:
+            return self.dense().T @ block
+        n, w = self.index.shape
+        rows = sparse.csr_matrix(
+            (self.weight.ravel(), self.index.ravel(), np.arange(0, n * w + 1, w)), (n, self.count)
+        )
+        return np.asarray(rows.T @ block)
+
+
+def no_columns(n: int) -> TargetColumns:
+    return TargetColumns(np.empty((n, 0), np.int64), np.empty((n, 0)), 0)
+
+
+def beside(parts: Sequence[TargetColumns]) -> TargetColumns:
+    """All columns of several sets over the same objects, in order."""
+    starts = np.cumsum([0] + [p.count for p in parts])
+    return TargetColumns(
+        np.hstack([p.index + start for p, start in zip(parts, starts, strict=False)]),
+        np.hstack([p.weight for p in parts]),
+        int(starts[-1]),
+    )

@@ -1,0 +1,272 @@
+"""Statistics of features and targets that can be gathered in batches and added: the features need not be kept.
+
+They hold all that LogME, LogME on boxes, TLogME, U-LogME, the H-scores and ETran's regression score need, in
+memory that depends on D and C but not on N. Merging follows Chan, Golub and LeVeque (1983): everything is kept
+around its own mean, so large offsets cost no digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import numpy as np
+
+from worker.metrics import scan
+from worker.metrics.base import FeatureSet, InvalidFeatureSet, Score, Undefined
+from worker.metrics.columns import TargetColumns, no_columns
+from worker.metrics.moments import Moments
+from worker.metrics.options import DEFAULTS, Options
+from worker.metrics.prepared import Columns, Prepared, feature_fault
+from worker.metrics.registry import evaluate, lookup
+from worker.metrics.targets import Kind, Targets
+
+NEEDS_FEATURES = "it needs the features themselves; only their statistics were kept"
+
+
+@dataclass(frozen=True, eq=False)
+class BoxStatistics:
+    """Per class, in the order of the classes. means (C, 4), squares (C, 4) around the means,
+    cross (C, 4, D): products of boxes and features, each around its class mean. largest: absolute value.
+    bad: objects whose box is not finite.
+    """
+
+    means: np.ndarray
+    squares: np.ndarray
+    cross: np.ndarray
+    largest: float
+    bad: int
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Of a number of objects: `a + b` is the statistics of both together, to rounding.
+
+    mean (D,). moments: around the mean. classes (C,) ids, ascending. counts (C,). class_means (C, D).
+    boxes: None where no boxes were given. bad: objects left out because a feature was not finite.
+    largest: the largest absolute feature.
+    """
+
+    mean: np.ndarray
+    moments: Moments
+    classes: np.ndarray
+    counts: np.ndarray
+    class_means: np.ndarray
+    boxes: BoxStatistics | None
+    bad: int
+    largest: float
+
+    @classmethod
+    def of(cls, features: FeatureSet, options: Options = DEFAULTS) -> Statistics:
+        """Statistics of one batch."""
+        rows = np.abs(features.features).max(axis=1, initial=0)
+        good = np.isfinite(rows)
+        if not good.all():
+            kept = cls.of(features.rows(good), options)
+            return replace(kept, bad=int((~good).sum()))
+        targets = Targets.of(features)
+        x = features.features
+        n, d = x.shape
+        mean = scan.column_means(x, options.block_rows) if n else np.zeros(d)
+        total = scan.scatter(x, mean, no_columns(n), options)
+        labels = targets.columns("classes")
+        counts = targets.counts.astype(np.float64)
+        sums = scan.cross_products(x, mean, labels, options.block_rows)
+        offsets = sums / counts[:, None]
+        return cls(
+            mean=mean,
+            moments=Moments(n, total.matrix, total.cubic, total.quartic),
+            classes=targets.classes,
+            counts=counts,
+            class_means=mean + offsets,
+            boxes=_box_statistics(features, targets, mean, offsets, options),
+            bad=0,
+            largest=float(rows.max(initial=0.0)),
+        )
+
+    @property
+    def objects(self) -> int:
+        return self.moments.objects
+
+    def __add__(self, other: Statistics) -> Statistics:
+        if len(self.mean) != len(other.mean):
+            raise InvalidFeatureSet(
+                f"cannot add statistics of {len(self.mean)} and {len(other.mean)} feature dimensions"
+            )
+        if (self.boxes is None) != (other.boxes is None) and self.objects and other.objects:
+            raise InvalidFeatureSet("cannot add statistics with boxes to statistics without")
+        if not self.objects or not other.objects:
+            full, empty = (other, self) if not self.objects else (self, other)
+            return replace(full, bad=full.bad + empty.bad)
+        n = self.objects + other.objects
+        step = (other.mean - self.mean) * (other.objects / n)
+        mean = self.mean + step
+        moments = self.moments.around(-step).plus(other.moments.around(other.mean - mean))
+        classes = np.union1d(self.classes, other.classes)
+        a, b = _aligned(self, classes), _aligned(other, classes)
+        counts = a.counts + b.counts
+        share = (b.counts / counts)[:, None]
+        apart = b.class_means - a.class_means
+        return Statistics(
+            mean=mean,
+            moments=moments,
+            classes=classes,
+            counts=counts,
+            class_means=a.class_means + share * apart,
+            boxes=None if a.boxes is None else _merged_boxes(a, b, share, apart),
+            bad=self.bad + other.bad,
+            largest=max(self.largest, other.largest),
+        )
+
+
+def accumulate(batches: Iterable[FeatureSet], options: Options = DEFAULTS) -> Statistics:
+    """Statistics of all batches; at least one batch, all with the same D. Each is dropped once it is counted."""
+    return reduce(lambda total, batch: total + Statistics.of(batch, options), (b for b in batches), _EMPTY)
+
+
+class _Nothing:
+    """The sum of no batches."""
+
+    def __add__(self, other: Statistics) -> Statistics:
+        return other
+
+
+_EMPTY = _Nothing()
+
+
+def score_statistics(
+    statistics: Statistics, metrics: Sequence[str], *, options: Options = DEFAULTS
+) -> dict[str, Score]:
+    """Like `score`, from statistics alone; a metric that needs the features themselves is undefined."""
+    prepared, targets = StatisticsPrepared(statistics, options), SummedTargets(statistics)
+    return {metric.name: evaluate(metric, prepared, targets) for metric in lookup(metrics)}
+
+
+class SummedTargets(Targets):
+    """Targets of which only sums are known."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        object.__setattr__(self, "classes", statistics.classes)
+        object.__setattr__(self, "counts", statistics.counts.astype(np.int64))
+        object.__setattr__(self, "_boxes", statistics.boxes)
+
+    @property
+    def labels(self) -> np.ndarray:
+        raise Undefined(NEEDS_FEATURES)
+
+    boxes = probabilities = labels
+
+    def require_labels(self) -> np.ndarray:
+        return self.labels
+
+    def check_boxes(self) -> None:
+        if self._boxes is None:
+            raise Undefined("no boxes were given with the statistics")
+        if self._boxes.bad:
+            raise Undefined(f"{self._boxes.bad} boxes hold NaN or infinity: remove those objects")
+
+    def box_range_note(self) -> tuple[str, ...]:
+        if self._boxes.largest > 1.5:
+            return ("boxes are not within [0, 1]: the value is shifted by the log of their scale",)
+        return ()
+
+
+class StatisticsPrepared(Prepared):
+    """What metrics share, taken from statistics. Always primal, whatever N."""
+
+    def __init__(self, statistics: Statistics, options: Options) -> None:
+        super().__init__(np.broadcast_to(0.0, (statistics.objects, len(statistics.mean))), options)
+        self.dual = False
+        self._statistics = statistics
+        objects = statistics.objects + statistics.bad
+        if not len(statistics.mean):
+            self.fault = "the features have no columns"
+        elif objects < 2:
+            self.fault = f"{objects} object(s): at least 2 are needed"
+        else:
+            self.fault = feature_fault(objects, statistics.bad, statistics.largest)
+        self.mean = statistics.mean
+        m = statistics.moments
+        self._scatter = scan.Scatter(m.scatter, m.cubic, m.quartic, np.empty((0, len(self.mean))))
+
+    @property
+    def x(self) -> np.ndarray:
+        self.check()
+        raise Undefined(NEEDS_FEATURES)
+
+    def cross(self, targets: Targets, kind: Kind) -> np.ndarray:
+        self.check()
+        s = self._statistics
+        sums = s.counts[:, None] * (s.class_means - s.mean)
+        if kind == "classes":
+            return sums
+        unified = s.boxes.cross + s.boxes.means[:, :, None] * sums[:, None, :]
+        return unified.sum(axis=0) if kind == "boxes" else unified.reshape(-1, len(s.mean))
+
+    def project(self, targets: Targets, kind: Kind) -> Columns:
+        s = self._statistics
+        if kind == "classes":
+            sums = squares = s.counts
+        else:
+            per_class = s.counts[:, None] * s.boxes.means
+            own = s.boxes.squares + per_class * s.boxes.means
+            sums, squares = (
+                (per_class.sum(axis=0), own.sum(axis=0))
+                if kind == "boxes"
+                else (per_class.ravel(), own.ravel())
+            )
+        raw, centred = self.spectrum.project(self.cross(targets, kind).T, sums)
+        return Columns(raw, centred, squares)
+
+
+def _box_statistics(
+    features: FeatureSet, targets: Targets, mean: np.ndarray, offsets: np.ndarray, options: Options
+) -> BoxStatistics | None:
+    if features.boxes is None:
+        return None
+    c, d = offsets.shape
+    if not targets.has_boxes:
+        bad = int((~np.isfinite(features.boxes)).any(axis=1).sum())
+        return BoxStatistics(np.zeros((c, 4)), np.zeros((c, 4)), np.zeros((c, 4, d)), 0.0, bad)
+    boxes = np.asarray(features.boxes, dtype=np.float64)
+    unified = targets.columns("unified")
+    counts = targets.counts[:, None]
+    means = unified.sums.reshape(-1, 4) / counts
+    apart = TargetColumns(unified.index, boxes - means[targets.labels], unified.count)
+    cross = scan.cross_products(features.features, mean, apart, options.block_rows).reshape(c, 4, d)
+    return BoxStatistics(means, apart.squares.reshape(-1, 4), cross, float(np.abs(boxes).max(initial=0.0)), 0)
+
+
+def _aligned(s: Statistics, classes: np.ndarray) -> Statistics:
+    """The same statistics with a row for every one of `classes`; new rows count nothing."""
+    if len(s.classes) == len(classes):
+        return s
+    where = np.searchsorted(classes, s.classes)
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(classes), *values.shape[1:]))
+        out[where] = values
+        return out
+
+    boxes = s.boxes
+    if boxes is not None:
+        boxes = replace(
+            boxes, means=spread(boxes.means), squares=spread(boxes.squares), cross=spread(boxes.cross)
+        )
+    return replace(
+        s, classes=classes, counts=spread(s.counts), class_means=spread(s.class_means), boxes=boxes
+    )
+
+
+def _merged_boxes(a: Statistics, b: Statistics, share: np.ndarray, apart: np.ndarray) -> BoxStatistics:
+    """Boxes of both; share (C, 1) = n_b / n, apart (C, D): difference of the class means."""
+    step = b.boxes.means - a.boxes.means
+    weight = a.counts[:, None] * share
+    return BoxStatistics(
+        means=a.boxes.means + share * step,
+        squares=a.boxes.squares + b.boxes.squares + weight * np.square(step),
+        cross=a.boxes.cross + b.boxes.cross + weight[:, :, None] * step[:, :, None] * apart[:, None, :],
+        largest=max(a.boxes.largest, b.boxes.largest),
+        bad=a.boxes.bad + b.boxes.bad,
+    )
