@@ -21,7 +21,8 @@ COUNTER = "num_batches_tracked"
 def architecture_of(name: str) -> Architecture:
     if name not in ARCHITECTURES:
         raise Unusable(
-            "unknown_architecture", f"{name!r} is no architecture of this version: {', '.join(sorted(ARCHITECTURES))}"
+            "unknown_architecture",
+            f"{name!r} is no architecture of this version: {', '.join(sorted(ARCHITECTURES))}",
         )
     return ARCHITECTURES[name]
 
@@ -42,7 +43,12 @@ def build_module(
 
 
 def fill(
-    module: nn.Module, tensors: Mapping[str, Tensor], initialised: Collection[str], seed: int, *, focal: bool = False
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    initialised: Collection[str],
+    seed: int,
+    *,
+    focal: bool = False,
 ) -> None:
     """Put ``tensors`` into ``module`` (floats cast to its dtype) and seeded values under ``initialised``.
 
@@ -69,7 +75,10 @@ def fill(
         raise Unusable(
             "shape_mismatch",
             f"{len(wrong)} tensors have another shape than the architecture: {some(wrong)}",
-            [{"key": k, "message": f"{list(tensors[k].shape)} instead of {list(own[k].shape)}"} for k in wrong],
+            [
+                {"key": k, "message": f"{list(tensors[k].shape)} instead of {list(own[k].shape)}"}
+                for k in wrong
+            ],
         )
     with torch.no_grad():
         for key in given:
@@ -83,11 +92,15 @@ def layers_of(face: Face, initialised: Collection[str]) -> tuple[Layer, ...]:
     fresh_box_head = fresh_neck or any(key.startswith("roi_heads.box_head.") for key in initialised)
     layers = [Layer(f"backbone.{s.name}", s.stride, s.channels, "map", True) for s in face.stages]
     if face.neck is not None:
-        for name, stride, channels in zip(face.neck.names, face.neck.strides, face.neck.channels, strict=True):
+        for name, stride, channels in zip(
+            face.neck.names, face.neck.strides, face.neck.channels, strict=True
+        ):
             layers.append(Layer(name, stride, channels, "map", not fresh_neck))
         if face.roi_levels:
             channels = face.neck.channels[face.neck.names.index(face.roi_levels[0])]
             layers.append(Layer("neck.roi", None, channels, "vector", not fresh_neck))
     if face.box_head is not None:
-        layers.append(Layer("head.penultimate", None, face.penultimate_channels, "vector", not fresh_box_head))
+        layers.append(
+            Layer("head.penultimate", None, face.penultimate_channels, "vector", not fresh_box_head)
+        )
     return tuple(layers)

@@ -45,7 +45,12 @@ def main() -> int:
         reply = {"error": error.to_json() | {"errors": error.errors[:MAX_ERRORS]}}
     except (MemoryError, RecursionError) as error:
         detail = f"{type(error).__name__} within {limits.memory_bytes} bytes: {str(error)[:200]}"
-        reply = {"error": {"code": "too_large", "detail": f"the file needs more than the loader may use ({detail})"}}
+        reply = {
+            "error": {
+                "code": "too_large",
+                "detail": f"the file needs more than the loader may use ({detail})",
+            }
+        }
     os.write(answer, json.dumps(reply).encode() + b"\n")
     return 0
 

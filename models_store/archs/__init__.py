@@ -1,6 +1,14 @@
 """Every architecture, registered by importing its family's file."""
 
-from models_store.archs import fasterrcnn_fpn, torchvision_rcnn
+from models_store.archs import fasterrcnn_fpn, ssd, torchvision_dense, torchvision_rcnn
 from models_store.archs.base import ARCHITECTURES, Architecture, BuildSpec
 
-__all__ = ["ARCHITECTURES", "Architecture", "BuildSpec", "fasterrcnn_fpn", "torchvision_rcnn"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "BuildSpec",
+    "fasterrcnn_fpn",
+    "ssd",
+    "torchvision_dense",
+    "torchvision_rcnn",
+]

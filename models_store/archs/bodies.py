@@ -145,7 +145,11 @@ def build_body(backbone: str) -> nn.Module:
     library, _, name = backbone.partition("/")
     if library == "timm":
         return TimmBody(name)
-    if library == "torchvision" and name.startswith(TORCHVISION_CHAINS) and name in torchvision.models.list_models():
+    if (
+        library == "torchvision"
+        and name.startswith(TORCHVISION_CHAINS)
+        and name in torchvision.models.list_models()
+    ):
         return TorchvisionBody(name)
     raise Unusable(
         "unknown_architecture",

@@ -61,7 +61,12 @@ def find_stages(
     device = next((p.device for step in steps for p in step.parameters()), torch.device("cpu"))
     for step in steps:
         step.eval()
-    maps = walk(steps, torch.zeros(1, 3, pixels, pixels, device=device), range(len(steps)), channels_last=channels_last)
+    maps = walk(
+        steps,
+        torch.zeros(1, 3, pixels, pixels, device=device),
+        range(len(steps)),
+        channels_last=channels_last,
+    )
     for step, mode in zip(steps, training, strict=True):
         step.train(mode)
     shapes = {i: (nearest_stride(pixels, m.shape[-2]), m.shape[1]) for i, m in maps.items() if m.dim() == 4}

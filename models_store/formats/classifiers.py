@@ -61,7 +61,9 @@ def _twins(names: list[str]) -> tuple[str, ...]:
     return (f"{some(names[1:])} have the same keys and shapes: give architecture= to choose",)
 
 
-def _fit(state: StateDict, backbone: str, tensors: Mapping[str, Tensor], notes: tuple[str, ...]) -> Recognised:
+def _fit(
+    state: StateDict, backbone: str, tensors: Mapping[str, Tensor], notes: tuple[str, ...]
+) -> Recognised:
     """Every key of the body must be there with its shape; what else there is must belong to the full classifier."""
     body = build_body(backbone).state_dict()
     inner = "model." if backbone.startswith("timm/") else ""
@@ -130,6 +132,8 @@ def nearest(state: StateDict) -> tuple[str, int, int] | None:
         for variant in variants(state):
             given = variant.shapes
             shared = sum(given.get(k) == s for k, s in wanted.items())
-            if shared >= NEAR * max(len(given), 1) and (best is None or shared / len(wanted) > best[1] / best[2]):
+            if shared >= NEAR * max(len(given), 1) and (
+                best is None or shared / len(wanted) > best[1] / best[2]
+            ):
                 best = (f"torchvision/{name}", shared, len(wanted))
     return best

@@ -70,7 +70,11 @@ def _shapes_of(backbone: str) -> dict[str, tuple[int, ...]]:
 
 def candidates() -> list[str]:
     """Every backbone that could be placed: torchvision first, then timm's with published weights, then the rest."""
-    own = [n for n in torchvision.models.list_models(module=torchvision.models) if n.startswith(TORCHVISION_CHAINS)]
+    own = [
+        n
+        for n in torchvision.models.list_models(module=torchvision.models)
+        if n.startswith(TORCHVISION_CHAINS)
+    ]
     trained = timm.list_models(pretrained=True)
     bare = list(dict.fromkeys(n.split(".")[0] for n in trained))
     rest = [n for n in timm.list_models() if n not in set(bare)]

@@ -19,6 +19,9 @@ SSD300_FIRST_ANCHORS = 4
 SSDLITE_V3_FIRST_ANCHORS = 6
 SSDLITE_V2_FIRST_ANCHORS = 3
 
+# Norms that were frozen in training have no counters.
+COUNTED_PREFIXES = ("backbone.body.",)
+
 # Names before torchvision 0.13, when norms moved inside their convolution's block.
 OLD_NAMES = (
     (re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
@@ -63,9 +66,19 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
 
 
 def _recognised(
-    state: StateDict, tensors: dict[str, Tensor], name: str, classes: int, options: dict, renamed: int, hint: str | None
+    state: StateDict,
+    tensors: dict[str, Tensor],
+    name: str,
+    classes: int,
+    options: dict,
+    renamed: int,
+    hint: str | None,
 ) -> Recognised:
     notes = list(state.notes)
+    body_norms = any(k.startswith("backbone.body.") and k.endswith(".running_var") for k in tensors)
+    counted = any(k.startswith(COUNTED_PREFIXES) and k.endswith(COUNTER) for k in state.tensors)
+    if body_norms and not counted and name.startswith("torchvision/"):
+        options = {**options, "frozen_norm": True}
     if renamed:
         notes.append(f"{renamed} keys had their names of before torchvision 0.13")
     if name.endswith("mobilenet_v3_large_fpn") and hint != name:
@@ -121,7 +134,10 @@ def _candidates(shapes: Shapes) -> list[tuple[str, int, dict]]:
     lite = first("head.classification_head.module_list.0.1.weight")
     if lite and "backbone.features.0.0.0.weight" in shapes:
         v3, v2 = lite // SSDLITE_V3_FIRST_ANCHORS, lite // SSDLITE_V2_FIRST_ANCHORS
-        both = [("torchvision/ssdlite320_mobilenet_v3_large", v3, {}), ("detrank/ssdlite_mobilenet_v2", v2, {})]
+        both = [
+            ("torchvision/ssdlite320_mobilenet_v3_large", v3, {}),
+            ("detrank/ssdlite_mobilenet_v2", v2, {}),
+        ]
         return [c for c in both if c[0] in ARCHITECTURES and c[1] > 1]
     return []
 
@@ -144,12 +160,13 @@ def _placed(state: StateDict, tensors: dict[str, Tensor], shapes: Shapes, rename
 def expected_shapes(name: str, classes: int, options: dict, backbone: str | None = None) -> Shapes:
     """Key to shape of the architecture, built without memory."""
     architecture = ARCHITECTURES[name]
-    if architecture.places_backbone:
-        # Its stages are found by a small forward, which needs real values.
-        module = architecture.build(BuildSpec(max(classes, 1), architecture.input, backbone, options))
-    else:
+    spec = BuildSpec(max(classes, 1), architecture.input, backbone, options)
+    try:
         with torch.device("meta"):
-            module = architecture.build(BuildSpec(max(classes, 1), architecture.input, backbone, options))
+            module = architecture.build(spec)
+    except (NotImplementedError, RuntimeError):
+        # Some find their stages or channels by a small forward, which needs real values.
+        module = architecture.build(spec)
     return {k: tuple(v.shape) for k, v in module.state_dict().items() if not k.endswith(COUNTER)}
 
 
