@@ -62,7 +62,7 @@ def _start_companions(sender: Any = None, **_: Any) -> None:
 
 @signals.worker_process_init.connect
 def _prepare_child(**_: Any) -> None:
-    process.heed_signals()
+    process.ignore_hand_back()
 
 
 @signals.worker_shutting_down.connect

@@ -65,8 +65,17 @@ def worker_name(pid: int) -> str:
     return f"{socket.gethostname()}:{pid}"
 
 
+def ignore_hand_back() -> None:
+    """In a pool's child that has not worked yet: there is nothing to hand back, and the signal's default is to kill."""
+    signal.signal(HAND_BACK, signal.SIG_IGN)
+
+
+@cache
 def heed_signals() -> None:
-    """In the pool's child: a thread acts on SIGUSR2 and SIGTERM at once, even while the main thread computes."""
+    """In the pool's child: a thread acts on SIGUSR2 and SIGTERM at once, even while the main thread computes.
+
+    To be called from the main thread with the first job: the pool resets the handlers of a child that it prepares.
+    """
     ours, kernels = socket.socketpair()
     kernels.setblocking(False)
     for number in (HAND_BACK, signal.SIGTERM):

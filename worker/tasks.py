@@ -52,6 +52,7 @@ def rank(job_id: str) -> None:
 
 def run(job_id: str) -> None:
     """Do the job if it is still to be done; whatever happens is on its row, never in Celery."""
+    process.heed_signals()
     here = process.current()
     claim = _insist(lambda: _claim(here.database, here.settings, job_id, here.name))
     if claim is None:
