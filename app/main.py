@@ -18,7 +18,7 @@ from app.db.engine import Database
 from app.db.migrate import is_current, upgrade
 from app.queue.broker import Broker
 from app.queue.relay import Relay
-from app.services import chores, workspaces
+from app.services import workspaces
 from app.settings import Settings
 from app.storage.blobs import open_store
 
@@ -79,13 +79,11 @@ async def _running(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     parts = await run_in_threadpool(_opened, settings)
     app.state.parts = parts
     app.openapi()  # takes a moment; no request should wait for it
-    stop_chores = chores.start(parts.database, parts.store)
     parts.relay.start()
     try:
         yield
     finally:
         await parts.watch.close()
-        await run_in_threadpool(stop_chores)
         await run_in_threadpool(parts.relay.stop)
         parts.database.dispose()
 

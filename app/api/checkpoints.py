@@ -22,8 +22,8 @@ from app.schemas.checkpoints import CheckpointCreate, CheckpointOptions, Checkpo
 from app.schemas.common import Page
 from app.services import checkpoints, uploads
 from app.services.idempotency import Answer
-from app.services.records import remember_blob
 from app.storage.blobs import Stored
+from app.storage.remember import remember_blob
 
 router = APIRouter(prefix="/v1/checkpoints", tags=["checkpoints"])
 

@@ -21,8 +21,8 @@ from app.schemas.common import Page
 from app.schemas.datasets import DatasetCreate, DatasetOptions, DatasetQuery, DatasetView
 from app.services import datasets, uploads
 from app.services.idempotency import Answer
-from app.services.records import remember_blob
 from app.storage.blobs import Stored
+from app.storage.remember import remember_blob
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 

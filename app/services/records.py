@@ -1,15 +1,12 @@
 """Finding a record of a workspace, and what all resources have in common."""
 
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.db.tables import Blob, Event, Job, Outbox
+from app.db.tables import Event, Job, Outbox
 from app.errors import NotFound
-from app.storage.blobs import Stored
 
 Record = TypeVar("Record")
 
@@ -25,18 +22,6 @@ def owned(session: Session, model: type[Record], workspace_id: str, id: str, *, 
         name = model.__name__.lower()
         raise NotFound(f"there is no {name} {id!r} in this workspace; GET /v1/{name}s lists them")
     return found
-
-
-def remember_blob(session: Session, stored: Stored, media_type: str) -> str:
-    """A row for a file in the store; the same content twice is one row, made young again. Answers its digest."""
-    insert = (sqlite if session.get_bind().dialect.name == "sqlite" else postgresql).insert
-    now = datetime.now(UTC)
-    session.execute(
-        insert(Blob)
-        .values(sha256=stored.sha256, size_bytes=stored.size_bytes, media_type=media_type, created_at=now)
-        .on_conflict_do_update(index_elements=[Blob.sha256], set_={"created_at": now})
-    )
-    return stored.sha256
 
 
 def forget_jobs(session: Session, resource_id: str) -> None:

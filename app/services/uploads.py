@@ -2,16 +2,16 @@
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.engine import Database
 from app.db.tables import Upload
 from app.errors import Conflict, InvalidRequest, NotFound, TooLarge
 from app.ids import new_id
-from app.services.records import owned, remember_blob
+from app.services.records import owned
 from app.settings import Settings
 from app.storage.blobs import BlobStore, Stored, Writer
+from app.storage.remember import remember_blob
 
 _PIECE = 1 << 20
 
@@ -142,12 +142,3 @@ def remove(session: Session, store: BlobStore, workspace_id: str, id: str) -> No
     session.delete(upload)
     session.flush()
     store.delete_folder(folder(id))
-
-
-def remove_expired(session: Session, store: BlobStore) -> int:
-    """Forgets uploads past their time; answers how many."""
-    expired = session.scalars(select(Upload).where(Upload.expires_at <= datetime.now(UTC)).limit(100)).all()
-    for upload in expired:
-        session.delete(upload)
-        store.delete_folder(folder(upload.id))
-    return len(expired)

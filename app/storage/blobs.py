@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from app.settings import Settings
 
 _PIECE = 1 << 20
 _LOOK_AT_DISK_EVERY = 64 << 20
+_HALF_IS_OLD_AFTER_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class BlobStore:
         self._partial = Path(self.root) / "partial" if self.is_local else scratch / "partial"
         self._min_free = min_free_bytes
         self._fetching = threading.Lock()
-        self._partial.mkdir(parents=True, exist_ok=True)
+        self._remove_old_halves()
 
     def key_of(self, sha256: str) -> str:
         """Where in the store the content with this digest is. Raises InvalidRequest for what is no digest."""
@@ -116,6 +118,7 @@ class BlobStore:
         return f"blobs/{sha256[:2]}/{sha256}"
 
     def new_partial(self) -> Path:
+        self._partial.mkdir(parents=True, exist_ok=True)
         return self._partial / uuid.uuid4().hex
 
     def writer(self, *, limit_bytes: int | None = None, expected_bytes: int = 0) -> Writer:
@@ -215,15 +218,13 @@ class BlobStore:
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.rm(f"{self.root}/{prefix}", recursive=True)
 
-    def remove_partial(self, *, older_than: float) -> int:
-        """Removes halves of files left by processes that died, last touched before the moment `older_than` (Unix time)."""
-        removed = 0
+    def _remove_old_halves(self) -> None:
+        # left by processes that died while they wrote
+        self._partial.mkdir(parents=True, exist_ok=True)
         for path in self._partial.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < older_than:
+                if path.stat().st_mtime < time.time() - _HALF_IS_OLD_AFTER_S:
                     path.unlink()
-                    removed += 1
-        return removed
 
     def keys(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Keys under `prefix` with their sizes in bytes, sorted."""
