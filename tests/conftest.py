@@ -8,6 +8,7 @@ import os
 import socket
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -41,9 +42,8 @@ def _service(variable: str, default: str, name: str) -> str:
     return url
 
 
-@pytest.fixture
-def postgres_url() -> Iterator[str]:
-    """A new, empty Postgres database, dropped afterwards."""
+@contextmanager
+def _new_database() -> Iterator[str]:
     server = _service("DETRANK_TEST_DATABASE_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres", "Postgres")
     name = f"detrank_test_{uuid.uuid4().hex[:12]}"
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
@@ -53,6 +53,20 @@ def postgres_url() -> Iterator[str]:
     with engine.connect() as connection:
         connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
     engine.dispose()
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """A new, empty Postgres database, dropped afterwards."""
+    with _new_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def lasting_postgres_url() -> Iterator[str]:
+    """A Postgres database, empty at first, for all tests of this run that use it."""
+    with _new_database() as url:
+        yield url
 
 
 @pytest.fixture
