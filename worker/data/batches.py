@@ -6,10 +6,12 @@ import numpy as np
 
 from worker.data.dataset import Image
 from worker.data.lookahead import in_order
-from worker.data.pictures import read_rgb
+from worker.data.pictures import BadPicture, read_rgb
 
 
-def decoded(images: Sequence[Image], *, threads: int = 2, ahead: int = 8) -> Iterator[tuple[Image, np.ndarray]]:
+def decoded(
+    images: Sequence[Image], *, threads: int = 2, ahead: int = 8
+) -> Iterator[tuple[Image, np.ndarray]]:
     """Yield every image with its pixels, uint8 (height, width, 3) RGB upright, in order.
 
     At most `ahead` decoded pictures wait at any moment. Raises BadPicture at the place of a picture that cannot be
@@ -17,7 +19,10 @@ def decoded(images: Sequence[Image], *, threads: int = 2, ahead: int = 8) -> Ite
     """
 
     def decode(image: Image) -> tuple[Image, np.ndarray]:
-        pixels = read_rgb(image.path)
+        try:
+            pixels = read_rgb(image.path)
+        except BadPicture as refusal:
+            raise BadPicture(refusal.code, f"image {image.id}, {image.path}: {refusal.reason}") from refusal
         if pixels.shape[:2] != (image.height, image.width):
             raise ValueError(
                 f"{image.path} is {pixels.shape[1]} x {pixels.shape[0]}, the dataset says {image.width} x {image.height}; "

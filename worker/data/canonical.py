@@ -63,12 +63,22 @@ def _frame(image: RawImage, picture: Picture) -> tuple[Callable[[float, float], 
     return (lambda x, y: (x * width / declared_width, y * height / declared_height)), "scaled"
 
 
-def _moved_mask(box: RawBox, move: Callable[[float, float], tuple[float, float]], what: str, report: Report) -> list[list[float]] | dict | None:
+def _moved_mask(
+    box: RawBox, move: Callable[[float, float], tuple[float, float]], what: str, report: Report
+) -> list[list[float]] | dict | None:
     if isinstance(box.segmentation, list):
-        moved = ([move(x, y) for x, y in zip(polygon[0::2], polygon[1::2], strict=True)] for polygon in box.segmentation)
+        moved = (
+            [move(x, y) for x, y in zip(polygon[0::2], polygon[1::2], strict=True)]
+            for polygon in box.segmentation
+        )
         return [[round(value, 3) + 0.0 for point in polygon for value in point] for polygon in moved]
     if box.segmentation and what:
-        report.add("invalid_mask", box.file, f"the picture was {what}, its RLE mask was not; the box is kept without it", box.reference)
+        report.add(
+            "invalid_mask",
+            box.file,
+            f"the picture was {what}, its RLE mask was not; the box is kept without it",
+            box.reference,
+        )
         return None
     return box.segmentation
 
@@ -76,7 +86,9 @@ def _moved_mask(box: RawBox, move: Callable[[float, float], tuple[float, float]]
 def _clipped(box: RawBox, corners: Corners, picture: Picture, report: Report) -> Corners | None:
     x1, y1, x2, y2 = corners
     if x2 - x1 < MIN_SIDE or y2 - y1 < MIN_SIDE:
-        report.add("degenerate_box", box.file, f"{x2 - x1:.3g} x {y2 - y1:.3g} pixels is no object", box.reference)
+        report.add(
+            "degenerate_box", box.file, f"{x2 - x1:.3g} x {y2 - y1:.3g} pixels is no object", box.reference
+        )
         return None
     inside = max(x1, 0.0), max(y1, 0.0), min(x2, float(picture.width)), min(y2, float(picture.height))
     found = f"({x1:.6g}, {y1:.6g}, {x2:.6g}, {y2:.6g}) in a picture of {picture.width} x {picture.height}"
@@ -95,7 +107,11 @@ def place(image: RawImage, picture: Picture, report: Report) -> list[Annotation]
     """
     move, what = _frame(image, picture)
     if picture.orientation != 1:
-        turned = "its boxes were turned with it" if what == "turned" else "its boxes were taken as drawn on the upright picture"
+        turned = (
+            "its boxes were turned with it"
+            if what == "turned"
+            else "its boxes were taken as drawn on the upright picture"
+        )
         report.add("exif_rotation", image.path, f"EXIF orientation {picture.orientation} applied; {turned}")
     if what in ("scaled", "unknown"):
         found = f"annotated at {image.declared[0]} x {image.declared[1]}, the file is {picture.width} x {picture.height}"  # type: ignore[index]
@@ -105,25 +121,41 @@ def place(image: RawImage, picture: Picture, report: Report) -> list[Annotation]
     for box in image.boxes:
         a, b = move(*box.corners[:2]), move(*box.corners[2:])
         if box.corners[0] > box.corners[2] or box.corners[1] > box.corners[3]:
-            report.add("degenerate_box", box.file, f"its corners are the wrong way round: {box.corners}", box.reference)
+            report.add(
+                "degenerate_box",
+                box.file,
+                f"its corners are the wrong way round: {box.corners}",
+                box.reference,
+            )
             continue
-        corners = _clipped(box, (min(a[0], b[0]), min(a[1], b[1]), max(a[0], b[0]), max(a[1], b[1])), picture, report)
+        corners = _clipped(
+            box, (min(a[0], b[0]), min(a[1], b[1]), max(a[0], b[0]), max(a[1], b[1])), picture, report
+        )
         if corners is None:
             continue
         annotation = Annotation(box.category, corners, box.crowd, _moved_mask(box, move, what, report))
         if annotation.key() in kept:
-            report.add("duplicate_annotation", box.file, f"the same '{box.category}' box is there already", box.reference)
+            report.add(
+                "duplicate_annotation",
+                box.file,
+                f"the same '{box.category}' box is there already",
+                box.reference,
+            )
             continue
         kept[annotation.key()] = annotation
         if box.crowd:
-            report.add("crowd", box.file, "a group, not one object: kept as a region to ignore", box.reference)
+            report.add(
+                "crowd", box.file, "a group, not one object: kept as a region to ignore", box.reference
+            )
     whole = (0.0, 0.0, float(picture.width), float(picture.height))
     for label in dict.fromkeys(image.labels):
         kept[(label,)] = Annotation(label, whole)
     return sorted(kept.values(), key=Annotation.order)
 
 
-def without_repeats(found: Sequence[tuple[RawImage, Picture]], report: Report) -> list[tuple[RawImage, Picture]]:
+def without_repeats(
+    found: Sequence[tuple[RawImage, Picture]], report: Report
+) -> list[tuple[RawImage, Picture]]:
     """One image for equal bytes: the annotated one, of train before val before test, first by name.
 
     Image labels of the copies move to the one that is kept; boxes leave with their copy. Sorted by sha256, so that
@@ -139,7 +171,13 @@ def without_repeats(found: Sequence[tuple[RawImage, Picture]], report: Report) -
         first, picture = group[0]
         for copy, _ in group[1:]:
             elsewhere = f", in {first.split}" if first.split != copy.split else ""
-            report.add("duplicate_image", copy.path, f"the same bytes as {first.path}{elsewhere}", lost=len(copy.boxes), image=True)
+            report.add(
+                "duplicate_image",
+                copy.path,
+                f"the same bytes as {first.path}{elsewhere}",
+                lost=len(copy.boxes),
+                image=True,
+            )
             first = replace(first, labels=[*first.labels, *copy.labels])
         kept.append((first, picture))
     return kept
@@ -175,7 +213,13 @@ def _area(row: Annotation) -> float:
     return round((x2 - x1) * (y2 - y1), 3)
 
 
-def to_coco(categories: Sequence[str], supervision: str, images: Sequence[CanonicalImage], digest: str, description: str) -> dict:
+def to_coco(
+    categories: Sequence[str],
+    supervision: str,
+    images: Sequence[CanonicalImage],
+    digest: str,
+    description: str,
+) -> dict:
     """The canonical annotations.json: COCO with contiguous ids from 1, `split`, `source` and `sha256` on images."""
     identities = {name: index for index, name in enumerate(categories, start=1)}
     image_rows, annotation_rows = [], []
@@ -196,10 +240,17 @@ def to_coco(categories: Sequence[str], supervision: str, images: Sequence[Canoni
                 entry["segmentation"] = row.segmentation
             annotation_rows.append(entry)
     return {
-        "info": {"description": description, "detrank_version": VERSION, "digest": digest, "supervision": supervision},
+        "info": {
+            "description": description,
+            "detrank_version": VERSION,
+            "digest": digest,
+            "supervision": supervision,
+        },
         "images": image_rows,
         "annotations": annotation_rows,
-        "categories": [{"id": identity, "name": name, "supercategory": ""} for name, identity in identities.items()],
+        "categories": [
+            {"id": identity, "name": name, "supercategory": ""} for name, identity in identities.items()
+        ],
     }
 
 
@@ -213,7 +264,14 @@ def _store(source: Path, destination: Path, picture: Picture) -> None:
         shutil.copyfile(source, destination)
 
 
-def store_pictures(root: Path, out: Path, images: Sequence[CanonicalImage], report: Report, progress: Callable[[int], None], threads: int) -> None:
+def store_pictures(
+    root: Path,
+    out: Path,
+    images: Sequence[CanonicalImage],
+    report: Report,
+    progress: Callable[[int], None],
+    threads: int,
+) -> None:
     """Bring the pictures to out/images/000001.jpg ...: their own bytes (hard link, else copy), or rewritten upright as 8-bit RGB."""
     (out / "images").mkdir(parents=True, exist_ok=True)
     for index, image in enumerate(images, start=1):

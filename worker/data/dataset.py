@@ -51,14 +51,20 @@ def open_dataset(root: Path) -> Dataset:
     root = Path(root)
     path = root / "annotations.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{root} is no dataset in canonical form: it has no annotations.json; ingest it first")
+        raise FileNotFoundError(
+            f"{root} is no dataset in canonical form: it has no annotations.json; ingest it first"
+        )
     content = json.loads(path.read_text(encoding="utf-8"))
     version = content.get("info", {}).get("detrank_version")
     if version != VERSION:
-        raise ValueError(f"{path} has canonical form {version}, this program reads {VERSION}; ingest the dataset again")
+        raise ValueError(
+            f"{path} has canonical form {version}, this program reads {VERSION}; ingest the dataset again"
+        )
     rows = sorted(content["annotations"], key=lambda row: row["id"])
     bbox = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
-    columns = np.array([(row["id"], row["image_id"], row["category_id"] - 1) for row in rows], dtype=np.int64).reshape(-1, 3)
+    columns = np.array(
+        [(row["id"], row["image_id"], row["category_id"] - 1) for row in rows], dtype=np.int64
+    ).reshape(-1, 3)
     return Dataset(
         root=root,
         categories=tuple(row["name"] for row in sorted(content["categories"], key=lambda row: row["id"])),
@@ -76,11 +82,15 @@ def open_dataset(root: Path) -> Dataset:
 def _image(root: Path, row: dict) -> Image:
     name = PurePosixPath(row["file_name"])
     if name.is_absolute() or ".." in name.parts:
-        raise ValueError(f"image {row['id']} of {root} has the file name {name}, which leaves the dataset's folder")
+        raise ValueError(
+            f"image {row['id']} of {root} has the file name {name}, which leaves the dataset's folder"
+        )
     return Image(int(row["id"]), root / name, int(row["width"]), int(row["height"]), row["split"])
 
 
-def sample_images(dataset: Dataset, max_images: int | None, seed: int, split: str | None = "train") -> tuple[Image, ...]:
+def sample_images(
+    dataset: Dataset, max_images: int | None, seed: int, split: str | None = "train"
+) -> tuple[Image, ...]:
     """At most `max_images` images of a split (None: of all) with at least one object that is no crowd, by id.
 
     The draw follows the dataset and the seed alone, so every candidate sees the same images. A dataset without any

@@ -45,7 +45,16 @@ class Report:
     annotations_dropped: int = 0
     images_dropped: int = 0
 
-    def add(self, code: str, file: str, reason: str, annotation: object = None, *, lost: int | None = None, image: bool = False) -> None:
+    def add(
+        self,
+        code: str,
+        file: str,
+        reason: str,
+        annotation: object = None,
+        *,
+        lost: int | None = None,
+        image: bool = False,
+    ) -> None:
         """Record one fault.
 
         `annotation` is the annotation's id or place in its file; `lost` the number of annotations that leave with it

@@ -12,7 +12,18 @@ from sklearn.datasets import load_digits
 
 _MAX_BYTES = 1 << 30
 _UNSIGNED_BYTES = 0x08
-_FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+_FASHION = (
+    "T-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 NAMES: dict[str, tuple[str, ...]] = {
     "digits": tuple("0123456789"),
     "fashion": _FASHION,
@@ -40,13 +51,17 @@ def read_idx(path: Path) -> np.ndarray:
     except (EOFError, gzip.BadGzipFile) as error:
         raise ValueError(f"{path.name} is no whole gzip file: {error}") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != _UNSIGNED_BYTES:
-        raise ValueError(f"{path.name} is no idx file of unsigned bytes: it begins with {data[:4].hex() or 'nothing'}, wanted 000008..")
+        raise ValueError(
+            f"{path.name} is no idx file of unsigned bytes: it begins with {data[:4].hex() or 'nothing'}, wanted 000008.."
+        )
     start = 4 + 4 * data[3]
     if len(data) < start:
         raise ValueError(f"{path.name} ends inside its header")
     shape = struct.unpack(f">{data[3]}I", data[4:start])
     if math.prod(shape) != len(data) - start:
-        raise ValueError(f"{path.name} announces {shape} bytes and holds {len(data) - start}{' or more' if len(data) > _MAX_BYTES else ''}")
+        raise ValueError(
+            f"{path.name} announces {shape} bytes and holds {len(data) - start}{' or more' if len(data) > _MAX_BYTES else ''}"
+        )
     return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
 
 
@@ -57,7 +72,9 @@ def from_idx(images: Path, labels: Path, names: tuple[str, ...] = ()) -> Glyphs:
     """
     pictures, numbers = read_idx(images), read_idx(labels).astype(np.int64)
     if pictures.ndim != 3 or numbers.ndim != 1 or len(pictures) != len(numbers) or not len(numbers):
-        raise ValueError(f"{images.name} {pictures.shape} and {labels.name} {numbers.shape} do not belong together: (N, h, w) and (N,) are wanted")
+        raise ValueError(
+            f"{images.name} {pictures.shape} and {labels.name} {numbers.shape} do not belong together: (N, h, w) and (N,) are wanted"
+        )
     names = names or tuple(str(label) for label in range(int(numbers.max()) + 1))
     if numbers.max() >= len(names):
         raise ValueError(f"{labels.name} has label {numbers.max()}, but only {len(names)} names were given")
@@ -73,7 +90,9 @@ def digits(side: int = 28) -> Glyphs:
     small = np.round(found.images * (255 / 16)).astype(np.uint8)
     margin = side // 8
     inner = (side - 2 * margin, side - 2 * margin)
-    large = [np.asarray(PIL.Image.fromarray(glyph).resize(inner, PIL.Image.Resampling.BICUBIC)) for glyph in small]
+    large = [
+        np.asarray(PIL.Image.fromarray(glyph).resize(inner, PIL.Image.Resampling.BICUBIC)) for glyph in small
+    ]
     images = np.pad(np.stack(large), ((0, 0), (margin, margin), (margin, margin)))
     return Glyphs(images, found.target.astype(np.int64), NAMES["digits"])
 
@@ -90,4 +109,6 @@ def load(source: str | Path, names: tuple[str, ...] = ()) -> Glyphs:
         labels = images.with_name(images.name.replace("images-idx3", "labels-idx1"))
         if labels.is_file():
             return from_idx(images, labels, names)
-    raise ValueError(f"{folder} holds no pair like t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz; or give 'digits'")
+    raise ValueError(
+        f"{folder} holds no pair like t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz; or give 'digits'"
+    )

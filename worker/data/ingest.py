@@ -69,7 +69,9 @@ def _reader(tree: Tree, format: str | None, report: Report) -> ModuleType:
     return reader
 
 
-def _inspected(tree: Tree, images: Sequence[RawImage], report: Report, progress: Callable[[int], None]) -> list[tuple[RawImage, Picture]]:
+def _inspected(
+    tree: Tree, images: Sequence[RawImage], report: Report, progress: Callable[[int], None]
+) -> list[tuple[RawImage, Picture]]:
     def look(image: RawImage) -> Picture | BadPicture:
         try:
             return inspect(tree.absolute(image.path))
@@ -82,7 +84,9 @@ def _inspected(tree: Tree, images: Sequence[RawImage], report: Report, progress:
     results = in_order(look, images, threads=_THREADS, ahead=4 * _THREADS)
     for done, (image, result) in enumerate(zip(images, results, strict=True), start=1):
         if isinstance(result, BadPicture):
-            report.add(result.code, image.path, result.reason, lost=len(image.boxes) or len(image.labels), image=True)
+            report.add(
+                result.code, image.path, result.reason, lost=len(image.boxes) or len(image.labels), image=True
+            )
         else:
             found.append((image, result))
         progress(done)
@@ -95,7 +99,10 @@ def _refuse_empty(name: str, raw: Raw, images: Sequence[CanonicalImage], tree: T
     if usable:
         return
     codes = report.to_json()["counts"]
-    faults = ", ".join(f"{count} x {code}" for code, count in sorted(codes.items(), key=lambda item: -item[1])) or "none"
+    faults = (
+        ", ".join(f"{count} x {code}" for code, count in sorted(codes.items(), key=lambda item: -item[1]))
+        or "none"
+    )
     alone = "; to take the pictures without labels, give format=unlabelled" if images else ""
     raise Unusable(
         f"Read as {name}, the archive has no usable picture{wanted}: {len(raw.images)} listed, {len(images)} readable. "
@@ -123,13 +130,18 @@ def ingest(
     report = Report()
     tree = walk(source)
     for link in tree.links:
-        report.add("unsafe_path", link, "a link; links are not followed, put the file itself into the archive")
+        report.add(
+            "unsafe_path", link, "a link; links are not followed, put the file itself into the archive"
+        )
     reader = _reader(tree, format, report)
     raw: Raw = reader.read(tree, report)
     steps = 2 * len(raw.images) + 1
     found = _inspected(tree, raw.images, report, lambda done: progress(done, steps, "checking pictures"))
     unique = canonical.without_repeats(found, report)
-    images = [CanonicalImage(image.path, picture, image.split, canonical.place(image, picture, report)) for image, picture in unique]
+    images = [
+        CanonicalImage(image.path, picture, image.split, canonical.place(image, picture, report))
+        for image, picture in unique
+    ]
     _refuse_empty(reader.NAME, raw, images, tree, report)
     splits, splits_from = complete(
         [image.split for image in images],
@@ -151,7 +163,14 @@ def ingest(
     content = canonical.to_coco(categories, supervision, images, digest, f"ingested from {reader.NAME}")
     canonical.write_json(out / "annotations.json", content)
     progress(steps, steps, "done")
-    return Ingested(digest, reader.NAME, supervision, summarise(categories, images, splits_from, raw.notes), report.to_json(), previews)
+    return Ingested(
+        digest,
+        reader.NAME,
+        supervision,
+        summarise(categories, images, splits_from, raw.notes),
+        report.to_json(),
+        previews,
+    )
 
 
 __all__ = ["Ingested", "Unusable", "ingest", "recognise"]

@@ -9,7 +9,9 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+)
 # Fewer decoders, fewer surprises: nothing that starts another program (EPS) or parses documents.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB as RGB
@@ -60,7 +62,9 @@ def _opened(data: bytes) -> PIL.Image.Image:
     except PIL.Image.DecompressionBombError:
         raise BadPicture("image_too_large", _too_large("more than twice the limit")) from None
     except PIL.UnidentifiedImageError:
-        raise BadPicture("unreadable_image", f"not a picture of a known format ({', '.join(FORMATS)})") from None
+        raise BadPicture(
+            "unreadable_image", f"not a picture of a known format ({', '.join(FORMATS)})"
+        ) from None
     except Exception as error:
         raise BadPicture("unreadable_image", f"broken header: {error}") from error
     if picture.width * picture.height > MAX_PIXELS:
@@ -104,7 +108,13 @@ def _rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
         values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
         top = values.max(initial=0.0)
         # Pillow would clip 16-bit values at 255, which turns such pictures white.
-        scale = 255.0 if top <= 1.0 else 1.0 if top <= 255.0 and picture.mode in ("I", "F") else 255.0 / max(top, 65535.0)
+        scale = (
+            255.0
+            if top <= 1.0
+            else 1.0
+            if top <= 255.0 and picture.mode in ("I", "F")
+            else 255.0 / max(top, 65535.0)
+        )
         return PIL.Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
     if picture.mode == "P" and "transparency" in picture.info:
         picture = picture.convert("RGBA")

@@ -39,7 +39,13 @@ def _ink(colour: tuple[int, int, int]) -> tuple[int, int, int]:
     return (20, 20, 20) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
 
 
-def _draw_label(draw: PIL.ImageDraw.ImageDraw, place: tuple[float, float], text: str, colour: tuple[int, int, int], size: tuple[int, int]) -> None:
+def _draw_label(
+    draw: PIL.ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    colour: tuple[int, int, int],
+    size: tuple[int, int],
+) -> None:
     font = _font(max(11, min(16, max(size) // 40)))
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = right - left + 6, bottom - top + 4
@@ -49,7 +55,9 @@ def _draw_label(draw: PIL.ImageDraw.ImageDraw, place: tuple[float, float], text:
     draw.text((x + 3 - left, y + 2 - top), text, fill=_ink(colour), font=font)
 
 
-def annotated(picture: PIL.Image.Image, rows: Sequence[Annotation], categories: Sequence[str], side: int = _SIDE) -> PIL.Image.Image:
+def annotated(
+    picture: PIL.Image.Image, rows: Sequence[Annotation], categories: Sequence[str], side: int = _SIDE
+) -> PIL.Image.Image:
     """The picture at most `side` pixels long with its boxes and class names; small pictures are enlarged."""
     scale = side / max(picture.size)
     size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
@@ -58,14 +66,22 @@ def annotated(picture: PIL.Image.Image, rows: Sequence[Annotation], categories: 
     draw = PIL.ImageDraw.Draw(canvas)
     colours = {name: _colour(index) for index, name in enumerate(categories)}
     line = max(2, side // 320)
-    ordered = sorted(rows, key=lambda row: (row.corners[0] - row.corners[2]) * (row.corners[3] - row.corners[1]))
+    ordered = sorted(
+        rows, key=lambda row: (row.corners[0] - row.corners[2]) * (row.corners[3] - row.corners[1])
+    )
     for row in ordered:
         x1, y1, x2, y2 = (value * scale for value in row.corners)
         draw.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colours[row.category], width=line)
     if len(ordered) <= 40:
         for row in ordered:
             name = row.category if len(row.category) <= _SHOWN_NAME else row.category[: _SHOWN_NAME - 1] + "…"
-            _draw_label(draw, (row.corners[0] * scale, row.corners[1] * scale), name, colours[row.category], canvas.size)
+            _draw_label(
+                draw,
+                (row.corners[0] * scale, row.corners[1] * scale),
+                name,
+                colours[row.category],
+                canvas.size,
+            )
     return canvas
 
 
@@ -76,7 +92,13 @@ def chosen(images: Sequence[CanonicalImage], seed: int, count: int) -> list[Cano
     shown: set[str] = set()
     picked: list[CanonicalImage] = []
     while pool and len(picked) < count:
-        best = max(pool, key=lambda image: (len({row.category for row in image.annotations} - shown), bool(image.annotations)))
+        best = max(
+            pool,
+            key=lambda image: (
+                len({row.category for row in image.annotations} - shown),
+                bool(image.annotations),
+            ),
+        )
         pool.remove(best)
         picked.append(best)
         shown |= {row.category for row in best.annotations}
@@ -90,11 +112,19 @@ def _sheet(tiles: Sequence[PIL.Image.Image]) -> PIL.Image.Image:
     sheet = PIL.Image.new("RGB", (columns * step + _GAP, rows * step + _GAP), _BACKGROUND)
     for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
-        sheet.paste(tile, (_GAP + column * step + (_TILE - tile.width) // 2, _GAP + row * step + (_TILE - tile.height) // 2))
+        sheet.paste(
+            tile,
+            (
+                _GAP + column * step + (_TILE - tile.width) // 2,
+                _GAP + row * step + (_TILE - tile.height) // 2,
+            ),
+        )
     return sheet
 
 
-def draw_previews(out: Path, images: Sequence[CanonicalImage], categories: Sequence[str], seed: int, count: int = 8) -> tuple[Path, ...]:
+def draw_previews(
+    out: Path, images: Sequence[CanonicalImage], categories: Sequence[str], seed: int, count: int = 8
+) -> tuple[Path, ...]:
     """Write previews/preview.jpg (a sheet of all) and previews/preview_1.jpg ... into `out`; the sheet comes first."""
     folder = out / "previews"
     folder.mkdir(exist_ok=True)

@@ -40,7 +40,11 @@ def draw(keys: Sequence[str], fractions: dict[str, float], seed: int) -> list[st
     The result follows the keys and the seed, not the order of the keys. A split with a fraction above 0 gets at
     least one key while train keeps at least one.
     """
-    order = np.argsort(np.asarray(keys, dtype=object), kind="stable") if len(keys) else np.zeros(0, dtype=np.int64)
+    order = (
+        np.argsort(np.asarray(keys, dtype=object), kind="stable")
+        if len(keys)
+        else np.zeros(0, dtype=np.int64)
+    )
     shuffled = order[np.random.default_rng(seed).permutation(len(keys))]
     splits = ["train"] * len(keys)
     taken = 0
@@ -66,7 +70,10 @@ def complete(
     if len(found) <= 1:
         drawn = draw(keys, {"val": val_fraction, "test": test_fraction}, seed)
         only = f"all {next(iter(found))}" if found else "none"
-        return drawn, f"drawn {by_seed} (the archive names {only}): val {val_fraction:g}, test {test_fraction:g} of the images"
+        return (
+            drawn,
+            f"drawn {by_seed} (the archive names {only}): val {val_fraction:g}, test {test_fraction:g} of the images",
+        )
     result = [split or "train" for split in splits]
     if found >= {"train", "val"}:
         return result, "from the archive"
@@ -76,4 +83,7 @@ def complete(
         undivided, draw([keys[index] for index in undivided], {"val": val_fraction}, seed), strict=True
     ):
         result[index] = split
-    return result, f"test from the archive; train and val drawn {by_seed} from its {source} split: val {val_fraction:g} of the images"
+    return (
+        result,
+        f"test from the archive; train and val drawn {by_seed} from its {source} split: val {val_fraction:g} of the images",
+    )

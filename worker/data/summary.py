@@ -26,7 +26,9 @@ def _spread(values: Sequence[float]) -> dict | None:
     return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
 
 
-def summarise(categories: Sequence[str], images: Sequence[CanonicalImage], splits_from: str, notes: Sequence[str]) -> dict:
+def summarise(
+    categories: Sequence[str], images: Sequence[CanonicalImage], splits_from: str, notes: Sequence[str]
+) -> dict:
     """The summary as JSON.
 
     `objects.by_area` uses COCO's limits (small < 32^2 <= medium < 96^2 <= large); `objects.side` is a histogram of

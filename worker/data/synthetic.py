@@ -33,7 +33,9 @@ def _overlap(a: Box, b: Box) -> float:
     return width * height / (areas - width * height)
 
 
-def _free_square(rng: np.random.Generator, taken: Sequence[Box], image_size: int, min_size: int, max_size: int) -> Box | None:
+def _free_square(
+    rng: np.random.Generator, taken: Sequence[Box], image_size: int, min_size: int, max_size: int
+) -> Box | None:
     for _ in range(_RETRIES):
         side = int(rng.integers(min_size, max_size))
         x, y = (int(value) for value in rng.integers(0, image_size - side + 1, size=2))
@@ -63,7 +65,9 @@ def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
     base = rng.uniform(45, 205) + rng.normal(0, 22, size=3)
     coarse = base + rng.normal(0, 20, size=(6, 6, 1)) + rng.normal(0, 9, size=(6, 6, 3))
     coarse = np.clip(coarse, 0, 255).astype(np.uint8)
-    smooth = np.asarray(PIL.Image.fromarray(coarse).resize((size, size), PIL.Image.Resampling.BICUBIC)).astype(np.float64)
+    smooth = np.asarray(
+        PIL.Image.fromarray(coarse).resize((size, size), PIL.Image.Resampling.BICUBIC)
+    ).astype(np.float64)
     strokes = PIL.Image.new("L", (size, size))
     draw = PIL.ImageDraw.Draw(strokes)
     for _ in range(int(rng.integers(3, 8))):
@@ -83,7 +87,18 @@ def _ink(rng: np.random.Generator, below: np.ndarray) -> np.ndarray:
     return np.full(3, 255.0 if below @ grey < 128 else 0.0)
 
 
-def _scene(rng: np.random.Generator, glyphs: np.ndarray, labels: np.ndarray, pool: np.ndarray, *, image_size: int, min_size: int, max_size: int, max_objects: int, style: str) -> Scene:
+def _scene(
+    rng: np.random.Generator,
+    glyphs: np.ndarray,
+    labels: np.ndarray,
+    pool: np.ndarray,
+    *,
+    image_size: int,
+    min_size: int,
+    max_size: int,
+    max_objects: int,
+    style: str,
+) -> Scene:
     scenes = style == "scenes"
     canvas = _ground(rng, image_size) if scenes else np.zeros((image_size, image_size))
     taken: list[Box] = []
@@ -122,13 +137,27 @@ def _pools(rng: np.random.Generator, labels: np.ndarray, counts: dict[str, int])
     return {"train": np.sort(np.concatenate(train)), "test": np.sort(np.concatenate(test))}
 
 
-def _checked(glyphs: np.ndarray, labels: np.ndarray, names: Sequence[str], image_size: int, min_size: int, max_size: int, max_objects: int) -> None:
+def _checked(
+    glyphs: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    image_size: int,
+    min_size: int,
+    max_size: int,
+    max_objects: int,
+) -> None:
     if glyphs.dtype != np.uint8 or glyphs.ndim != 3 or labels.shape != glyphs.shape[:1] or not len(glyphs):
-        raise ValueError(f"glyphs must be uint8 (N, h, w) with labels (N,), N > 0; got {glyphs.dtype} {glyphs.shape} and {labels.shape}")
+        raise ValueError(
+            f"glyphs must be uint8 (N, h, w) with labels (N,), N > 0; got {glyphs.dtype} {glyphs.shape} and {labels.shape}"
+        )
     if labels.min() < 0 or labels.max() >= len(names):
-        raise ValueError(f"labels run from {labels.min()} to {labels.max()}, but there are {len(names)} names (labels count from 0)")
+        raise ValueError(
+            f"labels run from {labels.min()} to {labels.max()}, but there are {len(names)} names (labels count from 0)"
+        )
     if not 1 <= min_size < max_size <= image_size + 1:
-        raise ValueError(f"1 <= min_size < max_size <= image_size + 1 is wanted, got {min_size}, {max_size}, {image_size}")
+        raise ValueError(
+            f"1 <= min_size < max_size <= image_size + 1 is wanted, got {min_size}, {max_size}, {image_size}"
+        )
     if max_objects < 1:
         raise ValueError(f"max_objects must be at least 1, got {max_objects}")
 
@@ -186,7 +215,9 @@ def synth(
     return out
 
 
-def _write_coco(path: Path, scenes: Sequence[Sequence[tuple[int, Box]]], names: Sequence[str], image_size: int) -> None:
+def _write_coco(
+    path: Path, scenes: Sequence[Sequence[tuple[int, Box]]], names: Sequence[str], image_size: int
+) -> None:
     annotations = []
     for image_id, objects in enumerate(scenes, start=1):
         for label, (x1, y1, x2, y2) in objects:
@@ -213,7 +244,9 @@ def _write_mnist(folder: Path, scenes: Sequence[Sequence[tuple[int, Box]]]) -> N
     folder.mkdir(parents=True, exist_ok=True)
     for index, objects in enumerate(scenes):
         rows = [f"{label + 1},{x1},{y1},{x2},{y2}" for label, (x1, y1, x2, y2) in objects]
-        (folder / f"{index:06d}.txt").write_text("\n".join(["label,xmin,ymin,xmax,ymax", *rows]) + "\n", encoding="utf-8")
+        (folder / f"{index:06d}.txt").write_text(
+            "\n".join(["label,xmin,ymin,xmax,ymax", *rows]) + "\n", encoding="utf-8"
+        )
 
 
 def pack(folder: Path, archive: Path) -> Path:

@@ -30,7 +30,8 @@ class NotFound(Exception):
 
 def _key(path: str) -> str:
     # macOS archives hold decomposed names, Windows ones another case, while the annotations hold what people typed.
-    return unicodedata.normalize("NFC", path).casefold()
+    folded = unicodedata.normalize("NFC", path).casefold()
+    return "/".join(part.strip() for part in folded.split("/"))
 
 
 def join(*parts: str) -> str:
@@ -56,7 +57,9 @@ def safe_parts(name: str) -> list[str]:
     text = name.strip().replace("\\", "/")
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if text.startswith("/") or _DRIVE.match(text) or ".." in parts or "\0" in text:
-        raise NotFound("unsafe_path", "absolute paths and '..' are refused; name the picture relative to the archive")
+        raise NotFound(
+            "unsafe_path", "absolute paths and '..' are refused; name the picture relative to the archive"
+        )
     if not parts:
         raise NotFound("missing_image", "the file name is empty")
     return parts
@@ -131,7 +134,10 @@ class Tree:
         if not candidates:
             raise NotFound("missing_image", "no such picture in the archive")
         if len(candidates) > 1:
-            raise NotFound("missing_image", f"{len(candidates)} files are called {PurePosixPath(name).name}; give the folder too")
+            raise NotFound(
+                "missing_image",
+                f"{len(candidates)} files are called {PurePosixPath(name).name}; give the folder too",
+            )
         return candidates[0]
 
 

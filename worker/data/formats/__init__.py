@@ -8,5 +8,16 @@ READERS: dict[str, ModuleType] = {
     module.NAME: module for module in (coco, voc, yolo, wheat, mnist, image_labels, unlabelled)
 }
 # Annotations of boxes go before labels of pictures, and those before bare pictures.
-RANKS: tuple[tuple[str, ...], ...] = (("coco", "voc", "yolo", "csv", "mnist"), ("image_labels",), ("unlabelled",))
-ALIASES = {"roboflow": "coco", "pascal_voc": "voc", "ultralytics": "yolo", "global_wheat": "csv", "wheat": "csv", "mnist_txt": "mnist"}
+RANKS: tuple[tuple[str, ...], ...] = (
+    ("coco", "voc", "yolo", "csv", "mnist"),
+    ("image_labels",),
+    ("unlabelled",),
+)
+ALIASES = {
+    "roboflow": "coco",
+    "pascal_voc": "voc",
+    "ultralytics": "yolo",
+    "global_wheat": "csv",
+    "wheat": "csv",
+    "mnist_txt": "mnist",
+}

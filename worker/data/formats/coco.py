@@ -66,14 +66,24 @@ def _identity(value: object) -> str | None:
 
 def _categories(content: dict, file: str, report: Report) -> dict[str, str]:
     rows = [row for row in _rows(content, "categories") if _identity(row.get("id")) is not None]
-    rows.sort(key=lambda row: (not isinstance(row["id"], int | float), row["id"] if isinstance(row["id"], int | float) else 0, str(row["id"])))
+    rows.sort(
+        key=lambda row: (
+            not isinstance(row["id"], int | float),
+            row["id"] if isinstance(row["id"], int | float) else 0,
+            str(row["id"]),
+        )
+    )
     names = {str(row["id"]): category_name(row.get("name")) or f"category {row['id']}" for row in rows}
     used = {_identity(row.get("category_id")) for row in _rows(content, "annotations")}
     # Roboflow puts a group above the real categories and lists it as the first of them.
-    above = {category_name(row.get("supercategory")) for row in rows if row.get("supercategory") != row.get("name")}
+    above = {
+        category_name(row.get("supercategory")) for row in rows if row.get("supercategory") != row.get("name")
+    }
     for row in rows:
         if names[str(row["id"])] in above and str(row["id"]) not in used:
-            report.add("unused_category", file, f"'{names.pop(str(row['id']))}' only groups the other categories")
+            report.add(
+                "unused_category", file, f"'{names.pop(str(row['id']))}' only groups the other categories"
+            )
     return names
 
 
@@ -105,19 +115,38 @@ def _box(row: dict, names: dict[str, str], file: str, report: Report) -> RawBox 
     reference = str(row.get("id", "without id"))
     category = names.get(_identity(row.get("category_id")) or "")
     if category is None:
-        report.add("unknown_category", file, f"category_id {row.get('category_id')!r} is not in 'categories'", reference)
+        report.add(
+            "unknown_category",
+            file,
+            f"category_id {row.get('category_id')!r} is not in 'categories'",
+            reference,
+        )
         return None
     segmentation = _segmentation(row.get("segmentation"))
     corners = _corners(row, segmentation)
     if corners is None:
-        report.add("invalid_annotation", file, f"bbox is {row.get('bbox')!r}, four finite numbers [x, y, width, height] are wanted", reference)
+        report.add(
+            "invalid_annotation",
+            file,
+            f"bbox is {row.get('bbox')!r}, four finite numbers [x, y, width, height] are wanted",
+            reference,
+        )
         return None
     if segmentation is None and row.get("segmentation"):
-        report.add("invalid_mask", file, "segmentation is neither polygons of at least 3 points nor RLE; the box is kept without it", reference)
-    return RawBox(category, corners, file, reference, crowd=row.get("iscrowd") in (1, True), segmentation=segmentation)
+        report.add(
+            "invalid_mask",
+            file,
+            "segmentation is neither polygons of at least 3 points nor RLE; the box is kept without it",
+            reference,
+        )
+    return RawBox(
+        category, corners, file, reference, crowd=row.get("iscrowd") in (1, True), segmentation=segmentation
+    )
 
 
-def _read_file(tree: Tree, file: str, images: dict[str, RawImage], categories: list[str], report: Report) -> None:
+def _read_file(
+    tree: Tree, file: str, images: dict[str, RawImage], categories: list[str], report: Report
+) -> None:
     content = _parsed(tree, file, report)
     if content is None:
         return
@@ -125,7 +154,16 @@ def _read_file(tree: Tree, file: str, images: dict[str, RawImage], categories: l
     categories.extend(name for name in names.values() if name not in categories)
     file_split = split_of_file(file)
     here = parent(file)
-    near = [here, *(join(parent(here), folder) for folder in (file_split or "", "images", f"images/{file_split}") if folder), "images", ""]
+    near = [
+        here,
+        *(
+            join(parent(here), folder)
+            for folder in (file_split or "", "images", f"images/{file_split}")
+            if folder
+        ),
+        "images",
+        "",
+    ]
     rows_of: dict[str, list[dict]] = defaultdict(list)
     for row in _rows(content, "annotations"):
         rows_of[str(row.get("image_id"))].append(row)
@@ -137,16 +175,29 @@ def _read_file(tree: Tree, file: str, images: dict[str, RawImage], categories: l
                 raise NotFound("missing_image", "the entry has no file_name")
             path = tree.image_named(name, near, file_split)
         except NotFound as refusal:
-            report.add(refusal.code, str(name), f"{refusal.reason} (listed in {file})", lost=len(rows), image=True)
+            report.add(
+                refusal.code, str(name), f"{refusal.reason} (listed in {file})", lost=len(rows), image=True
+            )
             continue
         split = split_named(entry.get("split")) or file_split or split_of_folders(path)
-        image = images.setdefault(path, RawImage(path, split, declared=pixel_size(entry.get("width"), entry.get("height"))))
+        image = images.setdefault(
+            path, RawImage(path, split, declared=pixel_size(entry.get("width"), entry.get("height")))
+        )
         if image.split != split:
-            report.add("duplicate_image", path, f"listed for {image.split} and again for {split} in {file}; kept in {image.split}")
+            report.add(
+                "duplicate_image",
+                path,
+                f"listed for {image.split} and again for {split} in {file}; kept in {image.split}",
+            )
         image.boxes.extend(box for row in rows if (box := _box(row, names, file, report)))
     for identity, rows in rows_of.items():
         for row in rows:
-            report.add("invalid_annotation", file, f"image_id {identity} is not in 'images'", row.get("id", "without id"))
+            report.add(
+                "invalid_annotation",
+                file,
+                f"image_id {identity} is not in 'images'",
+                row.get("id", "without id"),
+            )
 
 
 def read(tree: Tree, report: Report) -> Raw:

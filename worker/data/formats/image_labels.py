@@ -57,7 +57,9 @@ def _labels(row: dict[str, str], picture: str, label: str | None) -> list[str]:
     return [name for piece in re.split(r"[|;]", row.get(label, "")) if (name := category_name(piece))]
 
 
-def _read_table(tree: Tree, file: str, picture: str, label: str | None, images: dict[str, RawImage], report: Report) -> None:
+def _read_table(
+    tree: Tree, file: str, picture: str, label: str | None, images: dict[str, RawImage], report: Report
+) -> None:
     split = split_of_file(file)
     near = [parent(file), join(parent(file), "images"), "images", ""]
     for line, row in tables.rows(tree, file, report):
@@ -71,9 +73,13 @@ def _read_table(tree: Tree, file: str, picture: str, label: str | None, images: 
                     raise
                 path = tree.image_of_stem(name, near, split)
         except NotFound as refusal:
-            report.add(refusal.code, name, f"{refusal.reason} (line {line} of {file})", lost=len(labels), image=True)
+            report.add(
+                refusal.code, name, f"{refusal.reason} (line {line} of {file})", lost=len(labels), image=True
+            )
             continue
-        image = images.setdefault(path, RawImage(path, split_named(row.get("split", "")) or split or split_of_folders(path)))
+        image = images.setdefault(
+            path, RawImage(path, split_named(row.get("split", "")) or split or split_of_folders(path))
+        )
         image.labels.extend(labels)
 
 

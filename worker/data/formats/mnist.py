@@ -13,7 +13,11 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def _label_files(tree: Tree) -> list[str]:
-    return [file for file in tree.with_suffix(".txt") if head_of(tree, file, 64).replace(" ", "").lower().startswith(_HEADER)]
+    return [
+        file
+        for file in tree.with_suffix(".txt")
+        if head_of(tree, file, 64).replace(" ", "").lower().startswith(_HEADER)
+    ]
 
 
 def recognise(tree: Tree) -> str | None:
@@ -41,7 +45,11 @@ def _category(label: str, names: list[str]) -> str | None:
 
 def _near(file: str) -> list[str]:
     parts = parent(file).split("/")
-    mirrored = [join(*parts[:place], "images", *parts[place + 1 :]) for place in range(len(parts)) if parts[place].lower() == "labels"]
+    mirrored = [
+        join(*parts[:place], "images", *parts[place + 1 :])
+        for place in range(len(parts))
+        if parts[place].lower() == "labels"
+    ]
     return [*mirrored, parent(file)]
 
 
@@ -64,11 +72,23 @@ def read(tree: Tree, report: Report) -> Raw:
             corners = numbers(row.get(corner, "") for corner in _CORNERS)
             category = _category(row.get("label", ""), names)
             if corners is None:
-                report.add("invalid_annotation", file, "xmin, ymin, xmax, ymax must be finite numbers", f"line {line}")
+                report.add(
+                    "invalid_annotation",
+                    file,
+                    "xmin, ymin, xmax, ymax must be finite numbers",
+                    f"line {line}",
+                )
             elif category is None:
-                report.add("unknown_category", file, f"label {row.get('label')!r} is not one of 1..{len(names)}", f"line {line}")
+                report.add(
+                    "unknown_category",
+                    file,
+                    f"label {row.get('label')!r} is not one of 1..{len(names)}",
+                    f"line {line}",
+                )
             else:
-                image.boxes.append(RawBox(category, (corners[0], corners[1], corners[2], corners[3]), file, f"line {line}"))
+                image.boxes.append(
+                    RawBox(category, (corners[0], corners[1], corners[2], corners[3]), file, f"line {line}")
+                )
     for path in sorted(set(tree.images) - images.keys()):
         report.add("unlisted_image", path, "no label file belongs to this picture", lost=0, image=True)
     if not names:

@@ -14,7 +14,11 @@ def header(tree: Tree, file: str) -> list[str]:
     """The column names of a CSV file, stripped; empty when there is no readable first line."""
     lines = head_of(tree, file, 1 << 16).splitlines()
     try:
-        return [cell.strip() for cell in next(csv.reader(lines[:1], delimiter=_delimiter(lines[0])))] if lines else []
+        return (
+            [cell.strip() for cell in next(csv.reader(lines[:1], delimiter=_delimiter(lines[0])))]
+            if lines
+            else []
+        )
     except (csv.Error, StopIteration):
         return []
 
@@ -32,11 +36,17 @@ def rows(tree: Tree, file: str, report: Report) -> list[tuple[int, dict[str, str
     if not text:
         return []
     csv.field_size_limit(_FIELD_LIMIT)
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=_delimiter(text.split("\n", 1)[0]))
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), restval="", delimiter=_delimiter(text.split("\n", 1)[0])
+    )
     found: list[tuple[int, dict[str, str]]] = []
     try:
         for row in reader:
-            cells = {(name or "").strip(): (cell or "").strip() for name, cell in row.items() if isinstance(name, str) and isinstance(cell, str)}
+            cells = {
+                (name or "").strip(): (cell or "").strip()
+                for name, cell in row.items()
+                if isinstance(name, str) and isinstance(cell, str)
+            }
             if any(cells.values()):
                 found.append((reader.line_num, cells))
     except csv.Error as error:

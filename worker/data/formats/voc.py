@@ -71,10 +71,14 @@ def _box(item: Element, file: str, reference: str, report: Report) -> RawBox | N
     written = [_text(item, f"bndbox/{corner}") for corner in _CORNERS]
     corners = numbers(written)
     if corners is None:
-        report.add("invalid_annotation", file, f"bndbox is {written}, four finite numbers are wanted", reference)
+        report.add(
+            "invalid_annotation", file, f"bndbox is {written}, four finite numbers are wanted", reference
+        )
         return None
     if corners[2] <= corners[0] or corners[3] <= corners[1]:
-        report.add("degenerate_box", file, f"xmax, ymax must lie beyond xmin, ymin; found {written}", reference)
+        report.add(
+            "degenerate_box", file, f"xmax, ymax must lie beyond xmin, ymin; found {written}", reference
+        )
         return None
     return RawBox(category, (corners[0], corners[1], corners[2], corners[3]), file, reference)
 
@@ -104,7 +108,10 @@ def read(tree: Tree, report: Report) -> Raw:
             report.add(code, file, f"no picture for it: {refusal.reason}", lost=len(objects), image=True)
             continue
         split = listed.get(stem(file)) or split_of_folders(path)
-        image = images.setdefault(path, RawImage(path, split, declared=pixel_size(_text(root, "size/width"), _text(root, "size/height"))))
+        image = images.setdefault(
+            path,
+            RawImage(path, split, declared=pixel_size(_text(root, "size/width"), _text(root, "size/height"))),
+        )
         for place, item in enumerate(objects, start=1):
             if box := _box(item, file, f"object {place}", report):
                 image.boxes.append(box)

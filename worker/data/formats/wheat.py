@@ -65,7 +65,13 @@ def _dialect(columns: list[str]) -> Dialect | None:
         return Dialect("image_name", None, _boxes_string, single="wheat head", lists_every_picture=False)
     if file and "bbox" in columns:
         wheat = file == "image_id" and category is None
-        return Dialect(file, category, _bbox_column, single="wheat head" if wheat else "object", lists_every_picture=not wheat)
+        return Dialect(
+            file,
+            category,
+            _bbox_column,
+            single="wheat head" if wheat else "object",
+            lists_every_picture=not wheat,
+        )
     if file and set(_CORNERS) <= set(columns):
         return Dialect(file, category, _corner_columns)
     return None
@@ -84,7 +90,12 @@ def recognise(tree: Tree) -> str | None:
 
 def _find(tree: Tree, name: str, file: str, split: str | None) -> str:
     here = parent(file)
-    near = [here, *(join(here, folder) for folder in ("images", split or "", f"images/{split}") if folder), "images", ""]
+    near = [
+        here,
+        *(join(here, folder) for folder in ("images", split or "", f"images/{split}") if folder),
+        "images",
+        "",
+    ]
     try:
         return tree.image_named(name, near, split)
     except NotFound as missing:
@@ -106,7 +117,9 @@ def _read_table(tree: Tree, file: str, dialect: Dialect, images: dict[str, RawIm
             lost[name] = (refusal, lost.get(name, (refusal, 0))[1] + len(found))
             continue
         split = split_named(row.get("split", "")) or file_split or split_of_folders(path)
-        image = images.setdefault(path, RawImage(path, split, declared=pixel_size(row.get("width", ""), row.get("height", ""))))
+        image = images.setdefault(
+            path, RawImage(path, split, declared=pixel_size(row.get("width", ""), row.get("height", "")))
+        )
         for corners in found:
             category = category_name(row.get(dialect.category, "")) if dialect.category else dialect.single
             if corners is None:

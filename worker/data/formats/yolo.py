@@ -56,14 +56,21 @@ def _names(tree: Tree, content: dict, report: Report) -> list[str]:
     given = content.get("names")
     if isinstance(given, dict):
         keys = [key for key in given if isinstance(key, int) and 0 <= key < 100_000]
-        return [category_name(given.get(index)) or f"class {index}" for index in range(max(keys, default=-1) + 1)]
+        return [
+            category_name(given.get(index)) or f"class {index}" for index in range(max(keys, default=-1) + 1)
+        ]
     if isinstance(given, list):
         return [category_name(name) or f"class {index}" for index, name in enumerate(given)]
     for file in tree.files:
         if file.rpartition("/")[2].lower() in _NAME_FILES:
-            return [category_name(line) or f"class {index}" for index, line in enumerate((text_of(tree, file, report) or "").splitlines())]
+            return [
+                category_name(line) or f"class {index}"
+                for index, line in enumerate((text_of(tree, file, report) or "").splitlines())
+            ]
     count = content.get("nc")
-    return [f"class {index}" for index in range(count)] if isinstance(count, int) and 0 < count < 100_000 else []
+    return (
+        [f"class {index}" for index in range(count)] if isinstance(count, int) and 0 < count < 100_000 else []
+    )
 
 
 def _words(value: object) -> list[str]:
@@ -79,7 +86,9 @@ def _members(tree: Tree, base: str, word: str, split: str, report: Report) -> It
         yield from (image for image in tree.images if folder in f"/{parent(image)}/" or not wanted)
         return
     for line in (text_of(tree, listing, report) or "").splitlines():
-        name = "/".join(part for part in line.strip().replace("\\", "/").split("/") if part not in ("", ".", ".."))
+        name = "/".join(
+            part for part in line.strip().replace("\\", "/").split("/") if part not in ("", ".", "..")
+        )
         try:
             yield tree.image_named(name, [base], split)
         except NotFound as missing:
@@ -116,16 +125,28 @@ def _label_file(tree: Tree, image: str, labels: dict[str, list[str]]) -> str | N
 def _box(words: list[str], names: list[str], file: str, reference: str, report: Report) -> RawBox | None:
     values = numbers(words)
     if values is None or not (len(values) == 5 or (len(values) >= 7 and len(values) % 2 == 1)):
-        report.add("invalid_annotation", file, f"'{' '.join(words)}': 'class cx cy w h' or 'class x1 y1 x2 y2 x3 y3 ...' is wanted", reference)
+        report.add(
+            "invalid_annotation",
+            file,
+            f"'{' '.join(words)}': 'class cx cy w h' or 'class x1 y1 x2 y2 x3 y3 ...' is wanted",
+            reference,
+        )
         return None
     index = int(values[0])
     if index != values[0] or index < 0 or (names and index >= len(names)):
-        report.add("unknown_category", file, f"class {words[0]} is not one of the {len(names)} named classes", reference)
+        report.add(
+            "unknown_category",
+            file,
+            f"class {words[0]} is not one of the {len(names)} named classes",
+            reference,
+        )
         return None
     category = names[index] if names else f"class {index}"
     if len(values) == 5:
         _, cx, cy, width, height = values
-        return RawBox(category, (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2), file, reference)
+        return RawBox(
+            category, (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2), file, reference
+        )
     xs, ys = values[1::2], values[2::2]
     return RawBox(category, (min(xs), min(ys), max(xs), max(ys)), file, reference, segmentation=[values[1:]])
 
