@@ -15,6 +15,9 @@ from worker.files import scratch
 from worker.handlers.blobs import keep_file
 from worker.step import JobView, Step
 
+# what the file does not say about itself and the request may
+OVERRIDES = ("mean", "std", "class_names")
+
 
 def run(step: Step, job: JobView) -> Callable[[Session], None]:
     """Fetches, converts in a limited child and stores; returns the write that makes the checkpoint ready.
@@ -66,23 +69,19 @@ def _source(step: Step, checkpoint: Checkpoint, folder: Path) -> tuple[Path, str
 
 
 def _convert(step: Step, checkpoint: Checkpoint, source: Path, out: Path) -> models_store.Manifest:
-    """Converts, then fills in what the file does not say about itself and the request does."""
     asked, settings = checkpoint.request, step.settings
-    limits = models_store.Limits(wall_s=int(settings.inspect_time_limit_s))
+    limits = models_store.Limits(
+        file_bytes=settings.max_upload_bytes, wall_s=int(settings.inspect_time_limit_s)
+    )
     if settings.inspect_memory_bytes:
         limits = replace(limits, memory_bytes=settings.inspect_memory_bytes)
-    manifest = models_store.convert(source, out, architecture=asked.get("architecture"), limits=limits)
-    channels = {name: tuple(asked[name]) for name in ("mean", "std") if asked.get(name)}
-    manifest = replace(manifest, input=replace(manifest.input, **channels))
-    if asked.get("class_names"):
-        manifest = replace(manifest, class_names=_class_names(manifest, asked["class_names"]))
-    return manifest
-
-
-def _class_names(manifest: models_store.Manifest, names: list[str]) -> tuple[str, ...]:
-    if manifest.num_classes is not None and len(names) != manifest.num_classes:
-        raise UnusableCheckpoint(
-            f"{len(names)} class names were given and the checkpoint's head has {manifest.num_classes} classes; "
-            "give one name for each, without background"
-        )
-    return tuple(names)
+    return models_store.convert(
+        source,
+        out,
+        architecture=asked.get("architecture"),
+        uri=asked.get("source") or checkpoint.name,
+        sha256=asked.get("sha256"),
+        overrides={name: asked[name] for name in OVERRIDES if asked.get(name) is not None},
+        limits=limits,
+        check=step.check,
+    )

@@ -55,9 +55,11 @@ def run(step: Step, job: JobView) -> Callable[[Session], None]:
         _write_scores(step, job, features, layer, level, found)
         step.progress(done + 1, len(features.layers), "layers", f"{layer} ({level}) scored")
 
+    steps = {name: seconds for name, seconds in features.seconds.items() if name != "total"}
     timings = {
         "load": round(loading_s, 4),
-        **{f"features_{name}": seconds for name, seconds in features.seconds.items()},
+        **steps,
+        "features": features.seconds["total"],
         "score": round(scoring_s, 4),
         "total": round(time.perf_counter() - started, 4),
         "cached": features.cached,

@@ -1,0 +1,104 @@
+"""Job `inspect`: a checkpoint becomes ready with its manifest, or invalid with the reason."""
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from handler_bench import Bench
+
+import models_store
+from app.db.tables import Blob, Checkpoint
+
+WEIGHTS = "weights/mobilenet_v2_imagenet_b/mobilenet_v2_features.fp16.safetensors"
+
+
+@pytest.mark.slow
+def test_file_becomes_a_ready_checkpoint(bench: Bench, shared_data: Path) -> None:
+    job = bench.work(bench.checkpoint((shared_data / WEIGHTS).read_bytes(), licence="MIT"))
+    assert (job.state, job.error) == ("succeeded", None)
+    row = bench.get(Checkpoint, job.resource_id)
+    assert (row.state, row.kind, row.error) == ("ready", "backbone", None)
+    assert row.parameters == row.manifest["parameters"] > 0
+    assert bench.get(Blob, row.weights_sha256).size_bytes > 1_000_000
+    assert models_store.Manifest.from_json(row.manifest).architecture == row.architecture
+    assert bench.left_behind() == []
+
+
+@pytest.mark.slow
+def test_what_the_request_knows_of_the_input_is_taken(bench: Bench, shared_data: Path) -> None:
+    half = [0.5, 0.5, 0.5]
+    job = bench.work(bench.checkpoint((shared_data / WEIGHTS).read_bytes(), mean=half, std=half))
+    assert bench.get(Checkpoint, job.resource_id).manifest["input"]["mean"] == half, job.error
+
+
+class Payload:
+    def __reduce__(self) -> tuple:
+        return (open, ("/tmp/detrank-payload-ran", "w"))
+
+
+def torch_file(value: object) -> bytes:
+    """The zip that torch.save writes, with any pickle in it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(value, protocol=2))
+        archive.writestr("archive/version", "3\n")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no weights" * 99, torch_file({"a": Payload()}), pickle.dumps(Payload()), b"\x80\x04" + b"x" * 99],
+)
+def test_unusable_file_is_invalid(bench: Bench, content: bytes) -> None:
+    marker = Path("/tmp/detrank-payload-ran")
+    marker.unlink(missing_ok=True)
+    job = bench.work(bench.checkpoint(content))
+    row = bench.get(Checkpoint, job.resource_id)
+    assert (job.state, job.attempt, row.state) == ("failed", 1, "invalid"), job.error
+    assert row.error["type"].endswith("unusable_checkpoint")
+    assert row.error["detail"]
+    assert row.weights_sha256 is None
+    assert not marker.exists()
+    assert bench.left_behind() == []
+
+
+def test_name_is_fetched_with_its_licence(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"content")
+    asked = []
+
+    def fetch(uri: str, into: Path, *, sha256: str | None = None) -> SimpleNamespace:
+        asked.append((uri, sha256))
+        return SimpleNamespace(path=file, licence="BSD-3-Clause", provenance={"revision": "abc"})
+
+    def convert(source: Path, out: Path, **_: object) -> models_store.Manifest:
+        out.mkdir()
+        (out / "weights.safetensors").write_bytes(source.read_bytes())
+        return models_store.Manifest(
+            architecture="a/b", format="f", kind="detector", input=models_store.Input(), layers=(), parameters=1,
+            source={}, weights_sha256="0" * 64,
+        )  # fmt: skip
+
+    monkeypatch.setattr(models_store, "fetch", fetch, raising=False)
+    monkeypatch.setattr(models_store, "convert", convert, raising=False)
+    job = bench.work(bench.checkpoint(source="hf://org/repo@abc/file", sha256="1" * 64))
+    row = bench.get(Checkpoint, job.resource_id)
+    assert (row.state, row.licence, row.provenance) == ("ready", "BSD-3-Clause", {"revision": "abc"}), (
+        job.error
+    )
+    assert asked == [("hf://org/repo@abc/file", "1" * 64)]
+
+
+@pytest.mark.parametrize(("allowed", "words"), [(False, "not accepted"), (True, "no file")])
+def test_paths_of_the_server_only_where_allowed(
+    bench: Bench, tmp_path: Path, allowed: bool, words: str
+) -> None:
+    bench.settings.allow_local_paths = allowed
+    job = bench.work(bench.checkpoint(source=str(tmp_path / "nowhere.pth")))
+    assert (job.state, bench.get(Checkpoint, job.resource_id).state) == ("failed", "invalid")
+    assert words in job.error["detail"]
