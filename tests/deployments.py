@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ class Deployment:
             "SWEEP_S": 0.5,
             "RELAY_S": 0.1,
             "MIN_FREE_DISK_BYTES": 0,
+            "QUEUE_PREFIX": f"test-{uuid.uuid4().hex[:8]}-",
             **settings,
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("DETRANK_")}
