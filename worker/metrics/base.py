@@ -102,6 +102,12 @@ def _labels(value: Any, n: int) -> np.ndarray:
     return labels.astype(np.int64, copy=False)
 
 
+def scaled_over_pool(values: np.ndarray) -> np.ndarray:
+    """(candidates,) values moved and scaled to [0, 1]; all equal values become 0.5."""
+    low, high = values.min(), values.max()
+    return np.full(len(values), 0.5) if high == low else (values - low) / (high - low)
+
+
 class Value(NamedTuple):
     """A metric's number and what a reader must know about it."""
 

@@ -29,6 +29,15 @@ def h_score(prepared: Prepared, targets: Targets) -> Value:
     return Value(float((np.square(whitened).sum(axis=0) / targets.counts).sum()), prepared.whitening.notes())
 
 
+def h_score_adjusted(prepared: Prepared, targets: Targets) -> Value:
+    """H-score with what chance alone reaches taken out: 0 on average for noise, at most C - 1."""
+    value, notes = h_score(prepared, targets)
+    n, classes = prepared.objects, len(targets.classes)
+    rank = prepared.whitening.rank
+    share = 1.0 - (1.0 - value / (classes - 1)) * (n - 1) / (n - 1 - rank)
+    return Value((classes - 1) * share, notes)
+
+
 METRICS = (
     Metric(
         name="h_score",
@@ -40,6 +49,19 @@ METRICS = (
         null="(C - 1) D / (N - 1): grows with D, so candidates of different D cannot be compared by it",
         invariant="any invertible affine map of the features",
         compute=h_score,
+        statistics=True,
+    ),
+    Metric(
+        name="h_score_adjusted",
+        title="H-score, adjusted for chance",
+        needs=frozenset({"features", "labels"}),
+        summary="The H-score less what noise of the same D would reach, as adjusted R^2 is to R^2.",
+        formula="(C - 1) [ 1 - (1 - H / (C - 1)) (N - 1) / (N - 1 - D) ]",
+        paper="detrank, after Bao et al., ICIP 2019",
+        null="0 on average for every D",
+        invariant="any invertible affine map of the features",
+        compute=h_score_adjusted,
+        rederived=True,
         statistics=True,
     ),
 )

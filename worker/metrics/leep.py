@@ -27,7 +27,7 @@ def leep_of(theta: np.ndarray, targets: Targets) -> float:
 def leep(prepared: Prepared, targets: Targets) -> Value:
     """LEEP with the candidate's own source head."""
     theta = targets.require_probabilities()
-    targets.several_classes()
+    targets.require_labels()
     if not theta.any(axis=1).all():
         raise Undefined("some objects have no source probability at all")
     return Value(leep_of(theta, targets))

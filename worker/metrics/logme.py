@@ -14,9 +14,9 @@ import numpy as np
 
 from worker.metrics.base import Metric, Undefined, Value
 from worker.metrics.options import Options
-from worker.metrics.prepared import Columns, Prepared
+from worker.metrics.prepared import Prepared
 from worker.metrics.spectrum import Spectrum
-from worker.metrics.targets import Targets
+from worker.metrics.targets import Kind, Targets
 
 CAPPED = "the features fit a target exactly: its evidence has no upper limit and was capped at rounding"
 
@@ -72,12 +72,23 @@ def evidence(spectrum: Spectrum, b: np.ndarray, square: float, options: Options)
     return Evidence(float(value), last, capped)
 
 
-def mean_evidence(prepared: Prepared, columns: Columns) -> Value:
-    """Mean over the columns of their evidence, with a note where one was capped."""
-    found = [
-        evidence(prepared.spectrum, np.ascontiguousarray(columns.raw[:, k]), square, prepared.options)
-        for k, square in enumerate(columns.squares)
-    ]
+def evidences(prepared: Prepared, targets: Targets, kind: Kind) -> list[Evidence | None]:
+    """Evidence of every column of a kind; None for a column of zeros. Boxes must have been checked."""
+    prepared.require_signal()
+
+    def compute() -> list[Evidence | None]:
+        columns = prepared.project(targets, kind)
+        raw = np.asfortranarray(columns.raw)
+        return [
+            evidence(prepared.spectrum, raw[:, k], square, prepared.options) if square else None
+            for k, square in enumerate(columns.squares)
+        ]
+
+    return prepared.kept(targets, ("evidences", kind), compute)
+
+
+def mean_evidence(found: list[Evidence]) -> Value:
+    """Mean of the evidences, with a note where one was capped."""
     notes = (CAPPED,) if any(e.capped for e in found) else ()
     return Value(float(np.mean([e.value for e in found])), notes)
 
@@ -85,19 +96,17 @@ def mean_evidence(prepared: Prepared, columns: Columns) -> Value:
 def logme(prepared: Prepared, targets: Targets) -> Value:
     """LogME of the labels: mean over the classes that have objects of the one-against-rest evidence."""
     targets.several_classes()
-    prepared.require_signal()
-    return mean_evidence(prepared, prepared.project(targets, "classes"))
+    return mean_evidence(evidences(prepared, targets, "classes"))
 
 
 def logme_boxes(prepared: Prepared, targets: Targets) -> Value:
     """LogME of the boxes: mean over x1, y1, x2, y2 of the evidence."""
     targets.check_boxes()
-    prepared.require_signal()
-    columns = prepared.project(targets, "boxes")
-    for name, square in zip(("x1", "y1", "x2", "y2"), columns.squares, strict=True):
-        if not square:
+    found = evidences(prepared, targets, "boxes")
+    for name, e in zip(("x1", "y1", "x2", "y2"), found, strict=True):
+        if e is None:
             raise Undefined(f"{name} is 0 for every box: its evidence has no maximum")
-    value, notes = mean_evidence(prepared, columns)
+    value, notes = mean_evidence(found)
     return Value(value, notes + targets.box_range_note())
 
 

@@ -15,7 +15,7 @@ from worker.metrics.targets import Targets
 def nce(prepared: Prepared, targets: Targets) -> Value:
     """Negative conditional entropy -H(Y | Z), Z the most probable source class (the first of equals)."""
     theta = targets.require_probabilities()
-    targets.several_classes()
+    targets.require_labels()
     sources = theta.shape[1]
     cells = np.bincount(
         targets.labels * sources + theta.argmax(axis=1), minlength=len(targets.counts) * sources

@@ -52,6 +52,7 @@ class Prepared:
         self._first_rates: np.ndarray | None = None
         self._cross: dict[tuple[Targets, Kind], np.ndarray] = {}
         self._memo: dict[Hashable, Any] = {}
+        self._kept: dict[Targets, dict[Hashable, Any]] = {}
 
     @cached_property
     def fault(self) -> str | None:
@@ -75,10 +76,14 @@ class Prepared:
         if self.fault:
             raise Undefined(self.fault)
 
+    def require_rows(self) -> None:
+        """Raise Undefined where the features are unusable or not at hand."""
+        self.check()
+
     @property
     def x(self) -> np.ndarray:
         """(N, D) the caller's features, checked; not to be written to."""
-        self.check()
+        self.require_rows()
         return self._features
 
     @cached_property
@@ -188,8 +193,16 @@ class Prepared:
         parts = np.split(products, np.cumsum([c.count for c in columns])[:-1])
         self._cross.update(zip(wanted, parts, strict=True))
 
+    def kept(self, targets: Targets, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """A result that depends on these targets too, computed once until they are forgotten."""
+        own = self._kept.setdefault(targets, {})
+        if key not in own:
+            own[key] = compute()
+        return own[key]
+
     def forget(self, targets: Targets) -> None:
-        """Drop what `preload` or a metric kept for these targets."""
+        """Drop what was kept for these targets."""
+        self._kept.pop(targets, None)
         for key in [key for key in self._cross if key[0] is targets]:
             del self._cross[key]
 

@@ -8,13 +8,47 @@ from types import MappingProxyType
 
 import numpy as np
 
-from worker.metrics import h_score, h_score_regularized, leep, logme, nce, tlogme, transrate
+from worker.metrics import (
+    det_logme_like,
+    etran,
+    gbc,
+    h_score,
+    h_score_regularized,
+    iou_logme,
+    leep,
+    logme,
+    n_leep,
+    nce,
+    ncti,
+    parc,
+    sfda,
+    tlogme,
+    transrate,
+    u_logme,
+)
 from worker.metrics.base import FeatureSet, Metric, Score, Undefined, UnknownMetric, Value
 from worker.metrics.options import DEFAULTS, Options
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Targets
 
-MODULES = (logme, tlogme, h_score, h_score_regularized, transrate, leep, nce)
+MODULES = (
+    logme,
+    tlogme,
+    u_logme,
+    iou_logme,
+    det_logme_like,
+    h_score,
+    h_score_regularized,
+    transrate,
+    leep,
+    nce,
+    n_leep,
+    parc,
+    gbc,
+    sfda,
+    ncti,
+    etran,
+)
 
 METRICS: Mapping[str, Metric] = MappingProxyType({m.name: m for module in MODULES for m in module.METRICS})
 
@@ -55,6 +89,11 @@ def evaluate(metric: Metric, prepared: Prepared, targets: Targets) -> Score:
 
 def attempt(metric: Metric, prepared: Prepared, targets: Targets) -> Value:
     """The metric's finite Value; raises Undefined otherwise."""
+    if metric.compute is None:
+        raise Undefined(
+            f"it is relative to the pool of candidates: score its terms ({', '.join(metric.terms)}) for each "
+            "candidate and combine them with pool_scores"
+        )
     try:
         with np.errstate(all="ignore"):
             value, notes = metric.compute(prepared, targets)

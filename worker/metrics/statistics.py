@@ -190,8 +190,7 @@ class StatisticsPrepared(Prepared):
         m = statistics.moments
         self._scatter = scan.Scatter(m.scatter, m.cubic, m.quartic, np.empty((0, len(self.mean))))
 
-    @property
-    def x(self) -> np.ndarray:
+    def require_rows(self) -> None:
         self.check()
         raise Undefined(NEEDS_FEATURES)
 

@@ -16,10 +16,22 @@ from worker.metrics.targets import Targets
 
 def transrate(prepared: Prepared, targets: Targets) -> Value:
     """R(Z) minus the mean over classes of R(Z_c), in nats."""
-    targets.several_classes()
-    prepared.require_variance()
-    rates = prepared.class_rates(targets)
+    rates = class_rates(prepared, targets)
     return Value(whole_rate(prepared) - float(rates.mean()), singleton_note(targets))
+
+
+def transrate_weighted(prepared: Prepared, targets: Targets) -> Value:
+    """R(Z) minus the mean of R(Z_c) weighted by n_c / N: the coding rate reduction of Yu et al. 2020."""
+    rates = class_rates(prepared, targets)
+    weights = targets.counts / targets.counts.sum()
+    return Value(whole_rate(prepared) - float(weights @ rates), singleton_note(targets))
+
+
+def class_rates(prepared: Prepared, targets: Targets) -> np.ndarray:
+    """(C,) coding rates of the classes, once for both forms."""
+    targets.require_labels()
+    prepared.require_variance()
+    return prepared.kept(targets, "class_rates", lambda: prepared.class_rates(targets))
 
 
 def whole_rate(prepared: Prepared) -> float:
@@ -44,5 +56,16 @@ METRICS = (
         null="grows with D and 1/N (13 to 4200 nats from D = 64 to 2048 at N = 1000): never compare different D",
         invariant="rotation and shift of the features; not their scale",
         compute=transrate,
+    ),
+    Metric(
+        name="transrate_weighted",
+        title="TransRate, class-weighted",
+        needs=frozenset({"features", "labels"}),
+        summary="TransRate with every class counted by its objects: the form for imbalanced classes.",
+        formula="R(Z) - sum_c (n_c / N) R(Z_c), with R and Z as in TransRate",
+        paper="Yu et al.: Learning Diverse and Discriminative Representations, NeurIPS 2020, arXiv 2006.08558",
+        null="grows with D and 1/N: never compare different D",
+        invariant="rotation and shift of the features; not their scale",
+        compute=transrate_weighted,
     ),
 )

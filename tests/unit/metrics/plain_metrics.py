@@ -125,3 +125,149 @@ def draw(n, d, c, seed=0, offset=0.5, signal=1.0):
     boxes = np.hstack([low, low + rng.uniform(0.05, 0.4, (n, 2))])
     theta = rng.dirichlet(np.ones(7), n)
     return FeatureSet(x, labels, boxes, theta, np.arange(n) // 3)
+
+
+def unified(y, b):
+    out = []
+    for c in np.unique(y):
+        for j in range(4):
+            out.append(np.where(y == c, b[:, j], 0.0))
+    return np.array(out).T
+
+
+def posterior_boxes(x, b):
+    """Predicted boxes of the LogME regression: the ridge solution at the regulariser of the fixed point."""
+    n = len(x)
+    s, v = np.linalg.eigh(x.T @ x)
+    s = np.maximum(s, 0)
+    predicted = np.zeros(b.shape)
+    for j in range(4):
+        z = v.T @ (x.T @ b[:, j])
+        ratio = 1.0
+        for _ in range(11):
+            m = z / (s + ratio)
+            residual = ((x @ (v @ m) - b[:, j]) ** 2).sum()
+            gamma = (s / (s + ratio)).sum()
+            new = (gamma / (m @ m)) / ((n - gamma) / residual)
+            used, ratio = ratio, new
+            if abs(new - used) / used < 0.01:
+                break
+        predicted[:, j] = x @ (v @ (z / (s + used)))
+    return predicted
+
+
+def iou(a, b):
+    out = []
+    for p, q in zip(a, b, strict=True):
+        w = min(p[2], q[2]) - max(p[0], q[0])
+        h = min(p[3], q[3]) - max(p[1], q[1])
+        inside = max(w, 0) * max(h, 0)
+        area = max(p[2] - p[0], 0) * max(p[3] - p[1], 0)
+        out.append(inside / (area + (q[2] - q[0]) * (q[3] - q[1]) - inside))
+    return np.array(out)
+
+
+def principal(x, k):
+    """Scores of the first k components by SVD, the largest loading of each positive; and the variances."""
+    z = x - x.mean(axis=0)
+    u, s, vh = np.linalg.svd(z, full_matrices=False)
+    k = min(k, (s > s[0] * 1e-7).sum())
+    signs = np.array([np.sign(row[np.abs(row).argmax()]) for row in vh[:k]])
+    return u[:, :k] * s[:k] * signs, s[:k] ** 2 / (len(x) - 1)
+
+
+def softmax(a):
+    e = np.exp(a - a.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def sfda(x, y):
+    from scipy.linalg import eigh
+
+    classes, y = np.unique(y, return_inverse=True)
+    prior = np.bincount(y) / len(y)
+
+    def fit(x, shrinkage):
+        means = np.array([x[y == c].mean(axis=0) for c in range(len(classes))])
+        sw = sum(p * np.cov(x[y == c].T, bias=True) for c, p in enumerate(prior))
+        if shrinkage is None:
+            a = sw.sum(axis=1)
+            for _ in range(3):
+                b = sw @ a / np.linalg.norm(sw @ a)
+                a = sw @ b / np.linalg.norm(sw @ b)
+            shrinkage = max(np.exp(-5 * (a @ sw @ b)), 1e-10)
+        eye = np.eye(x.shape[1])
+        inner = (1 - shrinkage) * sw + shrinkage * np.trace(sw) / x.shape[1] * eye
+        total = np.cov(x.T, bias=True)
+        total = (1 - shrinkage) * total + shrinkage * np.trace(total) / x.shape[1] * eye
+        _, w = eigh(total - inner, inner)
+        coefficients = means @ w @ w.T
+        p = softmax(x @ coefficients.T - 0.5 * np.diag(means @ coefficients.T) + np.log(prior))
+        return p, means, shrinkage
+
+    p, means, shrinkage = fit(x, None)
+    p = softmax(p)
+    mixed = np.array(
+        [p[i, c] * x[i] + (1 - p[i, c]) * np.delete(means, c, axis=0).mean(axis=0) for i, c in enumerate(y)]
+    )
+    p, _, _ = fit(mixed, shrinkage)
+    return float(p[np.arange(len(y)), y].mean())
+
+
+def gbc(x, y):
+    z, _ = principal(x, 64)
+    total = 0.0
+    for i in np.unique(y):
+        for j in np.unique(y):
+            if i != j:
+                a, b = np.diag(z[y == i].var(axis=0, ddof=1)), np.diag(z[y == j].var(axis=0, ddof=1))
+                s = (a + b) / 2
+                d = z[y == i].mean(axis=0) - z[y == j].mean(axis=0)
+                logs = [np.linalg.slogdet(m)[1] for m in (s, a, b)]
+                total -= np.exp(-d @ np.linalg.inv(s) @ d / 8 - (logs[0] - (logs[1] + logs[2]) / 2) / 2)
+    return float(total)
+
+
+def parc(x, y):
+    from scipy.stats import spearmanr
+
+    z, _ = principal(x, 32)
+    z = (z - z.mean(axis=0)) / z.std(axis=0)
+    upper = np.triu_indices(len(y), 1)
+    return 100 * float(spearmanr((1 - np.corrcoef(z))[upper], (y[:, None] != y[None, :])[upper])[0])
+
+
+def ncti_terms(x, y):
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    z, variance = principal(x, 64)
+    shrinkage = max(np.exp(-variance[:32].sum()), 1e-10)
+    if shrinkage == 1e-10:
+        model = LinearDiscriminantAnalysis(solver="svd")
+    else:
+        model = LinearDiscriminantAnalysis(solver="eigen", shrinkage=float(shrinkage))
+    f = model.fit_transform(z, y)
+    p = model.predict_proba(z)
+    classes, position = np.unique(y, return_inverse=True)
+    nuclear = [np.linalg.svd(p[position == c], compute_uv=False).sum() for c in range(len(classes))]
+    return (
+        float(np.linalg.svd(f - f.mean(axis=0), compute_uv=False).sum()),
+        float(p[np.arange(len(y)), position].mean()),
+        float(np.log(sum(nuclear))),
+    )
+
+
+def etran_energy(x):
+    energy = np.sort(np.log(np.exp(x).sum(axis=1)))
+    return float(energy[: 5 * len(x) // 1000].mean())
+
+
+def etran_classification(x, y):
+    classes, position, counts = np.unique(y, return_inverse=True, return_counts=True)
+    means = np.array([x[y == c].mean(axis=0) for c in classes])
+    p = softmax(x @ means.T - 0.5 * (means**2).sum(axis=1) + np.log(counts / len(y)))
+    return float(p[np.arange(len(y)), position].mean())
+
+
+def etran_regression(x, b):
+    return -float(np.mean((b - x @ np.linalg.lstsq(x, b)[0]) ** 2))

@@ -13,7 +13,9 @@ from worker.metrics.registry import METRICS
 from worker.metrics.statistics import Statistics, accumulate, score_statistics
 
 FROM_STATISTICS = [m.name for m in METRICS.values() if m.statistics]
-OTHERS = [m.name for m in METRICS.values() if not m.statistics and not m.pool_relative and "features" in m.needs]
+OTHERS = [
+    m.name for m in METRICS.values() if not m.statistics and not m.pool_relative and "features" in m.needs
+]
 
 
 def cut(f, edges):

@@ -1,0 +1,37 @@
+"""A score like Det-LogME: U-LogME and IoU-LogME, each scaled over the pool of candidates.
+
+Source: re-derived from the description of "Det-LogME" (WACV 2024, arXiv 2403.09432), whose text and weights
+were not read: no number of that paper can be expected from it, hence the name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from worker.metrics.base import Metric, scaled_over_pool
+from worker.metrics.options import DEFAULTS
+
+
+def combine(terms: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The score of every candidate from the terms of all."""
+    return scaled_over_pool(terms["u_logme"]) + DEFAULTS.iou_weight * scaled_over_pool(terms["iou_logme"])
+
+
+METRICS = (
+    Metric(
+        name="det_logme_like",
+        title="Det-LogME-like",
+        needs=frozenset({"features", "labels", "boxes"}),
+        summary="What, where and overlap together, relative to the other candidates.",
+        formula="u_logme + iou_logme, each scaled to [0, 1] over the pool",
+        paper="re-derived from the description of Det-LogME, WACV 2024, arXiv 2403.09432",
+        null="none: relative to the pool",
+        invariant="common scale or rotation of the features",
+        pool_relative=True,
+        terms=("u_logme", "iou_logme"),
+        combine=combine,
+        rederived=True,
+    ),
+)

@@ -1,0 +1,125 @@
+"""NCTI: how close the features are to neural collapse.
+
+Source: Wang et al., "How Far Pre-trained Models Are from Neural Collapse on the Target Dataset Informs their
+Transferability", ICCV 2023. Three terms on 64 principal components after linear discriminant analysis, each
+scaled to [0, 1] over the pool of candidates: the score of a candidate changes when another joins.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+
+from worker.metrics.base import Metric, Undefined, Value, scaled_over_pool
+from worker.metrics.prepared import Prepared
+from worker.metrics.targets import Targets
+
+
+def _terms(prepared: Prepared, targets: Targets) -> tuple[float, float, float]:
+    """Nuclear norm of the discriminant features, mean probability of the true class, and log of the summed
+    nuclear norms of the classes' probabilities."""
+    labels = targets.require_labels()
+    prepared.require_variance()
+    n, classes = prepared.objects, len(targets.counts)
+    if n <= classes:
+        raise Undefined(f"{n} objects for {classes} classes: linear discriminant analysis needs more objects")
+    return prepared.kept(targets, "ncti", lambda: _compute_terms(prepared, labels))
+
+
+def _compute_terms(prepared: Prepared, labels: np.ndarray) -> tuple[float, float, float]:
+    options = prepared.options
+    values, scores = prepared.principal(options.ncti_dims)
+    variance = float(values[: options.ncti_shrinkage_dims].sum()) / (prepared.objects - 1)
+    shrinkage = max(float(np.exp(-variance)), options.ncti_floor)
+    # scikit-learn takes a second to import, which only this metric and N-LEEP should pay.
+    analysis = importlib.import_module("sklearn.discriminant_analysis").LinearDiscriminantAnalysis
+    if shrinkage == options.ncti_floor:
+        model = analysis(solver="svd")
+    else:
+        model = analysis(solver="eigen", shrinkage=shrinkage)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a class of one object has no covariance, here as published
+        features = model.fit_transform(scores, labels)
+    p = model.predict_proba(scores)
+    spread = float(np.linalg.norm(features - features.mean(axis=0), ord="nuc"))
+    collapse = sum(float(np.linalg.norm(p[labels == c], ord="nuc")) for c in range(p.shape[1]))
+    return spread, float(p[np.arange(len(labels)), labels].mean()), float(np.log(collapse))
+
+
+def ncti_separation(prepared: Prepared, targets: Targets) -> Value:
+    """Nuclear norm of the centred discriminant features."""
+    return Value(_terms(prepared, targets)[0])
+
+
+def ncti_accuracy(prepared: Prepared, targets: Targets) -> Value:
+    """Mean probability of the true class."""
+    return Value(_terms(prepared, targets)[1])
+
+
+def ncti_variability(prepared: Prepared, targets: Targets) -> Value:
+    """Log of the summed nuclear norms of the probabilities of each class; lower is nearer to collapse."""
+    return Value(_terms(prepared, targets)[2])
+
+
+def combine(terms: Mapping[str, np.ndarray]) -> np.ndarray:
+    """NCTI of every candidate from the terms of all."""
+    scaled = {name: scaled_over_pool(values) for name, values in terms.items()}
+    return scaled["ncti_separation"] + scaled["ncti_accuracy"] - scaled["ncti_variability"]
+
+
+PAPER = "Wang et al.: How Far Pre-trained Models Are from Neural Collapse, ICCV 2023"
+NEEDS = frozenset({"features", "labels"})
+INVARIANT = "rotation and shift of the features; not their scale"
+
+METRICS = (
+    Metric(
+        name="ncti_separation",
+        title="NCTI, separation",
+        needs=NEEDS,
+        summary="First term of NCTI: how far the discriminant features of the objects spread.",
+        formula="nuclear norm of the centred features of linear discriminant analysis on 64 principal components",
+        paper=PAPER,
+        null="grows with N and C: compare candidates on the same objects only",
+        invariant=INVARIANT,
+        compute=ncti_separation,
+    ),
+    Metric(
+        name="ncti_accuracy",
+        title="NCTI, accuracy",
+        needs=NEEDS,
+        summary="Second term of NCTI: mean probability of the true class.",
+        formula="mean_i p(y_i | x_i) of the same analysis",
+        paper=PAPER,
+        null="near the sum of the squared class frequencies",
+        invariant=INVARIANT,
+        compute=ncti_accuracy,
+    ),
+    Metric(
+        name="ncti_variability",
+        title="NCTI, variability",
+        needs=NEEDS,
+        summary="Third term of NCTI: how much the probabilities vary within the classes.",
+        formula="log sum_c nuclear norm of the class probabilities of the objects of class c",
+        paper=PAPER,
+        null="grows with N and C: compare candidates on the same objects only",
+        invariant=INVARIANT,
+        compute=ncti_variability,
+        higher_is_better=False,
+    ),
+    Metric(
+        name="ncti",
+        title="NCTI",
+        needs=NEEDS,
+        summary="How close the features are to neural collapse, relative to the other candidates.",
+        formula="separation + accuracy - variability, each scaled to [0, 1] over the pool",
+        paper=PAPER,
+        null="none: relative to the pool",
+        invariant=INVARIANT,
+        pool_relative=True,
+        terms=("ncti_separation", "ncti_accuracy", "ncti_variability"),
+        combine=combine,
+    ),
+)
