@@ -1,0 +1,32 @@
+import json
+
+from models_store.archs import ARCHITECTURES
+from worker import catalogue
+from worker.data.formats import READERS
+from worker.features.layers import LAYER_HELP
+from worker.metrics.registry import METRICS
+from worker.ranking.rule import PREFERRED_LAYERS, PREFERRED_METRICS
+
+
+def test_the_committed_file_is_what_the_code_says():
+    assert catalogue.PATH.read_text(encoding="utf-8") == catalogue.text(), "run: python -m worker.catalogue"
+
+
+def test_it_lists_everything_that_can_be_asked_for():
+    listed = json.loads(catalogue.text())
+    assert [entry["name"] for entry in listed["metrics"]] == list(METRICS)
+    assert [entry["name"] for entry in listed["layers"]] == list(LAYER_HELP)
+    assert {entry["name"] for entry in listed["architectures"]} == set(ARCHITECTURES)
+    assert [entry["name"] for entry in listed["formats"]["datasets"]] == list(READERS)
+
+
+def test_defaults_and_preferences_exist():
+    assert set(catalogue.DEFAULT_METRICS) | set(PREFERRED_METRICS) <= set(METRICS)
+    assert set(PREFERRED_LAYERS) == set(LAYER_HELP)
+    listed = catalogue.catalogue()
+    assert {entry["name"] for entry in listed["metrics"] if entry["default"]} == set(
+        catalogue.DEFAULT_METRICS
+    )
+    assert not any(entry["pool_relative"] for entry in listed["metrics"] if entry["default"])
+    assert any(entry["default"] for entry in listed["layers"])
+    assert listed["defaults"]["level"] in listed["levels"]

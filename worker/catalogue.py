@@ -1,0 +1,99 @@
+"""What can be asked of the workers, as data for the service: `python -m worker.catalogue` writes app/catalogue.json.
+
+The service does not import the science; it reads names, help and defaults from that file, and a test fails
+when the file is older than the code.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from models_store.archs import ARCHITECTURES
+from worker.data.formats import READERS
+from worker.features.layers import DEFAULT_LAYERS, DEFAULT_LEVELS, LAYER_HELP, LEVEL_HELP, LEVELS
+from worker.metrics.registry import METRICS
+from worker.ranking.rule import PREFERRED_LAYERS, PREFERRED_METRICS
+
+PATH = Path(__file__).resolve().parent.parent / "app" / "catalogue.json"
+
+# The five published ones and the box term that stands alone where there is one category.
+DEFAULT_METRICS = ("tlogme", "logme", "logme_boxes", "h_score", "h_score_regularized", "transrate")
+DEFAULT_MAX_IMAGES = 500
+DEFAULT_IMAGE_SIZE = 320
+
+CHECKPOINT_FORMATS = {
+    "torchvision_detection": "state dict of a torchvision detector; architecture and classes are read from keys and shapes",
+    "torchvision_classifier": "state dict of a torchvision classifier, whose backbone is placed in a Faster R-CNN with FPN",
+    "timm_classifier": "state dict of a timm classifier, whose backbone is placed in a Faster R-CNN with FPN",
+}
+
+
+def catalogue() -> dict[str, Any]:
+    """Metrics, layers, levels, architectures, formats and defaults, as plain JSON values."""
+    return {
+        "metrics": [
+            {
+                "name": metric.name,
+                "title": metric.title,
+                "summary": metric.summary,
+                "formula": metric.formula,
+                "needs": sorted(metric.needs),
+                "paper": metric.paper,
+                "null": metric.null,
+                "higher_is_better": metric.higher_is_better,
+                "pool_relative": metric.pool_relative,
+                "terms": list(metric.terms),
+                "default": metric.name in DEFAULT_METRICS,
+            }
+            for metric in METRICS.values()
+        ],
+        "layers": [
+            {"name": name, "help": text, "default": name in DEFAULT_LAYERS}
+            for name, text in LAYER_HELP.items()
+        ],
+        "levels": list(LEVELS),
+        "level_help": LEVEL_HELP,
+        "architectures": [
+            {
+                "name": architecture.name,
+                "title": architecture.title,
+                "family": architecture.family,
+                "kind": "backbone" if architecture.places_backbone else "detector",
+                "notes": list(architecture.notes),
+            }
+            for _, architecture in sorted(ARCHITECTURES.items())
+        ],
+        "formats": {
+            "datasets": [{"name": name, "title": reader.TITLE} for name, reader in READERS.items()],
+            "checkpoints": [{"name": name, "title": title} for name, title in CHECKPOINT_FORMATS.items()],
+        },
+        "defaults": {
+            "level": DEFAULT_LEVELS[0],
+            "max_images": DEFAULT_MAX_IMAGES,
+            "image_size": DEFAULT_IMAGE_SIZE,
+            "seed": 0,
+            "rank_by": {
+                "metrics": list(PREFERRED_METRICS),
+                "layers": list(PREFERRED_LAYERS),
+                "rule": "the first of these layers and metrics that is defined for every candidate with scores, "
+                "else for most",
+            },
+        },
+    }
+
+
+def text() -> str:
+    """The file's content: the same code gives the same bytes."""
+    return json.dumps(catalogue(), indent=1, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    PATH.write_text(text(), encoding="utf-8")
+    sys.stdout.write(f"wrote {PATH}\n")
+
+
+if __name__ == "__main__":
+    main()
