@@ -64,7 +64,11 @@ def _frame(image: RawImage, picture: Picture) -> tuple[Callable[[float, float], 
 
 
 def _moved_mask(
-    box: RawBox, move: Callable[[float, float], tuple[float, float]], what: str, report: Report
+    box: RawBox,
+    move: Callable[[float, float], tuple[float, float]],
+    moved_how: str,
+    picture: Picture,
+    report: Report,
 ) -> list[list[float]] | dict | None:
     if isinstance(box.segmentation, list):
         moved = (
@@ -72,13 +76,10 @@ def _moved_mask(
             for polygon in box.segmentation
         )
         return [[round(value, 3) + 0.0 for point in polygon for value in point] for polygon in moved]
-    if box.segmentation and what:
-        report.add(
-            "invalid_mask",
-            box.file,
-            f"the picture was {what}, its RLE mask was not; the box is kept without it",
-            box.reference,
-        )
+    size = [picture.height, picture.width]
+    if box.segmentation and (moved_how or box.segmentation["size"] != size):
+        reason = f"its RLE mask is made for {box.segmentation['size']}, the upright picture is {size} (height, width)"
+        report.add("invalid_mask", box.file, f"{reason}; the box is kept without it", box.reference)
         return None
     return box.segmentation
 
@@ -133,7 +134,9 @@ def place(image: RawImage, picture: Picture, report: Report) -> list[Annotation]
         )
         if corners is None:
             continue
-        annotation = Annotation(box.category, corners, box.crowd, _moved_mask(box, move, what, report))
+        annotation = Annotation(
+            box.category, corners, box.crowd, _moved_mask(box, move, what, picture, report)
+        )
         if annotation.key() in kept:
             report.add(
                 "duplicate_annotation",

@@ -51,6 +51,7 @@ def test_nothing_wrong_gives_an_empty_report(tmp_path: Path) -> None:
         (_row(image_id=1234), "invalid_annotation", "dropped", "image_id 1234"),
         (_row(bbox=[4, 6, 16, 20]), "duplicate_annotation", "dropped", "there already"),
         (_row(segmentation=[[1, 1]]), "invalid_mask", "repaired", "kept without it"),
+        (_row(segmentation={"size": [9, 9], "counts": [81]}), "invalid_mask", "repaired", "[9, 9]"),
         (_row(iscrowd=1), "crowd", "repaired", "ignore"),
     ],
 )
