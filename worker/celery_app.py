@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 import billiard
+from billiard.exceptions import WorkerLostError
 from celery import Celery, signals
 
 from app.db.engine import Database
@@ -26,8 +27,8 @@ app = Celery("detrank", include=["worker.tasks"])
 app.conf.update(
     celery_config(get_settings()),
     task_acks_late=True,
-    # A message whose process died comes back at once, finds its job queued again, and is a bell like any other.
-    task_reject_on_worker_lost=True,
+    # A message whose process died has done its duty: `_child_died` queues the job again, with a new bell.
+    task_reject_on_worker_lost=False,
     worker_lost_wait=2.0,
     worker_prefetch_multiplier=1,
     worker_concurrency=1,

@@ -13,6 +13,7 @@ from app.settings import Settings
 
 CONNECT_S = 2.0
 ANSWER_S = 3.0
+CLOSE_S = 0.5
 AMQP = ("amqp", "amqps", "pyamqp")
 
 
@@ -30,13 +31,15 @@ class Broker:
                 "write_timeout": ANSWER_S,
             }
         self._prefix = settings.queue_prefix
+        self._connection: Any = None
         self._producer: Any = None
 
     def ring(self, job_id: str, kind: str, queue: str) -> None:
         """Send the id of a job to a queue. Raises Unavailable within seconds when the broker does not take it."""
         try:
             if self._producer is None:
-                self._producer = self._app.amqp.Producer(self._app.connection_for_write(), auto_declare=False)
+                self._connection = self._app.connection_for_write()
+                self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
             self._app.send_task(
                 f"detrank.{kind}",
                 args=[job_id],
@@ -54,16 +57,18 @@ class Broker:
 
     def close(self) -> None:
         """Forget the connection; the next ring makes a new one."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.connection.collapse()
+        connection, self._connection, self._producer = self._connection, None, None
+        if connection is not None:
+            # not `close`: that says goodbye to a server which may never answer
+            connection.collect(socket_timeout=CLOSE_S)
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
     """What producers and workers must agree on. There is no result backend: state lives in our tables."""
     url = settings.resolved_broker_url
     return {
-        "broker_url": url,
+        # kombu warns of a URL without a host
+        "broker_url": url.replace(f"{SCHEME}:///", f"{SCHEME}://localhost/"),
         "broker_transport_options": _transport_options(url, settings.queue_prefix),
         "broker_connection_timeout": CONNECT_S,
         "result_backend": None,

@@ -157,6 +157,12 @@ class Deployment:
         self.until(lambda: self.job(job_id).state in ENDED, f"{job_id} ends", patience_s)
         return self.job(job_id)
 
+    def until_succeeded(self, job_id: str, patience_s: float = PATIENCE_S) -> Job:
+        job = self.until_ended(job_id, patience_s)
+        assert job.state == JobState.SUCCEEDED, job.error
+        assert self.resource(job_id).state == "ready"
+        return job
+
     def until_state(self, job_id: str, state: JobState, patience_s: float = PATIENCE_S) -> Job:
         self.until(lambda: self.job(job_id).state == state, f"{job_id} is {state}", patience_s)
         return self.job(job_id)

@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from app.queue.states import JobState
+from tests.faults.deployment import deployed
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +82,15 @@ def test_a_job_that_kills_its_process_fails_after_its_attempts_and_the_worker_li
     assert len(deployment.notes(poison, "started")) == 3
 
 
+def test_a_dead_child_is_noticed_long_before_its_lease_lapses(tmp_path, sqlite_url):
+    with deployed(tmp_path, sqlite_url, "", lease_s=600) as deployment:
+        deployment.worker()
+        job_id = deployment.add(steps=5)
+        pid = int(deployment.until_noted(job_id, "started").split()[-1])
+        os.kill(pid, signal.SIGKILL)
+        assert deployment.until_succeeded(job_id).attempt == 2
+
+
 def test_a_ranking_survives_kills_poison_and_bad_candidates(deployment):
     worker = deployment.worker()
     ranking_id = deployment.add_ranking({}, {"do": "refuse"}, {"do": "die"}, {"steps": 5})
@@ -89,7 +99,7 @@ def test_a_ranking_survives_kills_poison_and_bad_candidates(deployment):
     worker.kill()
     deployment.worker()
     deployment.until(lambda: deployment.ranking(ranking_id)[0].state == JobState.SUCCEEDED, "the ranking ends")
-    ranking, candidates = deployment.ranking(ranking_id)
+    _, candidates = deployment.ranking(ranking_id)
     assert [candidate.state for candidate in candidates] == ["succeeded", "failed", "failed", "succeeded"]
     assert [candidate.error and candidate.error["code"] for candidate in candidates] == [
         None, "candidate_failed", "attempts_exhausted", None,

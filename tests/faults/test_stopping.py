@@ -1,0 +1,124 @@
+"""Stopping: jobs that are cancelled, workers that are told to end, handlers that do not listen."""
+
+import signal
+import time
+
+import pytest
+
+from app.queue import control
+from app.queue.states import JobState
+from tests.faults.deployment import deployed
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("stage", ["fetching", "working", "storing"])
+def test_cancel_at_each_stage(deployment, stage):
+    deployment.worker()
+    job_id = deployment.add(steps=50)
+    # each stage takes five seconds: only the last two need to be waited for
+    if stage != "fetching":
+        job_id = _another(deployment, job_id, stage)
+    deployment.until_noted(job_id, f"stage {stage}")
+    with deployment.database.unit_of_work() as session:
+        assert control.cancel(session, job_id).state == JobState.CANCELLING
+    job = deployment.until_state(job_id, JobState.CANCELLED, patience_s=10)
+    assert not deployment.notes(job_id, "computed")
+    assert deployment.resource(job_id).state == "invalid"
+    assert deployment.resource(job_id).error["code"] == "cancelled"
+    assert job.lease_until is None
+    with deployment.database.unit_of_work() as session:
+        control.retry(session, job_id)
+    assert deployment.resource(job_id).state == "processing"
+
+
+def _another(deployment, job_id: str, stage: str) -> str:
+    with deployment.database.unit_of_work() as session:
+        control.cancel(session, job_id)
+    return deployment.add(steps=10)
+
+
+def test_a_queued_job_is_cancelled_at_once_and_its_message_finds_nothing(deployment):
+    job_id = deployment.add()
+    with deployment.database.unit_of_work() as session:
+        control.cancel(session, job_id)
+    assert deployment.job(job_id).state == JobState.CANCELLED
+    deployment.worker()
+    deployment.until_succeeded(deployment.add())
+    assert not deployment.notes(job_id)
+
+
+def test_cancelling_a_ranking_in_the_middle(deployment):
+    deployment.worker()
+    ranking_id = deployment.add_ranking({}, {"steps": 50}, {"steps": 50})
+    _, candidates = deployment.ranking(ranking_id)
+    deployment.until_noted(candidates[1].job_id, "stage fetching")
+    with deployment.database.unit_of_work() as session:
+        control.cancel_ranking(session, ranking_id)
+    deployment.until(lambda: deployment.ranking(ranking_id)[0].state == JobState.CANCELLED, "the ranking ends")
+    ranking, candidates = deployment.ranking(ranking_id)
+    assert [candidate.state for candidate in candidates] == ["succeeded", "cancelled", "cancelled"]
+    assert ranking.rank_job_id is None
+    assert ranking.finished_at is not None
+
+
+def test_a_handler_that_does_not_listen_is_ended_with_its_process(embedded):
+    embedded.worker()
+    deaf, good = embedded.add(do="deaf"), embedded.add()
+    embedded.until_noted(deaf, "started")
+    with embedded.database.unit_of_work() as session:
+        control.cancel(session, deaf)
+    embedded.until_state(deaf, JobState.CANCELLED)
+    embedded.until_succeeded(good)
+
+
+def test_a_job_past_its_time_limit_fails_and_is_not_tried_again(tmp_path, sqlite_url):
+    with deployed(tmp_path, sqlite_url, "", job_time_limit_s=1.5) as deployment:
+        deployment.worker()
+        deaf, slow, good = deployment.add(do="deaf"), deployment.add(steps=50), deployment.add()
+        for job_id in (deaf, slow):
+            job = deployment.until_ended(job_id)
+            assert (job.state, job.attempt, job.error["code"]) == (JobState.FAILED, 1, "time_limit_exceeded")
+        deployment.until_succeeded(good)
+
+
+@pytest.mark.parametrize("do", ["work", "deaf"])
+def test_sigterm_hands_the_job_back_at_once_and_the_worker_ends(deployment, do):
+    worker = deployment.worker()
+    job_id = deployment.add(do=do, steps=100)
+    deployment.until_noted(job_id, "started")
+    worker.send(signal.SIGTERM)
+    deployment.until_state(job_id, JobState.QUEUED, patience_s=10)
+    assert worker.process.wait(20) == 0
+    assert deployment.job(job_id).attempt == 0, "the attempt that was broken off does not count"
+
+
+def test_sigterm_to_the_whole_group_loses_nothing(deployment):
+    worker = deployment.worker()
+    job_id = deployment.add(steps=20)
+    deployment.until_noted(job_id, "started")
+    worker.send_all(signal.SIGTERM)
+    worker.process.wait(20)
+    deployment.until_state(job_id, JobState.QUEUED, patience_s=10)
+    deployment.worker()
+    deployment.until_succeeded(job_id)
+
+
+def test_an_idle_worker_ends_at_once(embedded):
+    worker = embedded.worker()
+    embedded.until_succeeded(embedded.add())
+    time.sleep(0.5)
+    worker.send(signal.SIGTERM)
+    assert worker.process.wait(20) == 0
+
+
+@pytest.mark.parametrize(("do", "attempts"), [("raise", 3), ("exit", 3), ("refuse", 1)])
+def test_failures(embedded, do, attempts):
+    embedded.worker()
+    job_id = embedded.add(do=do)
+    job = embedded.until_ended(job_id)
+    assert (job.state, job.attempt) == (JobState.FAILED, attempts)
+    assert job.error["code"] == ("attempts_exhausted" if attempts > 1 else "candidate_failed")
+    dataset = embedded.resource(job_id)
+    assert (dataset.state, dataset.error) == ("invalid", job.error)
+    embedded.until_succeeded(embedded.add(do="fail_once"))
