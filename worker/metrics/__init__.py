@@ -2,21 +2,37 @@
 
 from worker.metrics.base import (
     FeatureSet,
+    Interval,
     InvalidFeatureSet,
     Metric,
+    Null,
     Score,
     UnknownMetric,
 )
+from worker.metrics.baselines import BASELINES, static_scores
 from worker.metrics.options import Options
+from worker.metrics.pool import Comparison, compare, pool_scores, with_terms
 from worker.metrics.registry import METRICS, score
+from worker.metrics.statistics import Statistics, accumulate, score_statistics
 
 __all__ = [
+    "BASELINES",
     "METRICS",
+    "Comparison",
     "FeatureSet",
+    "Interval",
     "InvalidFeatureSet",
     "Metric",
+    "Null",
     "Options",
     "Score",
+    "Statistics",
     "UnknownMetric",
+    "accumulate",
+    "compare",
+    "pool_scores",
     "score",
+    "score_statistics",
+    "static_scores",
+    "with_terms",
 ]

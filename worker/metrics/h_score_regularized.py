@@ -53,7 +53,7 @@ METRICS = (
             "tr( Sa^-1 (1 - a) cov(E[X|y]) ), Sa = (1 - a) S/N + a tr(S)/(N D) I, a the Ledoit-Wolf weight"
         ),
         paper="Ibrahim, Ponomareva, Mazumder: Newer is not always better, arXiv 2110.06893",
-        null="near 0 for every D",
+        null="near 0 for noise of any D; more where few directions hold the variance and N is small: read z",
         invariant="common scale, shift and rotation of the features",
         compute=h_score_regularized,
         statistics=True,

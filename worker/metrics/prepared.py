@@ -43,7 +43,7 @@ class Prepared:
     def __init__(
         self, features: np.ndarray, options: Options, first: Targets | None = None, *, rates: bool = False
     ) -> None:
-        self._features = features
+        self.features = features
         self.options = options
         self.objects, self.dim = features.shape
         self.dual = self.objects <= self.dim
@@ -57,7 +57,7 @@ class Prepared:
     @cached_property
     def fault(self) -> str | None:
         """What makes the features unusable, in words."""
-        x, block = self._features, self.options.block_rows
+        x, block = self.features, self.options.block_rows
         if x.shape[1] == 0:
             return "the features have no columns"
         if x.shape[0] < 2:
@@ -84,7 +84,7 @@ class Prepared:
     def x(self) -> np.ndarray:
         """(N, D) the caller's features, checked; not to be written to."""
         self.require_rows()
-        return self._features
+        return self.features
 
     @cached_property
     def mean(self) -> np.ndarray:
@@ -111,6 +111,21 @@ class Prepared:
             self.x, self.mean, columns, self._first, self.options
         )
         return result
+
+    def adopt(self, found: scan.Scatter) -> None:
+        """Take the result of the pass over the features from elsewhere; `mean` must be set too."""
+        self._scatter = found
+
+    def totals(self, targets: Targets) -> scan.Scatter:
+        """The result of the pass, with the products of these targets' main columns."""
+        if targets is self._first:
+            return self._scatter
+        kinds: list[Kind] = ["classes", "boxes"] if targets.has_boxes else ["classes"]
+        return self._scatter._replace(cross=np.vstack([self.cross(targets, kind) for kind in kinds]))
+
+    def sum_of_centred(self, rows: np.ndarray) -> np.ndarray:
+        """(D,) sum of the centred features of some objects."""
+        return self.x[rows].sum(axis=0, dtype=np.float64) - len(rows) * self.mean
 
     @property
     def scatter(self) -> np.ndarray:

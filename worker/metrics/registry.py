@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-
-import numpy as np
 
 from worker.metrics import (
     det_logme_like,
@@ -26,7 +23,10 @@ from worker.metrics import (
     transrate,
     u_logme,
 )
-from worker.metrics.base import FeatureSet, Metric, Score, Undefined, UnknownMetric, Value
+from worker.metrics.base import FeatureSet, Metric, Score, UnknownMetric
+from worker.metrics.evaluate import evaluate
+from worker.metrics.jackknife import with_intervals
+from worker.metrics.null import with_nulls
 from worker.metrics.options import DEFAULTS, Options
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Targets
@@ -63,42 +63,33 @@ def lookup(names: Sequence[str]) -> list[Metric]:
     return [METRICS[name] for name in dict.fromkeys(names)]
 
 
-def score(features: FeatureSet, metrics: Sequence[str], *, options: Options = DEFAULTS) -> dict[str, Score]:
+def score(
+    features: FeatureSet,
+    metrics: Sequence[str],
+    *,
+    permutations: int = 0,
+    groups: int = 0,
+    seed: int = 0,
+    options: Options = DEFAULTS,
+) -> dict[str, Score]:
     """Score one candidate by every metric named; shared steps are done once.
 
+    permutations: of the targets for the null and z of every score (0: none; 20 is enough for one digit of z).
+    groups: of images for the interval of every score (0: none; 20 is usual). seed: of both.
     Returns {name: Score} in the order asked for. Raises UnknownMetric; a metric that has no value for
     these features says so in its Score.
     """
+    if permutations == 1 or permutations < 0 or groups < 0:
+        raise ValueError(
+            f"permutations must be 0 or at least 2, groups at least 0; got {permutations}, {groups}"
+        )
     wanted = lookup(metrics)
     targets = Targets.of(features)
     rates = any(m.name.startswith("transrate") for m in wanted)
     prepared = Prepared(features.features, options, targets, rates=rates)
-    return {metric.name: evaluate(metric, prepared, targets) for metric in wanted}
-
-
-def evaluate(metric: Metric, prepared: Prepared, targets: Targets) -> Score:
-    """One metric's Score; never raises for what the data cannot support."""
-    start = time.perf_counter()
-    try:
-        value, notes = attempt(metric, prepared, targets)
-        undefined = None
-    except Undefined as reason:
-        value, undefined, notes = None, str(reason), ()
-    return Score(value, undefined, time.perf_counter() - start, notes + targets.absent_note())
-
-
-def attempt(metric: Metric, prepared: Prepared, targets: Targets) -> Value:
-    """The metric's finite Value; raises Undefined otherwise."""
-    if metric.compute is None:
-        raise Undefined(
-            f"it is relative to the pool of candidates: score its terms ({', '.join(metric.terms)}) for each "
-            "candidate and combine them with pool_scores"
-        )
-    try:
-        with np.errstate(all="ignore"):
-            value, notes = metric.compute(prepared, targets)
-    except (ArithmeticError, np.linalg.LinAlgError) as error:
-        raise Undefined(f"the features are out of the range of double precision: {error}") from error
-    if not np.isfinite(value):
-        raise Undefined("the features are out of the range of double precision: the result is not finite")
-    return Value(value, notes)
+    scores = {metric.name: evaluate(metric, prepared, targets) for metric in wanted}
+    if permutations:
+        scores = with_nulls(scores, wanted, prepared, targets, permutations, seed)
+    if groups:
+        scores = with_intervals(scores, wanted, prepared, targets, features.image_ids, groups, seed)
+    return scores

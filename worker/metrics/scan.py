@@ -64,7 +64,7 @@ def scatter_with_rates(
     for first, last in _groups(targets.counts, large=d, block=options.block_rows):
         rows = targets.by_class[targets.offsets[first] : targets.offsets[last]]
         if targets.counts[first] >= d:
-            own = scatter(_Rows(x, rows), mean, columns.rows(rows), options)
+            own = scatter(Rows(x, rows), mean, columns.rows(rows), options)
             matrix += own.matrix
             cubic += own.cubic
             quartic += own.quartic
@@ -89,7 +89,7 @@ def class_rates(x: np.ndarray, mean: np.ndarray, targets: Targets, options: Opti
     for c, count in enumerate(targets.counts):
         rows = targets.rows_of(c)
         if count >= x.shape[1]:
-            gram = scatter(_Rows(x, rows), mean, no_columns(len(rows)), options).matrix
+            gram = scatter(Rows(x, rows), mean, no_columns(len(rows)), options).matrix
         else:
             gram = _kernel(_centred(x[rows], mean))
         rates[c] = coding_rate(gram, int(count), options.transrate_epsilon)
@@ -113,7 +113,7 @@ def map_rows(
     return np.concatenate(parts)
 
 
-class _Rows:
+class Rows:
     """A selection of rows that is gathered block by block, never as a whole."""
 
     def __init__(self, x: np.ndarray, rows: np.ndarray) -> None:
@@ -123,7 +123,10 @@ class _Rows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, part: slice) -> np.ndarray:
+    def __array__(self, dtype: type | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.x[self.rows], dtype=dtype)
+
+    def __getitem__(self, part: slice | np.ndarray) -> np.ndarray:
         return self.x[self.rows[part]]
 
 

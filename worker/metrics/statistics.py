@@ -16,10 +16,11 @@ import numpy as np
 from worker.metrics import scan
 from worker.metrics.base import FeatureSet, InvalidFeatureSet, Score, Undefined
 from worker.metrics.columns import TargetColumns, no_columns
+from worker.metrics.evaluate import evaluate
 from worker.metrics.moments import Moments
 from worker.metrics.options import DEFAULTS, Options
 from worker.metrics.prepared import Columns, Prepared, feature_fault
-from worker.metrics.registry import evaluate, lookup
+from worker.metrics.registry import lookup
 from worker.metrics.targets import Kind, Targets
 
 NEEDS_FEATURES = "it needs the features themselves; only their statistics were kept"

@@ -1,0 +1,39 @@
+"""One metric on prepared features: its value, or why it has none."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from worker.metrics.base import Metric, Score, Undefined, Value
+from worker.metrics.prepared import Prepared
+from worker.metrics.targets import Targets
+
+
+def evaluate(metric: Metric, prepared: Prepared, targets: Targets) -> Score:
+    """One metric's Score; never raises for what the data cannot support."""
+    start = time.perf_counter()
+    try:
+        value, notes = attempt(metric, prepared, targets)
+        undefined = None
+    except Undefined as reason:
+        value, undefined, notes = None, str(reason), ()
+    return Score(value, undefined, time.perf_counter() - start, notes + targets.absent_note())
+
+
+def attempt(metric: Metric, prepared: Prepared, targets: Targets) -> Value:
+    """The metric's finite Value; raises Undefined otherwise."""
+    if metric.compute is None:
+        raise Undefined(
+            f"it is relative to the pool of candidates: score its terms ({', '.join(metric.terms)}) for each "
+            "candidate and combine them with pool_scores"
+        )
+    try:
+        with np.errstate(all="ignore"):
+            value, notes = metric.compute(prepared, targets)
+    except (ArithmeticError, np.linalg.LinAlgError) as error:
+        raise Undefined(f"the features are out of the range of double precision: {error}") from error
+    if not np.isfinite(value):
+        raise Undefined("the features are out of the range of double precision: the result is not finite")
+    return Value(float(value), notes)

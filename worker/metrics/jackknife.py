@@ -1,0 +1,132 @@
+"""Intervals of scores by leaving out groups of images.
+
+Objects of one image are not independent, so whole images are left out. The replicates come from the same
+statistics as the score: the scatter of the group is taken out of the whole (N > D), or its rows and columns out
+of the kernel (N <= D); the group's own products are all that is computed anew before the reduction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.linalg import blas
+from scipy.stats import t as student
+
+from worker.metrics import scan
+from worker.metrics.base import Interval, Metric, Score, Undefined
+from worker.metrics.evaluate import attempt
+from worker.metrics.moments import Moments
+from worker.metrics.prepared import Prepared
+from worker.metrics.targets import Targets
+
+LEAST_IMAGES = 5
+LEVEL = 0.95
+
+
+def image_groups(image_ids: np.ndarray, groups: int, seed: int) -> np.ndarray:
+    """(N,) group 0..G-1 of every object, G = min(groups, images); images spread evenly, seeded.
+
+    Depends on the set of image ids alone, so candidates scored on the same images share the groups.
+    """
+    images, position = np.unique(image_ids, return_inverse=True)
+    count = min(groups, len(images))
+    of_image = np.random.default_rng(seed).permutation(np.arange(len(images)) % max(count, 1))
+    return of_image[position.reshape(-1)]
+
+
+def with_intervals(
+    scores: Mapping[str, Score],
+    metrics: Sequence[Metric],
+    prepared: Prepared,
+    targets: Targets,
+    image_ids: np.ndarray | None,
+    groups: int,
+    seed: int,
+) -> dict[str, Score]:
+    """The scores with a delete-a-group jackknife interval (Student's t, G - 1 degrees of freedom).
+
+    Without image ids every object counts as its own image, with a note: the interval is then too narrow.
+    """
+    live = [m for m in metrics if scores[m.name].value is not None]
+    if not live:
+        return dict(scores)
+    note = ()
+    if image_ids is None:
+        image_ids = np.arange(prepared.objects)
+        note = ("no image ids: objects were taken as independent, so the interval is too narrow",)
+    group = image_groups(image_ids, groups, seed)
+    count = int(group.max(initial=-1)) + 1
+    if count < LEAST_IMAGES:
+        reason = f"no interval: {count} images or groups; at least {LEAST_IMAGES} are needed"
+        return {
+            name: score if score.value is None else replace(score, notes=(*score.notes, reason))
+            for name, score in scores.items()
+        }
+    replicates: dict[str, list[float]] = {m.name: [] for m in live}
+    for g in range(count):
+        kept = np.flatnonzero(group != g)
+        part, rest = leave_out(prepared, targets, kept, np.flatnonzero(group == g))
+        for metric in live:
+            try:
+                replicates[metric.name].append(attempt(metric, part, rest).value)
+            except Undefined:
+                replicates[metric.name].append(np.nan)
+    out = dict(scores)
+    for metric in live:
+        values, score = np.array(replicates[metric.name]), scores[metric.name]
+        if not np.isfinite(values).all():
+            lost = int((~np.isfinite(values)).sum())
+            reason = f"no interval: {lost} of {count} groups of images cannot be left out"
+            out[metric.name] = replace(score, notes=(*score.notes, reason))
+            continue
+        std = float(np.sqrt((count - 1) / count * np.square(values - values.mean()).sum()))
+        half = float(student.ppf(0.5 + LEVEL / 2, count - 1)) * std
+        interval = Interval(score.value - half, score.value + half, std, LEVEL, tuple(values.tolist()))
+        out[metric.name] = replace(score, interval=interval, notes=score.notes + note)
+    return out
+
+
+def leave_out(
+    prepared: Prepared, targets: Targets, kept: np.ndarray, left: np.ndarray
+) -> tuple[Prepared, Targets]:
+    """Features and targets of the objects `kept`, from those of all; `left` are the others."""
+    rest = targets.rows(kept)
+    part = Prepared(scan.Rows(prepared.features, kept), prepared.options, rest)
+    if prepared.fault or part.fault:
+        return part, rest
+    if prepared.dual:
+        _dual_part(part, prepared, kept)
+    elif not part.dual:
+        _primal_part(part, prepared, targets, kept, left)
+    return part, rest
+
+
+def _primal_part(
+    part: Prepared, whole: Prepared, targets: Targets, kept: np.ndarray, left: np.ndarray
+) -> None:
+    """Take the group out of the scatter and of the cross-products; all around the mean of the whole first."""
+    columns = targets.main_columns
+    gone = scan.scatter(whole.x[left], whole.mean, columns.rows(left), whole.options)
+    total = whole.totals(targets)
+    # The centred rows of the whole sum to zero: those kept sum to minus those left.
+    shift = -whole.sum_of_centred(left) / len(kept)
+    of_kept = Moments(
+        len(kept), total.matrix - gone.matrix, total.cubic - gone.cubic, total.quartic - gone.quartic
+    ).at_mean(shift)
+    staying = columns.rows(kept).sums
+    cross = total.cross - gone.cross - np.outer(staying, shift)
+    alive = np.ones(columns.count, dtype=bool)
+    alive[: len(targets.counts)] = np.bincount(targets.labels[kept], minlength=len(targets.counts)) > 0
+    part.mean = whole.mean + shift
+    part.adopt(scan.Scatter(of_kept.scatter, of_kept.cubic, of_kept.quartic, cross[alive]))
+
+
+def _dual_part(part: Prepared, whole: Prepared, kept: np.ndarray) -> None:
+    """A principal block of the kernel, centred again."""
+    kernel = np.asfortranarray(whole.kernel[np.ix_(kept, kept)])
+    n = len(kept)
+    means = blas.dsymv(1.0 / n, kernel, np.ones(n), lower=1)
+    kernel += means.mean() - means - means[:, None]
+    part.kernel = kernel

@@ -1,0 +1,131 @@
+"""What only a pool of candidates can tell: pool-relative metrics, the chance of being best, and ties."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student
+
+from worker.metrics.base import Metric, Score
+from worker.metrics.registry import METRICS, lookup
+
+
+def with_terms(names: Sequence[str]) -> list[str]:
+    """The names, with the terms of those that are relative to the pool put before them. Raises UnknownMetric."""
+    out: list[str] = []
+    for metric in lookup(names):
+        out += [*metric.terms, metric.name]
+    return list(dict.fromkeys(out))
+
+
+def pool_scores(
+    candidates: Mapping[str, Mapping[str, Score]], names: Sequence[str]
+) -> dict[str, dict[str, Score]]:
+    """Pool-relative metrics `names` of every candidate, from the candidates' scores of the terms.
+
+    A candidate with an undefined or missing term is left out of the pool and says so. Two candidates with
+    values are needed. Raises UnknownMetric.
+    """
+    out: dict[str, dict[str, Score]] = {candidate: {} for candidate in candidates}
+    for metric in lookup(names):
+        if not metric.pool_relative:
+            continue
+        complete = {
+            candidate: scores
+            for candidate, scores in candidates.items()
+            if all(t in scores and scores[t].value is not None for t in metric.terms)
+        }
+        values = _combined(metric, complete) if len(complete) > 1 else {}
+        for candidate, scores in candidates.items():
+            out[candidate][metric.name] = _pool_score(metric, candidate, scores, values, len(complete))
+    return out
+
+
+def _combined(metric: Metric, complete: Mapping[str, Mapping[str, Score]]) -> dict[str, float]:
+    terms = {t: np.array([scores[t].value for scores in complete.values()]) for t in metric.terms}
+    return dict(zip(complete, map(float, metric.combine(terms)), strict=True))
+
+
+def _pool_score(
+    metric: Metric, candidate: str, scores: Mapping[str, Score], values: Mapping[str, float], size: int
+) -> Score:
+    if candidate in values:
+        return Score(values[candidate], None, 0.0, (f"relative to a pool of {size} candidates",))
+    for term in metric.terms:
+        if term not in scores:
+            return Score(None, f"its term {term} was not scored", 0.0)
+        if scores[term].value is None:
+            return Score(None, f"its term {term} is undefined: {scores[term].undefined}", 0.0)
+    return Score(None, "it is relative to the pool, and no other candidate has a value", 0.0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Candidates in order by one metric, best first, and how sure that order is.
+
+    chance_of_best: sums to 1 over the candidates with an interval. group: 1, 2, ... candidates of one group
+    cannot be told apart from the group's first. left_out: candidates without a value or interval, and why.
+    """
+
+    order: tuple[str, ...]
+    chance_of_best: Mapping[str, float]
+    group: Mapping[str, int]
+    left_out: Mapping[str, str]
+
+
+def compare(
+    scores: Mapping[str, Score], metric: str, *, level: float = 0.95, draws: int = 20_000, seed: int = 0
+) -> Comparison:
+    """Compare candidates scored by one metric on the same images with the same groups and seed.
+
+    The candidates' jackknife replicates leave out the same images, so their errors are taken as joint: what
+    all candidates share (an odd image) cancels in a difference. Chance of being best: share of draws from the
+    joint Student distribution. Raises UnknownMetric, ValueError where the groups differ.
+    """
+    sign = 1.0 if lookup([metric])[0].higher_is_better else -1.0
+    left_out = {name: reason for name, s in scores.items() if (reason := _not_comparable(s))}
+    names = sorted((n for n in scores if n not in left_out), key=lambda n: -sign * scores[n].value)
+    if not names:
+        return Comparison((), {}, {}, left_out)
+    counts = {len(scores[n].interval.replicates) for n in names}
+    if len(counts) > 1:
+        raise ValueError(
+            f"candidates have different numbers of image groups {sorted(counts)}: score all alike"
+        )
+    groups = counts.pop()
+    values = sign * np.array([scores[n].value for n in names])
+    replicates = sign * np.array([scores[n].interval.replicates for n in names])
+    deviations = np.sqrt((groups - 1) / groups) * (replicates - replicates.mean(axis=1, keepdims=True))
+    rng = np.random.default_rng(seed)
+    spread = np.sqrt(rng.chisquare(groups - 1, draws) / (groups - 1))
+    drawn = values[:, None] + deviations @ rng.standard_normal((groups, draws)) / spread
+    best = np.bincount(drawn.argmax(axis=0), minlength=len(names)) / draws
+    return Comparison(
+        tuple(names),
+        dict(zip(names, best.tolist(), strict=True)),
+        _groups(names, values, deviations, student.ppf(0.5 + level / 2, groups - 1)),
+        left_out,
+    )
+
+
+def _not_comparable(score: Score) -> str | None:
+    if score.value is None:
+        return score.undefined
+    return None if score.interval else "it has no interval"
+
+
+def _groups(names: Sequence[str], values: np.ndarray, deviations: np.ndarray, limit: float) -> dict[str, int]:
+    """Start a group at the best candidate; the next one starts where the difference to its first is clear."""
+    group: dict[str, int] = {}
+    first, number = 0, 1
+    for i, name in enumerate(names):
+        error = float(np.linalg.norm(deviations[first] - deviations[i]))
+        if values[first] - values[i] > limit * error:
+            first, number = i, number + 1
+        group[name] = number
+    return group
+
+
+POOL_RELATIVE = tuple(m.name for m in METRICS.values() if m.pool_relative)
