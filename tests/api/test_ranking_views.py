@@ -1,0 +1,139 @@
+"""GET /v1/rankings/{id}, as JSON, CSV and picture"""
+
+import csv
+import io
+import threading
+import time
+
+import pytest
+from running import Record, Workspace
+
+NAMES = ("slow", "=cheap", "undefined", "broken")
+
+
+@pytest.fixture
+def ranked(space: Workspace) -> Record:
+    """A finished ranking: slow before =cheap, one without a value, one that failed."""
+    candidates = [space.checkpoint(name=name, licence="MIT" if name == "=cheap" else "GPL-3.0") for name in NAMES]
+    body = {"dataset_id": space.dataset(), "checkpoint_ids": candidates}
+    made = space.http.post("/v1/rankings", json=body).json()
+    slow, cheap, undefined, broken = candidates
+    space.score(made, slow, 2.0, ms_per_image=50.0, parameters=2000)
+    space.score(made, cheap, 1.0)
+    space.score(made, undefined, None, peak_memory_bytes=None)
+    space.fail(space.job_of(made, broken), "no such layer")
+    space.rank(made, [(slow, 2.0), (cheap, 1.0)], left_out=[undefined])
+    return made
+
+
+def names(shown: Record) -> list[tuple[str, int | None]]:
+    return [(one["name"], one["rank"]) for one in shown["candidates"]]
+
+
+def test_best_first_with_scores_costs_and_who_is_left_out(space: Workspace, ranked: Record) -> None:
+    shown = space.http.get(f"/v1/rankings/{ranked['id']}").json()
+    assert shown["state"] == "succeeded"
+    assert shown["ranked_by"] == {"metric": "logme", "layer": "backbone.c4", "level": "local", "chosen_by": "default rule"}
+    assert shown["progress"] == {"done": 4, "total": 4, "fraction": 1.0}
+    assert names(shown) == [("slow", 1), ("=cheap", 2), ("undefined", None), ("broken", None)]
+    best, _, undefined, broken = shown["candidates"]
+    assert best["scores"] == [
+        {"metric": "logme", "layer": "backbone.c4", "level": "local", "value": 2.0, "undefined": None, "seconds": 0.5, "details": None}
+    ]
+    assert (undefined["scores"][0]["value"], undefined["scores"][0]["undefined"]) == (None, "only one category")
+    assert best["cost"] == {
+        "parameters": 2000, "peak_memory_bytes": 10_000, "ms_per_image": 50.0, "device": "cpu", "licence": "GPL-3.0"
+    }  # fmt: skip
+    assert (best["timings"], best["warnings"]) == ({"total": 1.5}, ["read at another layer"])
+    assert best["baselines"] == {"parameters": {"value": 1000, "rank": 1}}
+    assert (broken["state"], broken["error"]["detail"]) == ("failed", "no such layer")
+    assert [(out["name"], out["code"]) for out in shown["left_out"]] == [("x", "undefined"), ("broken", "failed")]
+    assert shown["warnings"] == [{"code": "few_objects", "detail": "12 objects"}]
+
+
+@pytest.mark.parametrize(
+    ("query", "left", "reason"),
+    [
+        ("max_ms_per_image=10", [("=cheap", 1)], "50.0 ms per image"),
+        ("max_parameters=1500", [("=cheap", 1)], "2,000 parameters"),
+        ("licence=mit", [("=cheap", 1)], "its licence is GPL-3.0"),
+        ("licence=mit&licence=gpl-3.0", [("slow", 1), ("=cheap", 2)], None),
+        ("max_memory_bytes=10000", [("slow", 1), ("=cheap", 2)], None),
+        ("max_memory_bytes=1", [], "10,000 bytes of memory"),
+    ],
+)
+def test_filters_close_the_ranks_up_and_say_why(
+    space: Workspace, ranked: Record, query: str, left: list[tuple[str, int]], reason: str | None
+) -> None:
+    shown = space.http.get(f"/v1/rankings/{ranked['id']}?{query}").json()
+    assert [one for one in names(shown) if one[1] is not None] == left
+    filtered = [out["reason"] for out in shown["left_out"] if out["code"] == "filtered"]
+    assert (reason is None and not filtered) or any(reason in given for given in filtered)
+    assert names(space.http.get(f"/v1/rankings/{ranked['id']}").json())[0] == ("slow", 1)
+
+
+@pytest.mark.parametrize("query", ["max_parameters=x", "max_parameters=-1", "max_ms_per_image=nan", "licence=", "wait=61", "foo=1"])
+def test_wrong_filters(space: Workspace, ranked: Record, query: str) -> None:
+    assert space.http.get(f"/v1/rankings/{ranked['id']}?{query}").status_code == 422
+
+
+def test_a_table_for_spreadsheets_that_runs_no_formula(space: Workspace, ranked: Record) -> None:
+    answer = space.http.get(f"/v1/rankings/{ranked['id']}.csv")
+    assert answer.headers["content-type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [(row["rank"], row["name"]) for row in rows] == [("1", "slow"), ("2", "'=cheap"), ("", "undefined"), ("", "broken")]
+    assert rows[0]["logme@backbone.c4.local"] == "2.0"
+    assert rows[2]["logme@backbone.c4.local"] == ""
+    assert rows[3]["left_out"] == "no such layer"
+    only = csv.DictReader(io.StringIO(space.http.get(f"/v1/rankings/{ranked['id']}.csv?licence=MIT").text))
+    assert [row["name"] for row in only if row["rank"]] == ["'=cheap"]
+
+
+def test_the_plot_once_there_is_one(space: Workspace, ranked: Record) -> None:
+    answer = space.http.get(f"/v1/rankings/{ranked['id']}/plot.png")
+    assert (answer.headers["content-type"], answer.content[:4]) == ("image/png", b"\x89PNG")
+    waiting = space.ranking(1)
+    assert space.http.get(f"/v1/rankings/{waiting['id']}/plot.png").status_code == 409
+    space.http.post(f"/v1/rankings/{waiting['id']}:cancel")
+    assert space.http.get(f"/v1/rankings/{waiting['id']}/plot.png").status_code == 404
+
+
+def test_polling_costs_nothing_until_something_changes(space: Workspace) -> None:
+    made = space.ranking(1)
+    first = space.http.get(f"/v1/rankings/{made['id']}")
+    tag = {"If-None-Match": first.headers["etag"]}
+    same = space.http.get(f"/v1/rankings/{made['id']}", headers=tag)
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", first.headers["etag"])
+    space.score(made, made["candidates"][0]["checkpoint_id"], 1.0)
+    changed = space.http.get(f"/v1/rankings/{made['id']}", headers=tag)
+    assert changed.status_code == 200
+    assert changed.json()["candidates"][0]["scores"]
+
+
+def test_waiting_for_the_next_change(space: Workspace) -> None:
+    made = space.ranking(1)
+    tag = {"If-None-Match": space.http.get(f"/v1/rankings/{made['id']}").headers["etag"]}
+    timer = threading.Timer(0.5, space.claim, [made["candidates"][0]["job_id"]])
+    timer.start()
+    answer = space.http.get(f"/v1/rankings/{made['id']}?wait=20", headers=tag)
+    timer.join()
+    assert (answer.status_code, answer.json()["state"]) == (200, "running")
+
+
+def test_waiting_ends_in_time_and_for_what_is_over(space: Workspace, ranked: Record) -> None:
+    waiting = space.ranking(1)
+    assert space.http.get(f"/v1/rankings/{waiting['id']}?wait=0.3").json()["state"] == "queued"
+    tag = {"If-None-Match": space.http.get(f"/v1/rankings/{waiting['id']}").headers["etag"]}
+    assert space.http.get(f"/v1/rankings/{waiting['id']}?wait=0.3", headers=tag).status_code == 304
+    began = time.monotonic()
+    assert space.http.get(f"/v1/rankings/{ranked['id']}?wait=25").json()["state"] == "succeeded"
+    assert space.http.get(f"/v1/rankings/rk_{'0' * 32}?wait=25").status_code == 404
+    assert time.monotonic() - began < 20
+
+
+def test_another_workspace_sees_nothing_of_it(other: Workspace, ranked: Record) -> None:
+    for path in ("", ".csv", "/plot.png", "/events", "?wait=1"):
+        assert other.http.get(f"/v1/rankings/{ranked['id']}{path}").status_code == 404
+    for action in (":cancel", ":retry"):
+        assert other.http.post(f"/v1/rankings/{ranked['id']}{action}").status_code == 404
+    assert other.http.delete(f"/v1/rankings/{ranked['id']}").status_code == 404
