@@ -17,8 +17,8 @@ REQUEST: dict[str, Any] = {
     "metrics": ["logme_boxes", "tlogme"],
     "layers": ["backbone.c4", "backbone.c5"],
     "level": "both",
-    "max_images": 60,
-    "image_size": 160,
+    "max_images": None,
+    "image_size": 192,
     "seed": 3,
 }
 PATIENCE_S = 300
@@ -61,7 +61,7 @@ def middle(client: Client, ranking_id: str) -> str:
             for candidate in candidates:
                 if candidate["state"] == "running":
                     job = client.jobs.get(candidate["job_id"])
-                    if job["stage"] == "extracting" and job["progress"]["done"]:
+                    if job["stage"] == "extracting":
                         return job["id"]
         time.sleep(0.02)
     raise AssertionError("no candidate was caught at work")
