@@ -19,7 +19,7 @@ def bars() -> Iterator[Progress]:
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=err, transient=not err.is_terminal) as progress:
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         yield progress
 
 

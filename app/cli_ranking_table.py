@@ -9,6 +9,9 @@ from app.cli_tables import bytes_of, millions, number, state, table_of
 
 Record = dict[str, Any]
 
+# narrower terminals get the score that orders the candidates; the others are in the JSON and the CSV
+WIDE = 170
+
 
 def rankings(records: list[Record]) -> Table:
     rows = [
@@ -31,10 +34,10 @@ def show_ranking(ranking: Record) -> None:
 
 
 def ranking_table(ranking: Record) -> Table:
-    """One row for each candidate: rank, every metric at the layer that ordered them, cost, baselines, seconds."""
+    """One row for each candidate: rank, metrics at the layer that ordered them, cost and seconds."""
     by = ranking["ranked_by"] or {}
     place = (by.get("layer"), by.get("level"))
-    metrics = _metrics(ranking, place, by.get("metric"))
+    metrics = _metrics(ranking, place, by.get("metric"))[: None if out.width >= WIDE else 1]
     columns = ["rank", "candidate", *metrics, "parameters", "ms/image", "memory", "licence", "seconds", "state"]
     rows = [
         [
@@ -51,8 +54,7 @@ def ranking_table(ranking: Record) -> Table:
 
 
 def seconds(candidate: Record) -> float | None:
-    times = [value for value in (candidate["timings"] or {}).values() if isinstance(value, int | float)]
-    return sum(times) if times else None
+    return (candidate["timings"] or {}).get("total")
 
 
 def number_of(value: float | None) -> str:

@@ -36,7 +36,7 @@ def serve(
         run(
             settings, host, port,
             worker=settings.embedded if with_worker is None else with_worker,
-            migrated=settings.embedded, while_stdin=while_stdin,
+            while_stdin=while_stdin,
         )  # fmt: skip
     except Refused as refusal:
         raise Unusable(str(refusal)) from refusal
@@ -58,6 +58,9 @@ def worker(
     asked = tuple(word.strip() for word in queues.split(","))
     if unknown := [word for word in asked if word not in QUEUES]:
         raise Unusable(f"no queue is called {', '.join(unknown)!r}; known: {', '.join(QUEUES)}")
+    # threads that spin while they wait for one another starve each other wherever anything else runs: 2 to 5 times
+    # slower on two shared cores, nothing gained on free ones
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if while_stdin:
         threading.Thread(target=stop_when_stdin_closes, daemon=True).start()
     sys.argv = [

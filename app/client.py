@@ -225,12 +225,16 @@ class Rankings(Resource):
     def cancel(self, id: str) -> Record:
         return self._client.post(f"{self._path}/{id}:cancel")
 
+    def retry(self, id: str) -> Record:
+        return self._client.post(f"{self._path}/{id}:retry")
+
     def csv(self, id: str) -> str:
+        """A row for each candidate, a column for each score."""
         return self._client.request("GET", f"{self._path}/{id}.csv", headers={"Accept": "text/csv"}).text
 
     def plot(self, id: str) -> bytes:
         """A png: the scores of the candidates as bars."""
-        return self._client.request("GET", f"{self._path}/{id}/plot").content
+        return self._client.request("GET", f"{self._path}/{id}/plot.png").content
 
     def events(self, id: str, *, after: int | None = None) -> Iterator[Record]:
         return self._client.events(f"{self._path}/{id}/events", after=after)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import uvicorn
 
-from app.db.migrate import upgrade
+from app.db.migrate import is_current, upgrade
 from app.embedded import announce, announced
 from app.main import create_app
 from app.settings import Settings
@@ -21,7 +21,7 @@ class Refused(Exception):
     """Not started, and what to do about it."""
 
 
-def serve(settings: Settings, host: str, port: int, *, worker: bool, migrated: bool, while_stdin: bool = False) -> None:
+def serve(settings: Settings, host: str, port: int, *, worker: bool, while_stdin: bool = False) -> None:
     """Serves until SIGINT or SIGTERM. Raises Refused or embedded.AlreadyRunning before anything is started."""
     refuse_open_door(host, settings)
     listener = _listener(host, port)
@@ -30,10 +30,10 @@ def serve(settings: Settings, host: str, port: int, *, worker: bool, migrated: b
         stack.enter_context(contextlib.closing(listener))
         if settings.embedded:
             stack.enter_context(announced(settings.home))
-        if migrated:
-            upgrade(settings.resolved_database_url)
+        # before the worker starts, which would meet a database without tables
+        _prepare_database(settings)
         server = _Server(
-            uvicorn.Config(create_app(settings), log_level="warning", timeout_graceful_shutdown=5, proxy_headers=False),
+            uvicorn.Config(create_app(settings), log_config=None, log_level="warning", timeout_graceful_shutdown=5, proxy_headers=False),
             on_started=lambda: _say(settings, url),
         )
         # uvicorn raises the signal again once it has ended: these keep that from ending us before the worker has
@@ -46,6 +46,8 @@ def serve(settings: Settings, host: str, port: int, *, worker: bool, migrated: b
             supervisor.start()
             stack.callback(supervisor.stop)
         server.run(sockets=[listener])
+        if not server.started:
+            raise Refused("the service did not start; the reason stands above")
 
 
 def is_loopback(host: str) -> bool:
@@ -68,6 +70,14 @@ def refuse_open_door(host: str, settings: Settings) -> None:
 
 def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _prepare_database(settings: Settings) -> None:
+    """Servers are migrated once, by whoever runs them, not by each process that starts."""
+    if settings.embedded:
+        upgrade(settings.resolved_database_url)
+    elif not is_current(settings.resolved_database_url):
+        raise Refused("the database does not have the schema of this version; run `detrank migrate` first")
 
 
 class _Server(uvicorn.Server):

@@ -86,7 +86,6 @@ def convert(
 
     import models_store  # noqa: PLC0415
 
-
     if target.exists() and any(target.iterdir()):
         raise typer.BadParameter(f"{target}: the folder is not empty; name a new one")
     try:
@@ -101,7 +100,7 @@ def convert(
     if json:
         typer.echo(json_module.dumps(manifest.to_json(), indent=2))
         return
-    out.print(f"{manifest.kind} {manifest.architecture}, {manifest.parameters / 1e6:.1f} M parameters, read as {manifest.format}", markup=False)
+    out.print(f"{manifest.kind} {manifest.architecture}, {manifest.parameters / 1e6:.1f} M parameters, read as {manifest.format}", markup=False, soft_wrap=True)
     out.print(f"{target}/weights.safetensors  sha256 {manifest.weights_sha256}", markup=False, soft_wrap=True)
 
 
