@@ -18,10 +18,12 @@ from app.queue.broker import Broker, celery_config
 from app.queue.relay import Relay
 from app.settings import get_settings
 from app.storage.blobs import open_store
-from worker import process
+from worker import process, redis_transport
 from worker.sweeper import Sweeper
 
 log = logging.getLogger(__name__)
+
+redis_transport.use_it()
 
 app = Celery("detrank", include=["worker.tasks"])
 app.conf.update(

@@ -45,6 +45,7 @@ class Sweeper:
         self._dead: list[str] = []
         self._nudged = threading.Event()
         self._stopped = False
+        self._trusting_from = float("-inf")
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
     def start(self) -> None:
@@ -72,6 +73,8 @@ class Sweeper:
                     tidy(self._database, self._settings, self._store)
             except Exception as failure:  # whatever is wrong now, the next round may find it right
                 log.warning("sweeping failed: %s: %s", type(failure).__name__, failure)
+                # While the database was away nobody could beat: let everybody do so before calling them silent.
+                self._trusting_from = time.monotonic() + self._settings.lease_s
             self._nudged.wait(self._settings.sweep_s)
             self._nudged.clear()
 
@@ -82,7 +85,8 @@ class Sweeper:
                 if leases.lost(session, self._dead[0], self._name):
                     put_back.append(self._dead[0])
             self._dead.pop(0)
-        put_back += leases.requeue_lapsed(self._database)
+        if time.monotonic() >= self._trusting_from:
+            put_back += leases.requeue_lapsed(self._database)
         if put_back:
             log.warning("put back because their workers fell silent: %s", ", ".join(put_back))
             self._wake()
