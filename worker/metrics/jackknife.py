@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.linalg import blas
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from worker.metrics import scan
 from worker.metrics.base import Interval, Metric, Score, Undefined
@@ -82,7 +82,7 @@ def with_intervals(
             out[metric.name] = replace(score, notes=(*score.notes, reason))
             continue
         std = float(np.sqrt((count - 1) / count * np.square(values - values.mean()).sum()))
-        half = float(student.ppf(0.5 + LEVEL / 2, count - 1)) * std
+        half = float(stdtrit(count - 1, 0.5 + LEVEL / 2)) * std
         interval = Interval(score.value - half, score.value + half, std, LEVEL, tuple(values.tolist()))
         out[metric.name] = replace(score, interval=interval, notes=score.notes + note)
     return out
@@ -93,7 +93,7 @@ def leave_out(
 ) -> tuple[Prepared, Targets]:
     """Features and targets of the objects `kept`, from those of all; `left` are the others."""
     rest = targets.rows(kept)
-    part = Prepared(scan.Rows(prepared.features, kept), prepared.options, rest)
+    part = Prepared(scan.Rows(prepared.features, kept), prepared.options, rest, engine=prepared.engine)
     if prepared.fault or part.fault:
         return part, rest
     if prepared.dual:
@@ -108,7 +108,7 @@ def _primal_part(
 ) -> None:
     """Take the group out of the scatter and of the cross-products; all around the mean of the whole first."""
     columns = targets.main_columns
-    gone = scan.scatter(whole.x[left], whole.mean, columns.rows(left), whole.options)
+    gone = whole.engine.scatter(whole.x[left], whole.mean, columns.rows(left), whole.options)
     total = whole.totals(targets)
     # The centred rows of the whole sum to zero: those kept sum to minus those left.
     shift = -whole.sum_of_centred(left) / len(kept)

@@ -9,7 +9,6 @@ rounding splits one of them and so breaks ties at random).
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
 
 from worker.metrics.base import Metric, Undefined, Value
 from worker.metrics.prepared import Prepared
@@ -59,7 +58,17 @@ def _pair_ranks(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
         raise Undefined("an object has the same value in every principal component")
     scores /= lengths
     distances = 1.0 - scores @ scores.T
-    return chosen, rankdata(distances[np.triu_indices(len(chosen), 1)])
+    return chosen, mean_ranks(distances[np.triu_indices(len(chosen), 1)])
+
+
+def mean_ranks(values: np.ndarray) -> np.ndarray:
+    """(n,) ranks from 1; equal values share the mean of theirs. (scipy.stats takes a second to import.)"""
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(values[order]) != 0])
+    ends = np.r_[starts[1:], len(values)]
+    out = np.empty(len(values))
+    out[order] = np.repeat((starts + 1 + ends) / 2.0, ends - starts)
+    return out
 
 
 METRICS = (

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from worker.metrics.base import Metric, Score
 from worker.metrics.registry import METRICS, lookup
@@ -105,7 +105,7 @@ def compare(
     return Comparison(
         tuple(names),
         dict(zip(names, best.tolist(), strict=True)),
-        _groups(names, values, deviations, student.ppf(0.5 + level / 2, groups - 1)),
+        _groups(names, values, deviations, float(stdtrit(groups - 1, 0.5 + level / 2))),
         left_out,
     )
 

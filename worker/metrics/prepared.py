@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.linalg import blas, eigh_tridiagonal
+from scipy.linalg import eigh_tridiagonal
 
 from worker.metrics import scan
 from worker.metrics.base import Undefined
@@ -35,14 +35,22 @@ class Columns:
 class Prepared:
     """Features (N, D) and what metrics share of them. Nothing kept here depends on the targets, so the same
     object serves every permutation of them. `first` are the targets whose class sums and box products, and
-    with `rates` whose coding rates, the pass over the features yields at the same time.
+    with `rates` whose coding rates, the pass over the features yields at the same time. `engine` does the work
+    that grows with N: the module `scan`, or another with its functions.
 
     Every property raises Undefined where the features cannot support it.
     """
 
     def __init__(
-        self, features: np.ndarray, options: Options, first: Targets | None = None, *, rates: bool = False
+        self,
+        features: np.ndarray,
+        options: Options,
+        first: Targets | None = None,
+        *,
+        rates: bool = False,
+        engine: Any = scan,
     ) -> None:
+        self.engine = engine
         self.features = features
         self.options = options
         self.objects, self.dim = features.shape
@@ -62,14 +70,8 @@ class Prepared:
             return "the features have no columns"
         if x.shape[0] < 2:
             return f"{x.shape[0]} object(s): at least 2 are needed"
-        largest = 0.0
-        bad = 0
-        for start in range(0, len(x), block):
-            rows = np.abs(x[start : start + block]).max(axis=1)
-            good = np.isfinite(rows)
-            bad += int((~good).sum())
-            largest = max(largest, float(rows[good].max(initial=0.0)))
-        return feature_fault(len(x), bad, largest)
+        bad, largest = self.engine.extremes(x, block)
+        return feature_fault(x.shape[0], bad, largest)
 
     def check(self) -> None:
         """Raise Undefined where the features are unusable."""
@@ -88,26 +90,26 @@ class Prepared:
 
     @cached_property
     def mean(self) -> np.ndarray:
-        return scan.column_means(self.x, self.options.block_rows)
+        return self.engine.column_means(self.x, self.options.block_rows)
 
     @cached_property
     def centred(self) -> np.ndarray:
         """(N, D) float64 features minus their mean. Only where N <= D, or where a metric must hold it all."""
-        out = np.subtract(self.x, self.mean, dtype=np.float64)
+        out = self.engine.centred(self.x, self.mean)
         out.setflags(write=False)
         return out
 
     @cached_property
     def kernel(self) -> np.ndarray:
         """(N, N) centred Gram matrix of the objects, lower triangle."""
-        return blas.dsyrk(1.0, self.centred.T, trans=1, lower=1)
+        return self.engine.kernel(self.x, self.mean)
 
     @cached_property
     def _scatter(self) -> scan.Scatter:
         columns = self._first.main_columns if self._first else no_columns(self.objects)
         if not self._rates:
-            return scan.scatter(self.x, self.mean, columns, self.options)
-        result, self._first_rates = scan.scatter_with_rates(
+            return self.engine.scatter(self.x, self.mean, columns, self.options)
+        result, self._first_rates = self.engine.scatter_with_rates(
             self.x, self.mean, columns, self._first, self.options
         )
         return result
@@ -125,7 +127,7 @@ class Prepared:
 
     def sum_of_centred(self, rows: np.ndarray) -> np.ndarray:
         """(D,) sum of the centred features of some objects."""
-        return self.x[rows].sum(axis=0, dtype=np.float64) - len(rows) * self.mean
+        return self.engine.row_sum(self.x, rows) - len(rows) * self.mean
 
     @property
     def scatter(self) -> np.ndarray:
@@ -190,7 +192,7 @@ class Prepared:
 
     def map_rows(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Rows of `function` applied to the centred float64 features, block by block."""
-        return scan.map_rows(self.x, self.mean, function, self.options.block_rows)
+        return self.engine.map_rows(self.x, self.mean, function, self.options.block_rows)
 
     def memo(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """A result that depends on the features alone, computed once."""
@@ -204,7 +206,7 @@ class Prepared:
         if self.dual or not wanted:
             return
         columns = [t.columns(kind) for t, kind in wanted]
-        products = scan.cross_products(self.x, self.mean, beside(columns), self.options.block_rows)
+        products = self.engine.cross_products(self.x, self.mean, beside(columns), self.options.block_rows)
         parts = np.split(products, np.cumsum([c.count for c in columns])[:-1])
         self._cross.update(zip(wanted, parts, strict=True))
 
@@ -250,7 +252,7 @@ class Prepared:
         if targets is self._first and self._rates:
             self._scatter  # noqa: B018  the pass that fills _first_rates
             return self._first_rates
-        return scan.class_rates(self.x, self.mean, targets, self.options)
+        return self.engine.class_rates(self.x, self.mean, targets, self.options)
 
     def _subkernel(self, rows: np.ndarray) -> np.ndarray:
         """Lower triangle of the kernel of some objects; `rows` ascending keeps it lower."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from worker.metrics import (
     det_logme_like,
@@ -18,6 +19,7 @@ from worker.metrics import (
     nce,
     ncti,
     parc,
+    scan,
     sfda,
     tlogme,
     transrate,
@@ -79,6 +81,20 @@ def score(
     Returns {name: Score} in the order asked for. Raises UnknownMetric; a metric that has no value for
     these features says so in its Score.
     """
+    return score_with(scan, features, features.features, metrics, permutations, groups, seed, options)
+
+
+def score_with(
+    engine: Any,
+    features: FeatureSet,
+    x: Any,
+    metrics: Sequence[str],
+    permutations: int,
+    groups: int,
+    seed: int,
+    options: Options,
+) -> dict[str, Score]:
+    """`score` on an engine and its own form x (N, D) of the features; the rest comes from `features`."""
     if permutations == 1 or permutations < 0 or groups < 0:
         raise ValueError(
             f"permutations must be 0 or at least 2, groups at least 0; got {permutations}, {groups}"
@@ -86,7 +102,7 @@ def score(
     wanted = lookup(metrics)
     targets = Targets.of(features)
     rates = any(m.name.startswith("transrate") for m in wanted)
-    prepared = Prepared(features.features, options, targets, rates=rates)
+    prepared = Prepared(x, options, targets, rates=rates, engine=engine)
     scores = {metric.name: evaluate(metric, prepared, targets) for metric in wanted}
     if permutations:
         scores = with_nulls(scores, wanted, prepared, targets, permutations, seed)

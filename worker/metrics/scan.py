@@ -26,6 +26,17 @@ class Scatter(NamedTuple):
     cross: np.ndarray
 
 
+def extremes(x: np.ndarray, block: int) -> tuple[int, float]:
+    """How many rows hold NaN or infinity, and the largest absolute value in the others."""
+    bad, largest = 0, 0.0
+    for start in range(0, len(x), block):
+        rows = np.abs(x[start : start + block]).max(axis=1)
+        good = np.isfinite(rows)
+        bad += int((~good).sum())
+        largest = max(largest, float(rows[good].max(initial=0)))
+    return bad, largest
+
+
 def column_means(x: np.ndarray, block: int) -> np.ndarray:
     """(D,) float64 means of the columns of x (N, D)."""
     total = np.zeros(x.shape[1])
@@ -40,7 +51,7 @@ def scatter(x: np.ndarray, mean: np.ndarray, columns: TargetColumns, options: Op
     cross = np.zeros((columns.count, x.shape[1]))
     for start in range(0, len(x), options.block_rows):
         part = slice(start, start + options.block_rows)
-        block = _centred(x[part], mean)
+        block = centred(x[part], mean)
         lengths = _lengths(block)
         cubic += lengths @ block
         quartic += float(lengths @ lengths)
@@ -71,7 +82,7 @@ def scatter_with_rates(
             cross += own.cross
             rates[first] = coding_rate(own.matrix, len(rows), options.transrate_epsilon)
             continue
-        block = _centred(x[rows], mean)
+        block = centred(x[rows], mean)
         lengths = _lengths(block)
         cubic += lengths @ block
         quartic += float(lengths @ lengths)
@@ -91,9 +102,24 @@ def class_rates(x: np.ndarray, mean: np.ndarray, targets: Targets, options: Opti
         if count >= x.shape[1]:
             gram = scatter(Rows(x, rows), mean, no_columns(len(rows)), options).matrix
         else:
-            gram = _kernel(_centred(x[rows], mean))
+            gram = _kernel(centred(x[rows], mean))
         rates[c] = coding_rate(gram, int(count), options.transrate_epsilon)
     return rates
+
+
+def centred(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """(N, D) float64 rows minus mean."""
+    return np.subtract(x, mean, dtype=np.float64)
+
+
+def kernel(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """(N, N) products of the centred rows, lower triangle."""
+    return _kernel(centred(x, mean))
+
+
+def row_sum(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(D,) float64 sum of some rows."""
+    return x[rows].sum(axis=0, dtype=np.float64)
 
 
 def cross_products(x: np.ndarray, mean: np.ndarray, columns: TargetColumns, block: int) -> np.ndarray:
@@ -101,7 +127,7 @@ def cross_products(x: np.ndarray, mean: np.ndarray, columns: TargetColumns, bloc
     out = np.zeros((columns.count, x.shape[1]))
     for start in range(0, len(x), block):
         part = slice(start, start + block)
-        out += columns.rows(part).products(_centred(x[part], mean))
+        out += columns.rows(part).products(centred(x[part], mean))
     return out
 
 
@@ -109,7 +135,7 @@ def map_rows(
     x: np.ndarray, mean: np.ndarray, function: Callable[[np.ndarray], np.ndarray], block: int
 ) -> np.ndarray:
     """`function` of the centred rows, block by block, its results stacked."""
-    parts = [function(_centred(x[start : start + block], mean)) for start in range(0, len(x), block)]
+    parts = [function(centred(x[start : start + block], mean)) for start in range(0, len(x), block)]
     return np.concatenate(parts)
 
 
@@ -147,10 +173,6 @@ def _groups(counts: np.ndarray, *, large: int, block: int) -> Iterator[tuple[int
 
 def _square(d: int) -> np.ndarray:
     return np.zeros((d, d), order="F")
-
-
-def _centred(rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    return np.subtract(rows, mean, dtype=np.float64)
 
 
 def _lengths(block: np.ndarray) -> np.ndarray:
