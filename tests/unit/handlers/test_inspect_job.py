@@ -4,7 +4,6 @@ import io
 import pickle
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from handler_bench import Bench
@@ -65,18 +64,22 @@ def test_unusable_file_is_invalid(bench: Bench, content: bytes) -> None:
     assert bench.left_behind() == []
 
 
-def test_name_is_fetched_with_its_licence(
+def test_name_is_fetched_with_what_it_says(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "weights.pth"
     file.write_bytes(b"content")
-    asked = []
+    asked: list[object] = []
 
-    def fetch(uri: str, into: Path, *, sha256: str | None = None) -> SimpleNamespace:
+    def fetch(uri: str, into: Path, *, sha256: str | None = None) -> models_store.Fetched:
         asked.append((uri, sha256))
-        return SimpleNamespace(path=file, licence="BSD-3-Clause", provenance={"revision": "abc"})
+        said = {"architecture": "timm/x", "overrides": {"mean": [0, 0, 0], "std": [1, 1, 1]}}
+        return models_store.Fetched(
+            file, "1" * 64, licence="BSD-3-Clause", provenance={"revision": "abc"}, **said
+        )
 
-    def convert(source: Path, out: Path, **_: object) -> models_store.Manifest:
+    def convert(source: Path, out: Path, **options: object) -> models_store.Manifest:
+        asked.append((options["architecture"], options["overrides"]))
         out.mkdir()
         (out / "weights.safetensors").write_bytes(source.read_bytes())
         return models_store.Manifest(
@@ -84,14 +87,27 @@ def test_name_is_fetched_with_its_licence(
             source={}, weights_sha256="0" * 64,
         )  # fmt: skip
 
-    monkeypatch.setattr(models_store, "fetch", fetch, raising=False)
-    monkeypatch.setattr(models_store, "convert", convert, raising=False)
-    job = bench.work(bench.checkpoint(source="hf://org/repo@abc/file", sha256="1" * 64))
+    monkeypatch.setattr(models_store, "fetch", fetch)
+    monkeypatch.setattr(models_store, "convert", convert)
+    job = bench.work(bench.checkpoint(source="hf://org/repo@abc/file", sha256="1" * 64, std=[2, 2, 2]))
     row = bench.get(Checkpoint, job.resource_id)
     assert (row.state, row.licence, row.provenance) == ("ready", "BSD-3-Clause", {"revision": "abc"}), (
         job.error
     )
-    assert asked == [("hf://org/repo@abc/file", "1" * 64)]
+    assert asked == [
+        ("hf://org/repo@abc/file", "1" * 64),
+        ("timm/x", {"mean": [0, 0, 0], "std": [2, 2, 2]}),
+    ]
+
+
+def test_a_source_that_does_not_answer_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(uri: str, into: Path, *, sha256: str | None = None) -> models_store.Fetched:
+        raise models_store.Unusable("unreachable", "the package index does not answer")
+
+    monkeypatch.setattr(models_store, "fetch", fetch)
+    job = bench.work(bench.checkpoint(source="pypi://a==1/b"))
+    assert (job.state, job.error["code"]) == ("queued", "unavailable")
+    assert bench.get(Checkpoint, job.resource_id).state == "processing"
 
 
 @pytest.mark.parametrize(("allowed", "words"), [(False, "not accepted"), (True, "no file")])
