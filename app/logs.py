@@ -6,12 +6,14 @@ import sys
 import structlog
 
 _MARK = "_detrank"
+_OURS = ("app", "detrank")
 
 
 def configure(level: str = "INFO") -> None:
-    """Makes every logger of this process write JSON lines. Called again it only changes the level."""
+    """Makes every logger of this process write JSON lines; `level` is that of our own, others write warnings only."""
     root = logging.getLogger()
-    root.setLevel(level.upper())
+    for name in _OURS:
+        logging.getLogger(name).setLevel(level.upper())
     if any(getattr(handler, _MARK, False) for handler in root.handlers):
         return
     shared = [
