@@ -46,21 +46,22 @@ app.conf.update(
     worker_soft_shutdown_timeout=process.LEAVE_AFTER_S,
 )
 
-_companions: list[Relay | Sweeper] = []
+_relay: Relay | None = None
+_sweeper: Sweeper | None = None
 
 
 @signals.worker_init.connect
 def _start_companions(sender: Any = None, **_: Any) -> None:
     """In the parent, before the broker is reached: a worker without a broker still sweeps."""
+    global _relay, _sweeper
     settings = get_settings()
     database = Database(settings.resolved_database_url)
     name = process.worker_name(os.getpid())
-    queues = sorted(str(queue) for queue in app.amqp.queues.consume_from)
-    relay = Relay(database, Broker(settings), relay_s=settings.relay_s, bell_s=settings.bell_s)
-    sweeper = Sweeper(database, settings, open_store(settings), name, queues, relay.wake)
-    _companions[:] = [relay, sweeper]
-    for companion in _companions:
-        companion.start()
+    queues = sorted(str(queue).removeprefix(settings.queue_prefix) for queue in app.amqp.queues.consume_from)
+    _relay = Relay(database, Broker(settings), relay_s=settings.relay_s, bell_s=settings.bell_s)
+    _sweeper = Sweeper(database, settings, open_store(settings), name, queues, _relay.wake)
+    _relay.start()
+    _sweeper.start()
 
 
 @signals.worker_process_init.connect
@@ -78,17 +79,19 @@ def _tell_children(**_: Any) -> None:
 
 @signals.worker_shutdown.connect
 def _stop_companions(**_: Any) -> None:
-    for companion in _companions:
-        companion.stop()
+    for companion in (_relay, _sweeper):
+        if companion is not None:
+            companion.stop()
 
 
 @signals.task_failure.connect
 def _child_died(sender: Any = None, args: Any = None, exception: Any = None, **_: Any) -> None:
     """In the parent, when the pool's child died: its job need not wait for the lease to lapse."""
-    for companion in _companions:
-        if (
-            isinstance(companion, Sweeper)
-            and args
-            and isinstance(exception, billiard.exceptions.WorkerLostError)
-        ):
-            companion.child_died(args[0])
+    if _sweeper is not None and args and isinstance(exception, WorkerLostError):
+        _sweeper.child_died(args[0])
+
+
+@signals.task_received.connect
+def _bell_heard(**_: Any) -> None:
+    if _sweeper is not None:
+        _sweeper.bell_heard()

@@ -4,22 +4,25 @@ Any number may sweep at once; each deed is one short transaction that asks again
 """
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app.db.engine import Database, database_now
-from app.db.tables import WorkerRecord
+from app.db.tables import Job, Outbox, WorkerRecord
 from app.queue import leases
 from app.settings import Settings
 from app.storage.blobs import BlobStore
 from worker.tidy import tidy
 
 TIDY_S = 900.0
+UNHEARD_BELLS = 3
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ class Sweeper:
         self._nudged = threading.Event()
         self._stopped = False
         self._trusting_from = float("-inf")
+        self._heard = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
     def start(self) -> None:
@@ -62,6 +66,10 @@ class Sweeper:
         """The process that worked on this job is dead; from any thread."""
         self._dead.append(job_id)
         self._nudged.set()
+
+    def bell_heard(self) -> None:
+        """A message arrived; from any thread."""
+        self._heard = time.monotonic()
 
     def _run(self) -> None:
         tidied = float("-inf")
@@ -92,6 +100,36 @@ class Sweeper:
             self._wake()
         with self._database.unit_of_work() as session:
             seen(session, self._name, self._queues)
+        self._watch_consumer()
+
+    def _watch_consumer(self) -> None:
+        """End this worker when it is idle and hears none of the bells that the broker takes.
+
+        Consumers have fallen silent after a reconnection before (celery#8030, #8091, #10205); who keeps workers alive
+        starts a new one.
+        """
+        silence_s = time.monotonic() - self._heard
+        if silence_s < self._settings.bell_s * 2.0**UNHEARD_BELLS:
+            return
+        with self._database.reading() as session:
+            deaf = unheard(session, self._name, self._queues)
+        if deaf:
+            log.critical(
+                "no message for %.0f s though jobs are announced: this worker ends to start anew", silence_s
+            )
+            self._heard = time.monotonic()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def unheard(session: Session, name: str, queues: list[str]) -> bool:
+    """Whether a job waits on these queues, announced UNHEARD_BELLS times in vain, while the worker has none in hand."""
+    busy = select(Job.id).where(Job.worker == name, Job.state.in_(leases.ACTIVE))
+    waiting = (
+        select(Outbox.id)
+        .join(Job, Job.id == Outbox.job_id)
+        .where(Outbox.rung >= UNHEARD_BELLS, Job.queue.in_(queues))
+    )
+    return session.scalar(busy.limit(1)) is None and session.scalar(waiting.limit(1)) is not None
 
 
 def seen(session: Session, name: str, queues: list[str]) -> None:

@@ -66,7 +66,7 @@ def attempt(step: Step, claim: Claim) -> None:
     database, settings = step.database, step.settings
     try:
         write = _handler(claim.job.kind)(step, claim.job)
-        step.flush()
+        _insist(step.flush)
         _insist(lambda: _in_transaction(database, leases.finish, claim, write))
     except LeaseLost:
         log.warning("%s: the lease is lost; what was computed is thrown away", claim.job.id)
