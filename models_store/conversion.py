@@ -21,7 +21,7 @@ from models_store.archs import Architecture
 from models_store.build import COUNTER, architecture_of, build_module, fill, layers_of
 from models_store.errors import Unusable, some
 from models_store.formats.state import Recognised, StateDict, unwrap
-from models_store.known import Facts, input_of, known_file, metadata_input
+from models_store.known import Facts, input_of, known_file, metadata_input, named_facts
 from models_store.limits import Limits
 from models_store.manifest import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS_FILE, Input, Manifest
 
@@ -49,7 +49,7 @@ def convert_here(request: Request) -> Manifest:
     """Write ``weights.safetensors`` and ``manifest.json`` into ``request.out``. Raises Unusable."""
     state = read(request.source, request.limits)
     check_tensors(state, request.limits)
-    facts = known_file(request.sha256) or Facts()
+    facts = known_file(request.sha256) or named_facts(request.uri) or Facts()
     hint = request.architecture or facts.architecture or facts.backbone
     recognised = formats.recognise(state, hint)
     if request.kind not in (None, recognised.kind):

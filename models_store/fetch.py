@@ -159,24 +159,18 @@ def extract_member(wheel: Path, member: str, into: Path, limits: Limits) -> Path
 
 
 def _torchvision(rest: str, folder: Path, limits: Limits) -> Found:
-    builder, _, weights = rest.partition("/")
-    models = importlib.import_module("torchvision.models")
     known = importlib.import_module("models_store.known")
-    if builder not in models.list_models():
-        raise Unusable(
-            "not_found", f"torchvision has no model {builder!r}: `torchvision.models.list_models()`"
-        )
-    entries = models.get_model_weights(builder)
-    names = [entry.name for entry in entries]
-    if weights and weights not in entries.__members__:
-        raise Unusable("not_found", f"{builder} has no weights {weights!r}: {', '.join(names)}")
-    entry = entries[weights] if weights else entries.DEFAULT
-    facts = known.facts_of(entry)
-    path = _hub_file(entry.url, folder, limits)
+    entry = known.torchvision_entry(rest)
+    return _named(_hub_file(entry.url, folder, limits), known.facts_of(entry))
+
+
+def _named(path: Path, facts: Any, provenance: dict[str, Any] | None = None) -> Found:
     # The name settles more than the keys can: twins with another input size, and the epsilon of frozen norms.
     overrides: dict[str, Any] = {"options": dict(facts.options)} if facts.options else {}
     overrides |= {"class_names": list(facts.class_names)} if facts.class_names else {}
-    return Found(path, facts.licence, dict(facts.provenance), facts.architecture or facts.backbone, overrides)
+    overrides |= {key: list(value) for key, value in facts.input.items()}
+    provenance = {**facts.provenance, **(provenance or {})}
+    return Found(path, facts.licence, provenance, facts.architecture or facts.backbone, overrides)
 
 
 def _hub_file(url: str, folder: Path, limits: Limits) -> Path:
@@ -198,31 +192,19 @@ def _hub_file(url: str, folder: Path, limits: Limits) -> Path:
 
 
 def _timm(rest: str, folder: Path, limits: Limits) -> Found:
-    timm = importlib.import_module("timm")
-    if not timm.is_model(rest):
-        raise Unusable("not_found", f"timm has no model {rest!r}: `timm.list_models()` lists them")
-    config = timm.get_pretrained_cfg(rest, allow_unregistered=False)
-    name = rest.split(".")[0]
-    if config is None or not (config.hf_hub_id or config.url):
-        raise Unusable(
-            "not_found", f"timm has no published weights for {rest!r}: `timm.list_models(pretrained=True)`"
-        )
-    if config.hf_hub_id:
-        repository, _, revision = config.hf_hub_id.partition("@")
-        path, provenance = _hub_snapshot(
-            repository, revision or None, config.hf_hub_filename or "model.safetensors", folder
-        )
-    else:
-        path, provenance = _hub_file(config.url, folder, limits), {"url": config.url}
-    overrides = {"mean": list(config.mean), "std": list(config.std)}
-    return Found(path, config.license, {**provenance, "tag": config.tag}, f"timm/{name}", overrides)
+    known = importlib.import_module("models_store.known")
+    config, facts = known.timm_config(rest), known.facts_of_timm(rest)
+    if not config.hf_hub_id:
+        return _named(_hub_file(config.url, folder, limits), facts)
+    repository, _, revision = config.hf_hub_id.partition("@")
+    member = config.hf_hub_filename or "model.safetensors"
+    path, provenance = _hub_snapshot(repository, revision or None, member, folder, limits)
+    return _named(path, facts, provenance)
 
 
 def _hf(rest: str, folder: Path, limits: Limits) -> Found:
     repository, revision, member = parse_hf(rest)
-    path, provenance = _hub_snapshot(repository, revision, member, folder)
-    if path.stat().st_size > limits.file_bytes:
-        raise Unusable("too_large", f"{member} has more than {limits.file_bytes} bytes")
+    path, provenance = _hub_snapshot(repository, revision, member, folder, limits)
     return Found(path, None, provenance)
 
 
@@ -235,11 +217,13 @@ def parse_hf(rest: str) -> tuple[str, str | None, str]:
 
 
 def _hub_snapshot(
-    repository: str, revision: str | None, member: str, folder: Path
+    repository: str, revision: str | None, member: str, folder: Path, limits: Limits
 ) -> tuple[Path, dict[str, Any]]:
     """One file of a hub repository, through its cache; the commit it came from is in its cache path."""
     hub = importlib.import_module("huggingface_hub")
     cached = Path(_guarded(repository, lambda: hub.hf_hub_download(repository, member, revision=revision)))
+    if cached.stat().st_size > limits.file_bytes:
+        raise Unusable("too_large", f"{member} has more than {limits.file_bytes} bytes")
     path = folder / PurePosixPath(member).name
     shutil.copyfile(cached, path)
     commit = re.search(r"snapshots/([0-9a-f]{40})/", cached.as_posix())

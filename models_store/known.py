@@ -12,6 +12,8 @@ import timm
 import torchvision
 from torchvision.models import WeightsEnum
 
+from models_store.errors import Unusable
+
 TORCHVISION_LICENCE = "BSD-3-Clause (torchvision weights; the data they were trained on has terms of its own)"
 HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 NOT_NORMALISED = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -122,6 +124,53 @@ def known_file(sha256: str) -> Facts | None:
         return WHEEL_FILES[sha256]
     entry = torchvision_weights().get(sha256[:8])
     return facts_of(entry) if entry else None
+
+
+def torchvision_entry(name: str) -> WeightsEnum:
+    """``builder[/WEIGHTS]`` to its entry, the default one where none is named. Raises Unusable ``not_found``."""
+    builder, _, weights = name.partition("/")
+    if builder not in torchvision.models.list_models():
+        raise Unusable(
+            "not_found", f"torchvision has no model {builder!r}: see torchvision.models.list_models()"
+        )
+    entries = torchvision.models.get_model_weights(builder)
+    if weights and weights not in entries.__members__:
+        raise Unusable("not_found", f"{builder} has no weights {weights!r}: {', '.join(entries.__members__)}")
+    return entries[weights] if weights else entries.DEFAULT
+
+
+def timm_config(name: str) -> timm.models.PretrainedCfg:
+    """The pretrained configuration of a timm name. Raises Unusable ``not_found``."""
+    if not timm.is_model(name):
+        raise Unusable("not_found", f"timm has no model {name!r}: see timm.list_models()")
+    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    if config is None or not (config.hf_hub_id or config.url):
+        raise Unusable(
+            "not_found", f"timm has no published weights for {name!r}: see timm.list_models(pretrained=True)"
+        )
+    return config
+
+
+def facts_of_timm(name: str) -> Facts:
+    """What ``timm://name`` says about its file; ``name`` may carry a tag."""
+    config = timm_config(name)
+    return Facts(
+        licence=config.license,
+        backbone=f"timm/{name.split('.')[0]}",
+        input={"mean": tuple(config.mean), "std": tuple(config.std)},
+        provenance={"url": config.url, "weights": f"{name.split('.')[0]}.{config.tag}"},
+    )
+
+
+def named_facts(uri: str) -> Facts | None:
+    """What a ``torchvision://`` or ``timm://`` name says about its file; None for any other name."""
+    scheme, _, name = uri.partition("://")
+    try:
+        if scheme == "torchvision":
+            return facts_of(torchvision_entry(name))
+        return facts_of_timm(name) if scheme == "timm" else None
+    except Unusable:
+        return None
 
 
 def input_of(backbone: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from models_store.archs.outline import outline
 from models_store.archs.stages import PROBE_PIXELS, Stage, find_stages, nearest_stride, walk
 from models_store.errors import Unusable
 
@@ -127,17 +128,12 @@ def timm_model(name: str) -> nn.Module:
 
 
 def full_model(backbone: str) -> nn.Module:
-    """The whole classifier, on the meta device where the family can be built there. For names and shapes only."""
+    """The whole classifier, for its names and shapes only."""
     library, _, name = backbone.partition("/")
 
-    def build() -> nn.Module:
-        return timm_model(name) if library == "timm" else torchvision.models.get_model(name, weights=None)
-
-    try:
-        with torch.device("meta"):
-            return build()
-    except (NotImplementedError, RuntimeError):
-        return build()
+    return outline(
+        lambda: timm_model(name) if library == "timm" else torchvision.models.get_model(name, weights=None)
+    )
 
 
 def build_body(backbone: str) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from models_store.archs import ARCHITECTURES
 from models_store.errors import Unusable, some
 from models_store.formats import classifiers, torchvision_detection
+from models_store.formats.nearest import nearest
 from models_store.formats.state import Recognised, StateDict
 
 __all__ = ["recognise"]
@@ -40,13 +41,13 @@ def recognise(state: StateDict, hint: str | None = None) -> Recognised:
 
 def _unknown(state: StateDict) -> Unusable:
     keys = list(state.shapes)
-    near = classifiers.nearest(state)
+    near = nearest(state)
     if near is not None:
-        name, shared, whole = near
         return Unusable(
-            "missing_keys" if shared < whole else "unmapped_keys",
-            f"the file is nearest to {name}, of which it has {shared} of {whole} tensors: send the whole state dict, "
-            "or name the architecture with architecture=",
+            "missing_keys" if near.missing else "unmapped_keys",
+            f"the file is nearest to {near.name}, of which it lacks {len(near.missing)} of {near.whole} tensors "
+            f"({some(near.missing)}): send the whole state dict, or name the architecture with architecture=",
+            [{"key": key, "message": f"missing from {near.name}"} for key in sorted(near.missing)],
         )
     return Unusable(
         "unknown_architecture",

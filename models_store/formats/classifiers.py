@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torchvision
 from torch import Tensor
 
-from models_store.archs.bodies import TORCHVISION_CHAINS, build_body, full_model
+from models_store.archs.bodies import build_body, full_model
+from models_store.archs.outline import shapes_of
 from models_store.errors import Unusable, some
 from models_store.formats.signatures import HEADS, body_shapes, lookup, lookup_order
 from models_store.formats.state import COUNTER, Recognised, StateDict, variants
@@ -18,7 +18,6 @@ from models_store.formats.state import COUNTER, Recognised, StateDict, variants
 PLACED_IN = "detrank/fasterrcnn_fpn"
 BODY = "backbone.body."
 EFFICIENTNET_PORT_KEY = "_conv_stem.weight"
-NEAR = 0.3
 
 
 def recognise(state: StateDict, hint: str | None) -> Recognised | None:
@@ -114,26 +113,9 @@ def _by_order(state: StateDict, backbone: str) -> Recognised:
 
 
 def full_shapes(backbone: str) -> dict[str, tuple[int, ...]]:
-    """Key to shape of the whole classifier, built without memory where the family allows it."""
-    return {key: tuple(tensor.shape) for key, tensor in full_model(backbone).state_dict().items()}
+    """Key to shape of the whole classifier."""
+    return shapes_of(full_model(backbone))
 
 
 def _full_keys(backbone: str) -> set[str]:
     return set(full_shapes(backbone))
-
-
-def nearest(state: StateDict) -> tuple[str, int, int] | None:
-    """(torchvision classifier, tensors of it that the file has, tensors of it), for a refusal that helps."""
-    best = None
-    for name in torchvision.models.list_models(module=torchvision.models):
-        if not name.startswith(TORCHVISION_CHAINS):
-            continue
-        wanted = body_shapes(full_shapes(f"torchvision/{name}"))
-        for variant in variants(state):
-            given = variant.shapes
-            shared = sum(given.get(k) == s for k, s in wanted.items())
-            if shared >= NEAR * max(len(given), 1) and (
-                best is None or shared / len(wanted) > best[1] / best[2]
-            ):
-                best = (f"torchvision/{name}", shared, len(wanted))
-    return best

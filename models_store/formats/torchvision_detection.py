@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from models_store.archs import ARCHITECTURES
 from models_store.archs.base import BuildSpec
+from models_store.archs.outline import outline, shapes_of
 from models_store.errors import Unusable, some
+from models_store.formats.signatures import lookup
 from models_store.formats.state import COUNTER, Recognised, StateDict
 
 Shapes = dict[str, tuple[int, ...]]
@@ -20,7 +22,7 @@ SSDLITE_V3_FIRST_ANCHORS = 6
 SSDLITE_V2_FIRST_ANCHORS = 3
 
 # Norms that were frozen in training have no counters.
-COUNTED_PREFIXES = ("backbone.body.",)
+BODY = "backbone.body."
 
 # Names before torchvision 0.13, when norms moved inside their convolution's block.
 OLD_NAMES = (
@@ -75,8 +77,8 @@ def _recognised(
     hint: str | None,
 ) -> Recognised:
     notes = list(state.notes)
-    body_norms = any(k.startswith("backbone.body.") and k.endswith(".running_var") for k in tensors)
-    counted = any(k.startswith(COUNTED_PREFIXES) and k.endswith(COUNTER) for k in state.tensors)
+    body_norms = any(k.startswith(BODY) and k.endswith(".running_var") for k in tensors)
+    counted = any(k.startswith(BODY) and k.endswith(COUNTER) for k in state.tensors)
     if body_norms and not counted and name.startswith("torchvision/"):
         options = {**options, "frozen_norm": True}
     if renamed:
@@ -143,17 +145,17 @@ def _candidates(shapes: Shapes) -> list[tuple[str, int, dict]]:
 
 
 def _placed(state: StateDict, tensors: dict[str, Tensor], shapes: Shapes, renamed: int) -> Recognised | None:
-    """A trained Faster R-CNN over another torchvision ResNet (``resnet_fpn_backbone``): same names."""
-    if "roi_heads.box_head.fc6.weight" not in shapes or "backbone.body.layer1.0.conv1.weight" not in shapes:
+    """A trained Faster R-CNN over another backbone: ours, or torchvision's ``resnet_fpn_backbone``, same names."""
+    if "roi_heads.box_head.fc6.weight" not in shapes:
         return None
     classes = shapes["roi_heads.box_predictor.cls_score.weight"][0] - 1
-    for backbone in ("resnet18", "resnet34", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d",
-                     "wide_resnet50_2", "wide_resnet101_2"):  # fmt: skip
-        options: dict = {}
-        name = "detrank/fasterrcnn_fpn"
-        if expected_shapes(name, classes, options, f"torchvision/{backbone}") == shapes:
-            recognised = _recognised(state, tensors, name, classes, options, renamed, None)
-            return Recognised(**{**vars(recognised), "backbone": f"torchvision/{backbone}"})
+    body = {k.removeprefix(BODY): s for k, s in shapes.items() if k.startswith(BODY)}
+    in_timm = all(k.startswith("model.") for k in body)
+    name = "detrank/fasterrcnn_fpn"
+    for backbone in lookup({k.removeprefix("model."): s for k, s in body.items()} if in_timm else body):
+        if backbone.startswith("timm/") == in_timm and expected_shapes(name, classes, {}, backbone) == shapes:
+            recognised = _recognised(state, tensors, name, classes, {}, renamed, None)
+            return replace(recognised, backbone=backbone)
     return None
 
 
@@ -161,13 +163,8 @@ def expected_shapes(name: str, classes: int, options: dict, backbone: str | None
     """Key to shape of the architecture, built without memory."""
     architecture = ARCHITECTURES[name]
     spec = BuildSpec(max(classes, 1), architecture.input, backbone, options)
-    try:
-        with torch.device("meta"):
-            module = architecture.build(spec)
-    except (NotImplementedError, RuntimeError):
-        # Some find their stages or channels by a small forward, which needs real values.
-        module = architecture.build(spec)
-    return {k: tuple(v.shape) for k, v in module.state_dict().items() if not k.endswith(COUNTER)}
+    shapes = shapes_of(outline(lambda: architecture.build(spec)))
+    return {key: shape for key, shape in shapes.items() if not key.endswith(COUNTER)}
 
 
 def _misfit(name: str, wanted: Shapes, found: Shapes) -> Unusable:

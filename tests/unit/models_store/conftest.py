@@ -1,0 +1,66 @@
+"""Small random checkpoints, built once; conversion in this process where the child is not the subject."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from models_store.archs import ARCHITECTURES
+from models_store.build import build_module
+from models_store.conversion import Request, convert_here
+from models_store.limits import Limits
+from models_store.load import digest_of
+from models_store.manifest import Manifest
+
+torch.set_num_threads(1)
+BACKBONE = "torchvision/mobilenet_v2"
+
+
+def random_module(
+    architecture: str, num_classes: int = 3, backbone: str | None = None, seed: int = 0
+) -> nn.Module:
+    """The architecture with random weights whose norms are not the identity."""
+    arch = ARCHITECTURES[architecture]
+    module = build_module(
+        arch,
+        num_classes=num_classes,
+        input=arch.input,
+        backbone=(backbone or BACKBONE) if arch.places_backbone else None,
+        options={},
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+            elif name.endswith("running_mean"):
+                tensor.normal_(0, 0.1, generator=generator)
+    return module
+
+
+Convert = Callable[..., Manifest]
+
+
+@pytest.fixture
+def convert_inline(tmp_path: Path) -> Convert:
+    """``convert`` without its child: the same code, in this process."""
+
+    def run(source: Path, out: Path | None = None, **asked: object) -> Manifest:
+        target = out or tmp_path / "converted"
+        target.mkdir(exist_ok=True)
+        return convert_here(
+            Request(
+                source=source,
+                sha256=digest_of(source),
+                uri=str(asked.get("uri") or source.name),
+                out=target,
+                architecture=asked.get("architecture"),
+                kind=asked.get("kind"),
+                overrides=asked.get("overrides") or {},
+                limits=Limits(),
+            )
+        )
+
+    return run
