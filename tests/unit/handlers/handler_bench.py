@@ -24,10 +24,14 @@ from worker.tasks import attempt
 class Bench:
     """One workspace with everything a handler needs."""
 
-    def __init__(self, folder: Path, database_url: str) -> None:
-        self.settings = Settings(
-            data_dir=folder / "home", database_url=database_url, min_free_disk_bytes=0, device="cpu"
-        )
+    def __init__(self, folder: Path, database_url: str, **settings: Any) -> None:
+        defaults = {
+            "data_dir": folder / "home",
+            "database_url": database_url,
+            "min_free_disk_bytes": 0,
+            "device": "cpu",
+        }
+        self.settings = Settings(**(defaults | settings))
         self.database = Database(database_url)
         Base.metadata.create_all(self.database.engine)
         self.store: BlobStore = open_store(self.settings)
