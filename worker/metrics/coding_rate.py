@@ -9,7 +9,7 @@ from scipy.linalg import lapack
 def coding_rate(gram: np.ndarray, objects: int, epsilon: float) -> float:
     """Coding rate in nats of `objects` rows, given Z'Z or ZZ' (lower triangle is read; overwritten)."""
     gram *= 1.0 / (objects * epsilon)
-    gram[np.diag_indices_from(gram)] += 1.0
+    np.einsum("ii->i", gram)[:] += 1.0
     factor, info = lapack.dpotrf(gram, lower=1, clean=0, overwrite_a=1)
     if info:
         raise ArithmeticError(f"the coding rate's matrix is not positive definite (minor {info})")

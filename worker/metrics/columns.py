@@ -45,6 +45,14 @@ class TargetColumns:
 
     def products(self, block: np.ndarray) -> np.ndarray:
         """(K, D) = y' block, for block (N, D)."""
+        present = np.flatnonzero(np.bincount(self.index.ravel(), minlength=self.count))
+        if 2 * len(present) <= self.count:  # rows sorted by class: most columns are empty here
+            out = np.zeros((self.count, block.shape[1]))
+            place = np.zeros(self.count, dtype=np.int64)
+            place[present] = np.arange(len(present))
+            if len(present):
+                out[present] = TargetColumns(place[self.index], self.weight, len(present)).products(block)
+            return out
         if self.count <= DENSE_UP_TO:
             return self.dense().T @ block
         n, w = self.index.shape

@@ -39,7 +39,7 @@ def h_score_regularized(prepared: Prepared, targets: Targets) -> Value:
     if shift <= 0.0:
         shift = t.trace * np.finfo(np.float64).eps
     x = t.solve(shift, b)
-    explained = np.einsum("ij,ij->j", b, t.times(x) if prepared.dual else x)
+    explained = np.einsum("ij,ij->j", b, t.times(x.T).T if prepared.dual else x)
     return Value(float(n / (n - 1) * (explained / targets.counts).sum()))
 
 

@@ -27,11 +27,10 @@ def iou_logme(prepared: Prepared, targets: Targets) -> Value:
 def predicted_boxes(prepared: Prepared, targets: Targets) -> np.ndarray:
     """(N, 4) boxes under the posterior mean of each coordinate's model."""
     spectrum, columns = prepared.spectrum, prepared.project(targets, "boxes")
-    ratios = [e.ratio for e in evidences(prepared, targets, "boxes")]
-    raw = np.asfortranarray(columns.raw)
-    x = np.column_stack([spectrum.raw.solve(ratio, raw[:, k]) for k, ratio in enumerate(ratios)])
+    ratios = np.array([e.ratio for e in evidences(prepared, targets, "boxes")])
+    x = spectrum.raw.solve_each(ratios, columns.raw.T).T
     if spectrum.dual:
-        return spectrum.lift_raw(raw - x * ratios)
+        return spectrum.lift_raw(columns.raw - x * ratios)
     weights = spectrum.lift_raw(x)
     return prepared.map_rows(lambda block: block @ weights) + prepared.mean @ weights
 

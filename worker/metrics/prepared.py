@@ -65,12 +65,14 @@ class Prepared:
     @cached_property
     def fault(self) -> str | None:
         """What makes the features unusable, in words."""
-        x, block = self.features, self.options.block_rows
+        x = self.features
         if x.shape[1] == 0:
             return "the features have no columns"
         if x.shape[0] < 2:
             return f"{x.shape[0]} object(s): at least 2 are needed"
-        bad, largest = self.engine.extremes(x, block)
+        if x.dtype.itemsize <= 4 and np.isfinite(self._column_means).all():
+            return None  # what fits four bytes can neither overflow a sum nor be too large
+        bad, largest = self.engine.extremes(x, self.options.block_rows)
         return feature_fault(x.shape[0], bad, largest)
 
     def check(self) -> None:
@@ -89,20 +91,29 @@ class Prepared:
         return self.features
 
     @cached_property
+    def _column_means(self) -> np.ndarray:
+        with np.errstate(all="ignore"):  # NaN and infinity are looked for afterwards
+            return self.engine.column_means(self.features, self.options.block_rows)
+
+    @cached_property
     def mean(self) -> np.ndarray:
-        return self.engine.column_means(self.x, self.options.block_rows)
+        """(D,) mean of the features."""
+        self.require_rows()
+        return self._column_means
 
     @cached_property
     def centred(self) -> np.ndarray:
         """(N, D) float64 features minus their mean. Only where N <= D, or where a metric must hold it all."""
-        out = self.engine.centred(self.x, self.mean)
-        out.setflags(write=False)
-        return out
+        return self._pair[0] if self.dual else self.engine.centred(self.x, self.mean)
 
     @cached_property
     def kernel(self) -> np.ndarray:
         """(N, N) centred Gram matrix of the objects, lower triangle."""
-        return self.engine.kernel(self.x, self.mean)
+        return self._pair[1]
+
+    @cached_property
+    def _pair(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.engine.centred_with_kernel(self.x, self.mean)
 
     @cached_property
     def _scatter(self) -> scan.Scatter:

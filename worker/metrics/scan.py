@@ -112,9 +112,10 @@ def centred(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return np.subtract(x, mean, dtype=np.float64)
 
 
-def kernel(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """(N, N) products of the centred rows, lower triangle."""
-    return _kernel(centred(x, mean))
+def centred_with_kernel(x: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The centred rows (N, D) and their products (N, N), lower triangle."""
+    rows = centred(x, mean)
+    return rows, _kernel(rows)
 
 
 def row_sum(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -145,6 +146,7 @@ class Rows:
     def __init__(self, x: np.ndarray, rows: np.ndarray) -> None:
         self.x, self.rows = x, rows
         self.shape = (len(rows), x.shape[1])
+        self.dtype = x.dtype
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -46,26 +46,41 @@ class Tridiagonal:
         return float(self.diagonal @ self.diagonal + 2.0 * (self.off @ self.off))
 
     def times(self, x: np.ndarray) -> np.ndarray:
-        """T x for x (k,) or (k, n)."""
-        diagonal, off = (
-            (self.diagonal, self.off) if x.ndim == 1 else (self.diagonal[:, None], self.off[:, None])
-        )
-        out = diagonal * x
-        out[:-1] += off * x[1:]
-        out[1:] += off * x[:-1]
+        """T x[i] for every row of x (n, k)."""
+        out = x * self.diagonal
+        out[:, :-1] += self.off * x[:, 1:]
+        out[:, 1:] += self.off * x[:, :-1]
         return out
 
-    def solve(self, shift: float, b: np.ndarray) -> np.ndarray:
-        """(T + shift I)^-1 b for shift > 0 and b (k,) or (k, n)."""
+    def logdet(self, shift: float) -> float:
+        """log det(I + T / shift) for shift > 0."""
         if len(self.diagonal) < 2:
-            return b / (self.diagonal[0] + shift) if len(self.diagonal) else b.copy()
-        shifted = self.diagonal + shift
-        _, _, x, info = lapack.dptsv(shifted, self.off, b)
-        if info:  # rounding made it indefinite: the shift is below the noise of the matrix
-            _, _, _, x, info = lapack.dgtsv(self.off, shifted, self.off, b)
-            if info:
-                raise ArithmeticError(f"singular tridiagonal matrix at shift {shift}")
-        return x
+            return float(np.log1p(self.diagonal / shift).sum())
+        pivots, _, info = lapack.dpttrf(self.diagonal + shift, self.off)
+        if info:
+            raise ArithmeticError(f"the shift {shift} is below the rounding of the matrix")
+        return float(np.log(pivots / shift).sum())
+
+    def solve(self, shift: float, b: np.ndarray) -> np.ndarray:
+        """(T + shift I)^-1 b for shift > 0 and b (k, n)."""
+        return _solve(self.diagonal + shift, self.off, b)
+
+    def solve_each(self, shifts: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """(T + shifts[j] I)^-1 b[j] for every row of b (n, k), as one tridiagonal system of n blocks."""
+        diagonals = (self.diagonal + shifts[:, None]).ravel()
+        offs = np.tile(np.append(self.off, 0.0), len(shifts))[:-1]
+        return _solve(diagonals, offs, b.ravel()).reshape(b.shape)
+
+
+def _solve(diagonal: np.ndarray, off: np.ndarray, b: np.ndarray) -> np.ndarray:
+    if len(diagonal) < 2:
+        return b / diagonal if len(diagonal) else b.copy()
+    _, _, x, info = lapack.dptsv(diagonal, off, b)
+    if info:  # rounding made it indefinite: a shift is below the noise of the matrix
+        _, _, _, x, info = lapack.dgtsv(off, diagonal, off, b)
+        if info:
+            raise ArithmeticError("singular tridiagonal matrix")
+    return x
 
 
 @dataclass(frozen=True, eq=False)

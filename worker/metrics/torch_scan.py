@@ -67,9 +67,9 @@ def centred(x: torch.Tensor, mean: np.ndarray) -> np.ndarray:
     return _back(_block(x, slice(None), mean))
 
 
-def kernel(x: torch.Tensor, mean: np.ndarray) -> np.ndarray:
+def centred_with_kernel(x: torch.Tensor, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     block = _block(x, slice(None), mean)
-    return np.asfortranarray(_back(block @ block.T))
+    return _back(block), np.asfortranarray(_back(block @ block.T))
 
 
 def row_sum(x: torch.Tensor, rows: np.ndarray) -> np.ndarray:

@@ -35,9 +35,8 @@ def class_rates(prepared: Prepared, targets: Targets) -> np.ndarray:
 
 
 def whole_rate(prepared: Prepared) -> float:
-    """Coding rate of all objects, from the eigenvalues of the centred spectrum."""
-    s = prepared.spectrum.centred.eigenvalues
-    return 0.5 * float(np.log1p(s / (prepared.objects * prepared.options.transrate_epsilon)).sum())
+    """Coding rate of all objects, from the centred spectrum."""
+    return 0.5 * prepared.spectrum.centred.logdet(prepared.objects * prepared.options.transrate_epsilon)
 
 
 def singleton_note(targets: Targets) -> tuple[str, ...]:

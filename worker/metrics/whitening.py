@@ -12,8 +12,8 @@ from scipy.linalg import eigh, lapack
 class Whitening:
     """S^-1/2 of a scatter S (D, D) on the `rank` directions that vary.
 
-    kept (D,): columns that are not constant. deviations: their square roots of the diagonal.
-    factor: lower Cholesky factor of the correlation matrix, or (D', rank) where it is singular.
+    kept (D,): columns that are not constant. deviations: what to divide them by first.
+    factor: lower Cholesky factor, or (D', rank) where it is singular.
     """
 
     kept: np.ndarray
@@ -26,19 +26,19 @@ class Whitening:
     def of(cls, scatter: np.ndarray, mean: np.ndarray, objects: int, tolerance: float | None) -> Whitening:
         """Factor the lower triangle of `scatter`, of `objects` rows with mean (D,).
 
-        Working on the correlation matrix makes the result independent of the columns' scales.
+        The rank is judged on the correlation matrix, so that the columns' scales do not matter.
         """
         eps = np.finfo(np.float64).eps
         limit = max(objects, len(mean)) * eps if tolerance is None else tolerance
         diagonal = scatter.diagonal()
         kept = diagonal > objects * np.square(4 * eps * mean)
-        deviations = np.sqrt(diagonal[kept])
-        correlation = np.array(scatter if kept.all() else scatter[np.ix_(kept, kept)], order="F")
-        correlation /= deviations
-        correlation /= deviations[:, None]
-        factor, info = lapack.dpotrf(correlation, lower=1, clean=0)
-        if info == 0 and np.square(factor.diagonal()).min(initial=1.0) > limit:
-            return cls(kept, deviations, factor, True, len(factor))
+        varying = scatter if kept.all() else np.asfortranarray(scatter[np.ix_(kept, kept)])
+        variances = diagonal[kept]
+        factor, info = lapack.dpotrf(varying, lower=1, clean=0)
+        if info == 0 and (np.square(factor.diagonal()) > limit * variances).all():
+            return cls(kept, np.ones(len(variances)), factor, True, len(factor))
+        deviations = np.sqrt(variances)
+        correlation = varying / deviations / deviations[:, None]
         values, vectors = eigh(correlation, lower=True, driver="evd", overwrite_a=True, check_finite=False)
         good = values > limit * values[-1]
         return cls(kept, deviations, vectors[:, good] / np.sqrt(values[good]), False, int(good.sum()))
