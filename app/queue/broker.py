@@ -1,7 +1,7 @@
 """The doorbell: tells workers of a job's id through Redis, RabbitMQ or files. Only the relay speaks to it."""
 
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu import Queue
@@ -67,8 +67,8 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     """What producers and workers must agree on. There is no result backend: state lives in our tables."""
     url = settings.resolved_broker_url
     return {
-        # kombu warns of a URL without a host
-        "broker_url": url.replace(f"{SCHEME}:///", f"{SCHEME}://localhost/"),
+        # the folder is among the options, as it is: kombu would decode it, and warn of a URL without a host
+        "broker_url": f"{SCHEME}://localhost" if url.startswith(f"{SCHEME}://") else url,
         "broker_transport_options": _transport_options(url, settings.queue_prefix),
         "broker_connection_timeout": CONNECT_S,
         "result_backend": None,
@@ -97,7 +97,7 @@ def _transport_options(url: str, prefix: str) -> dict[str, Any]:
     }
     match urlsplit(url).scheme:
         case scheme if scheme == SCHEME:
-            options |= {"folder": unquote(urlsplit(url).path), "polling_interval": 0.05}
+            options |= {"folder": url.removeprefix(f"{SCHEME}://"), "polling_interval": 0.05}
         case "redis" | "rediss":
             options |= {
                 "socket_connect_timeout": CONNECT_S,

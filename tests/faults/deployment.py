@@ -13,13 +13,12 @@ from pathlib import Path
 from sqlalchemy import select
 
 from app.db import migrate
-from app.db.engine import Database, database_now
-from app.db.tables import Candidate, Checkpoint, Dataset, Event, Job, Ranking, Workspace
-from app.ids import new_id
-from app.queue import jobs
+from app.db.engine import Database
+from app.db.tables import Candidate, Dataset, Event, Job, Ranking
 from app.queue.broker import queue_names
-from app.queue.states import ENDED, JobKind, JobState
+from app.queue.states import ENDED, JobState
 from app.settings import Settings
+from tests.queue_records import add_ingest, add_ranking, add_workspace
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_S = 60.0
@@ -51,8 +50,7 @@ class Deployment:
         self.diary.touch()
         self.workers: list[Worker] = []
         with self.database.unit_of_work() as session:
-            self.workspace_id = new_id("ws")
-            session.add(Workspace(id=self.workspace_id, name="test", created_at=database_now(session)))
+            self.workspace_id = add_workspace(session)
 
     def worker(self) -> "Worker":
         """Start a worker; it may not be ready yet."""
@@ -67,54 +65,15 @@ class Deployment:
 
     def add(self, *, max_attempts: int = 3, **payload: object) -> str:
         """An ingest job of a new dataset, as a request would add it; returns the job's id."""
+        asked = {"diary": str(self.diary), **payload}
         with self.database.unit_of_work() as session:
-            now = database_now(session)
-            dataset = Dataset(
-                id=new_id("ds"), workspace_id=self.workspace_id, name="d", state="processing", request={},
-                created_at=now, updated_at=now,
-            )  # fmt: skip
-            session.add(dataset)
-            session.flush()
-            job = jobs.add_job(
-                session, workspace_id=self.workspace_id, kind=JobKind.INGEST, resource_id=dataset.id,
-                payload={"diary": str(self.diary), **payload}, max_attempts=max_attempts,
-            )  # fmt: skip
-            dataset.job_id = job.id
-        return job.id
+            return add_ingest(session, self.workspace_id, max_attempts=max_attempts, payload=asked).id
 
     def add_ranking(self, *payloads: dict[str, object]) -> str:
         """A ranking with one candidate, doing as told, for each payload; returns its id."""
+        asked = [{"diary": str(self.diary), **payload} for payload in payloads]
         with self.database.unit_of_work() as session:
-            now = database_now(session)
-            dataset = Dataset(
-                id=new_id("ds"), workspace_id=self.workspace_id, name="d", state="ready", request={},
-                created_at=now, updated_at=now,
-            )  # fmt: skip
-            session.add(dataset)
-            session.flush()
-            ranking = Ranking(
-                id=new_id("rk"), workspace_id=self.workspace_id, dataset_id=dataset.id, state="queued", request={},
-                created_at=now,
-            )  # fmt: skip
-            session.add(ranking)
-            session.flush()
-            for position, payload in enumerate(payloads):
-                checkpoint = Checkpoint(
-                    id=new_id("ckpt"), workspace_id=self.workspace_id, name="c", state="ready", request={},
-                    created_at=now, updated_at=now,
-                )  # fmt: skip
-                session.add(checkpoint)
-                session.flush()
-                job = jobs.add_job(
-                    session, workspace_id=self.workspace_id, kind=JobKind.SCORE, resource_id=ranking.id,
-                    payload={"checkpoint_id": checkpoint.id, "diary": str(self.diary), **payload},
-                )  # fmt: skip
-                session.add(
-                    Candidate(
-                        ranking_id=ranking.id, checkpoint_id=checkpoint.id, position=position, state="queued", job_id=job.id
-                    )
-                )  # fmt: skip
-        return ranking.id
+            return add_ranking(session, self.workspace_id, asked).id
 
     def job(self, job_id: str) -> Job:
         with self.database.reading() as session:
@@ -133,7 +92,9 @@ class Deployment:
 
     def events(self, stream_id: str) -> list[Event]:
         with self.database.reading() as session:
-            return list(session.scalars(select(Event).where(Event.stream_id == stream_id).order_by(Event.seq)))
+            return list(
+                session.scalars(select(Event).where(Event.stream_id == stream_id).order_by(Event.seq))
+            )
 
     def notes(self, job_id: str, word: str = "") -> list[str]:
         """What the handler wrote of a job into the diary."""
@@ -182,7 +143,12 @@ class Worker:
         environment = os.environ | deployment.environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def send(self, number: signal.Signals) -> None:

@@ -61,6 +61,11 @@ def wired(url: str, default_port: int) -> Iterator[tuple[Wire, str]]:
     wire = Wire(parts.hostname or "127.0.0.1", parts.port or default_port)
     user = parts.netloc.rpartition("@")[0]
     try:
-        yield wire, urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{wire.port}" if user else f"127.0.0.1:{wire.port}"))
+        yield (
+            wire,
+            urlunsplit(
+                parts._replace(netloc=f"{user}@127.0.0.1:{wire.port}" if user else f"127.0.0.1:{wire.port}")
+            ),
+        )
     finally:
         wire.close()

@@ -68,7 +68,9 @@ def test_rabbitmq(tmp_path, postgres_url, amqp_url):
         deployment.worker()
         assert deployment.until_succeeded(job_id).attempt == 2
         ranking_id = deployment.add_ranking({}, {"do": "fail_once"})
-        deployment.until(lambda: deployment.ranking(ranking_id)[0].state == JobState.SUCCEEDED, "the ranking ends")
+        deployment.until(
+            lambda: deployment.ranking(ranking_id)[0].state == JobState.SUCCEEDED, "the ranking ends"
+        )
         _remove_queues(deployment)
 
 
@@ -82,7 +84,9 @@ def _remove_queues(deployment) -> None:
 
 @pytest.mark.parametrize("service", ["redis", "amqp"])
 @pytest.mark.parametrize("fault", ["cut", "silent"])
-def test_a_dead_broker_blocks_nobody_and_the_job_runs_when_it_is_back(tmp_path, sqlite_url, request, service, fault):
+def test_a_dead_broker_blocks_nobody_and_the_job_runs_when_it_is_back(
+    tmp_path, sqlite_url, request, service, fault
+):
     server = request.getfixturevalue(f"{service}_url")
     with (
         wired(server, {"redis": 6379, "amqp": 5672}[service]) as (wire, url),
@@ -143,7 +147,9 @@ def _ring(deployment, broker) -> int | Unavailable:
         return failure
 
 
-def test_a_worker_without_its_broker_still_sweeps_and_works_when_it_is_back(tmp_path, postgres_url, redis_url):
+def test_a_worker_without_its_broker_still_sweeps_and_works_when_it_is_back(
+    tmp_path, postgres_url, redis_url
+):
     with wired(redis_url, 6379) as (wire, url), deployed(tmp_path, postgres_url, url) as deployment:
         worker = deployment.worker()
         job_id = deployment.add(steps=20)
@@ -157,7 +163,10 @@ def test_a_worker_without_its_broker_still_sweeps_and_works_when_it_is_back(tmp_
 
 
 def test_a_database_that_is_away_for_a_while_costs_nothing(tmp_path, postgres_url, redis_url):
-    with wired(postgres_url, 5432) as (wire, url), deployed(tmp_path, url, redis_url, lease_s=3) as deployment:
+    with (
+        wired(postgres_url, 5432) as (wire, url),
+        deployed(tmp_path, url, redis_url, lease_s=3) as deployment,
+    ):
         deployment.worker()
         job_id = deployment.add(steps=8)
         deployment.until_noted(job_id, "stage storing")

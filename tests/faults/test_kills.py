@@ -66,7 +66,9 @@ def test_a_worker_that_slept_past_its_lease_cannot_write(deployment):
     sleeper.send_all(signal.SIGCONT)
     after = deployment.add()
     deployment.until_ended(after)
-    deployment.until(lambda: "the lease is lost" in sleeper.log.read_text(), "the sleeper hears that it lost its lease")
+    deployment.until(
+        lambda: "the lease is lost" in sleeper.log.read_text(), "the sleeper hears that it lost its lease"
+    )
     assert deployment.resource(job_id).summary == {"finished_by": 2, "times": 1}
     assert deployment.job(job_id).attempt == 2
 
@@ -98,7 +100,9 @@ def test_a_ranking_survives_kills_poison_and_bad_candidates(deployment):
     deployment.until_noted(candidates[0].job_id, "stage fetching")
     worker.kill()
     deployment.worker()
-    deployment.until(lambda: deployment.ranking(ranking_id)[0].state == JobState.SUCCEEDED, "the ranking ends")
+    deployment.until(
+        lambda: deployment.ranking(ranking_id)[0].state == JobState.SUCCEEDED, "the ranking ends"
+    )
     _, candidates = deployment.ranking(ranking_id)
     assert [candidate.state for candidate in candidates] == ["succeeded", "failed", "failed", "succeeded"]
     assert [candidate.error and candidate.error["code"] for candidate in candidates] == [

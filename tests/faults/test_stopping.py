@@ -55,7 +55,9 @@ def test_cancelling_a_ranking_in_the_middle(deployment):
     deployment.until_noted(candidates[1].job_id, "stage fetching")
     with deployment.database.unit_of_work() as session:
         control.cancel_ranking(session, ranking_id)
-    deployment.until(lambda: deployment.ranking(ranking_id)[0].state == JobState.CANCELLED, "the ranking ends")
+    deployment.until(
+        lambda: deployment.ranking(ranking_id)[0].state == JobState.CANCELLED, "the ranking ends"
+    )
     ranking, candidates = deployment.ranking(ranking_id)
     assert [candidate.state for candidate in candidates] == ["succeeded", "cancelled", "cancelled"]
     assert ranking.rank_job_id is None
