@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import math
 import pickle
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models_store import formats, inspect
+from models_store import archives, formats, inspect
 from models_store.archs import Architecture
 from models_store.build import COUNTER, architecture_of, build_module, fill, layers_of
 from models_store.errors import Unusable, some
@@ -63,6 +64,8 @@ def convert_here(request: Request) -> Manifest:
 def read(path: Path, limits: Limits) -> StateDict:
     """The state dict of ``path`` by torch's restricted unpickler or from safetensors; nothing else is tried."""
     inspection = inspect.inspect(path, limits)
+    if inspection.container == "archive":
+        return _read_folder(path, limits)
     if inspection.container == "safetensors":
         try:
             return unwrap(load_file(path), ordered=False, metadata=inspection.metadata)
@@ -85,6 +88,21 @@ def read(path: Path, limits: Limits) -> StateDict:
             f"torch cannot read the file ({type(error).__name__}: {str(error)[:200]}): save or send it again",
         ) from None
     return unwrap(loaded, ordered=True)
+
+
+def _read_folder(path: Path, limits: Limits) -> StateDict:
+    """The weights of a transformers folder in an archive, with the JSON files beside them."""
+    with tempfile.TemporaryDirectory() as beside:
+        folder = archives.unpack(path, Path(beside), limits)
+        tensors: dict[str, Tensor] = {}
+        notes: list[str] = []
+        for part in folder.weights:
+            state = read(part, limits)
+            tensors |= {k: v.clone() for k, v in state.tensors.items()}
+            notes += state.notes
+    return StateDict(
+        tensors, False, notes=tuple(notes), config=folder.config, preprocessor=folder.preprocessor
+    )
 
 
 def _refused(path: Path, error: Exception) -> Unusable:
@@ -181,14 +199,16 @@ def _write(
     if recognised.kind == "backbone":
         initialised = tuple(k for k in own if k not in tensors and not k.endswith(COUNTER))
     fill(module, tensors, initialised, SEED, focal=architecture.family == "one_stage")
-    spec = replace(spec, divisor=module.transform.size_divisible)
-    face = architecture.face(module)
-    layers = layers_of(face, initialised)
-    run_once(module, spec)
+    if architecture.layers is not None:
+        layers = architecture.layers(module, spec)
+    else:
+        spec = replace(spec, divisor=module.transform.size_divisible)
+        layers = layers_of(architecture.face(module), initialised)
+        run_once(module, spec)
     path = request.out / WEIGHTS_FILE
     save_file({k: tensors[k].contiguous().clone() for k in sorted(tensors)}, path, metadata={"format": "pt"})
     overrides = request.overrides
-    names = overrides.get("class_names", facts.class_names)
+    names = overrides.get("class_names", facts.class_names or recognised.class_names)
     if names is not None and recognised.num_classes is not None and len(names) != recognised.num_classes:
         raise Unusable(
             "bad_override",
@@ -201,7 +221,7 @@ def _write(
         backbone=recognised.backbone,
         num_classes=recognised.num_classes,
         class_names=tuple(str(n) for n in names) if names is not None else None,
-        has_background=True,
+        has_background=architecture.has_background,
         input=spec,
         layers=layers,
         parameters=sum(p.numel() for p in module.parameters()),

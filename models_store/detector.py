@@ -233,6 +233,8 @@ def load_detector(folder: Path, *, device: str | torch.device = "cpu") -> Detect
         manifest.initialisation_seed,
         focal=architecture.family == "one_stage",
     )
+    if architecture.wrap is not None:
+        return architecture.wrap(manifest, module.to(device))
     face = architecture.face(module)
     if layers_of(face, manifest.initialised_keys) != manifest.layers:
         raise Unusable(

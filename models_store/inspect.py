@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from models_store.archives import holds_config, is_tar
 from models_store.errors import Unusable
 from models_store.limits import Limits
 
-Container = Literal["torch_zip", "torch_legacy", "safetensors"]
+Container = Literal["torch_zip", "torch_legacy", "safetensors", "archive"]
 
 # torch's own magic number as a protocol 2 pickle, the first object of every legacy file.
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -65,16 +66,20 @@ def inspect(path: Path, limits: Limits = Limits()) -> Inspection:
             "optimizer state",
         )
     with path.open("rb") as file:
-        head = file.read(64)
+        first = file.read(512)
+    head = first[:64]
     if head.startswith(ZIP_MAGIC):
         return _torch_zip(path, size, limits)
     if head.startswith(LEGACY_MAGIC):
         return Inspection("torch_legacy", size)
+    if is_tar(first):
+        return Inspection("archive", size)
     if _looks_like_safetensors(head, size):
         return _safetensors(path, size, limits)
     raise Unusable(
         "not_a_checkpoint",
-        f"{_what_it_is(head)}, not a checkpoint: send a torch file (.pth, .pt) with a state dict, or .safetensors",
+        f"{_what_it_is(head)}, not a checkpoint: send a torch file (.pth, .pt) with a state dict, .safetensors, or a "
+        "packed transformers folder (.zip, .tar.gz)",
     )
 
 
@@ -107,6 +112,8 @@ def _torch_zip(path: Path, size: int, limits: Limits) -> Inspection:
             "truncated",
             f"the file begins as a zip but its directory cannot be read ({error}): send the whole file",
         ) from None
+    if holds_config([member.filename for member in members]):
+        return Inspection("archive", size)
     if len(members) > limits.tensors + 100:
         raise Unusable("too_large", f"{len(members)} members, at most {limits.tensors} tensors are read")
     names = [member.filename for member in members]

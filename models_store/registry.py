@@ -14,7 +14,12 @@ from models_store.archs.bodies import TORCHVISION_CHAINS
 from models_store.formats.signatures import index
 from models_store.known import facts_of
 
-CATEGORY = {"two_stage": "two-stage", "one_stage": "one-stage", "ssd": "single shot, one input size"}
+CATEGORY = {
+    "two_stage": "two-stage",
+    "one_stage": "one-stage",
+    "ssd": "single shot, one input size",
+    "detr": "queries and a transformer (DETR)",
+}
 
 
 def architectures() -> list[dict[str, Any]]:

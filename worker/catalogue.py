@@ -26,6 +26,12 @@ DEFAULT_IMAGE_SIZE = 320
 
 CHECKPOINT_FORMATS = {
     "torchvision_detection": "state dict of a torchvision detector; architecture and classes are read from keys and shapes",
+    "detr": "checkpoint of the published DETR code; read from keys and shapes, heads from its arguments",
+    "deformable_detr": "checkpoint of the published Deformable DETR code: plain, with box refinement, two-stage",
+    "detreg_detr": "DETReg's pretrained DETR; its embedding head is dropped",
+    "detreg_deformable_detr": "DETReg's pretrained Deformable DETR; its embedding head is dropped",
+    "detr_wsod": "DETR_WSOD's DETR; its instance and refinement classifiers are dropped",
+    "transformers": "folder of a transformers object detector (config.json and weights), as a folder, .zip or .tar.gz",
     "torchvision_classifier": "state dict of a torchvision classifier, whose backbone is placed in a Faster R-CNN with FPN",
     "timm_classifier": "state dict of a timm classifier, whose backbone is placed in a Faster R-CNN with FPN",
 }

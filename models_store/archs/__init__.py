@@ -1,12 +1,13 @@
 """Every architecture, registered by importing its family's file."""
 
-from models_store.archs import fasterrcnn_fpn, ssd, torchvision_dense, torchvision_rcnn
+from models_store.archs import detr, fasterrcnn_fpn, ssd, torchvision_dense, torchvision_rcnn
 from models_store.archs.base import ARCHITECTURES, Architecture, BuildSpec
 
 __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "BuildSpec",
+    "detr",
     "fasterrcnn_fpn",
     "ssd",
     "torchvision_dense",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from models_store.archs.face import Face
-from models_store.manifest import Input
+from models_store.manifest import Input, Layer, Manifest
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,19 @@ class Architecture:
 
     ``build`` returns the module with fresh weights, ``face`` wraps it for reading features.
     ``places_backbone``: it takes any backbone. ``builder``: torchvision's name, where there is one.
+    Instead of ``face``, a family with an interface of its own gives ``layers(module, input)``, which also runs the
+    module once, and ``wrap(manifest, module)``, its Detector.
     """
 
     name: str
     title: str
-    family: Literal["two_stage", "one_stage", "ssd"]
+    family: Literal["two_stage", "one_stage", "ssd", "detr"]
     input: Input
     build: Callable[[BuildSpec], nn.Module]
-    face: Callable[[nn.Module], Face]
+    face: Callable[[nn.Module], Face] | None = None
+    layers: Callable[[nn.Module, Input], tuple[Layer, ...]] | None = None
+    wrap: Callable[[Manifest, nn.Module], Any] | None = None
+    has_background: bool = True
     places_backbone: bool = False
     builder: str | None = None
     notes: tuple[str, ...] = ()

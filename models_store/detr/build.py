@@ -87,7 +87,9 @@ def _allocation() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if "alloc" not in str(error):
-            raise Unusable("bad_config", f"transformers cannot build the network: {str(error)[:300]}") from None
+            raise Unusable(
+                "bad_config", f"transformers cannot build the network: {str(error)[:300]}"
+            ) from None
         raise MemoryError(str(error)[:200]) from None
     except (ValueError, TypeError, AssertionError, KeyError, OSError, ImportError) as error:
         raise Unusable("bad_config", f"transformers cannot build the network: {str(error)[:300]}") from None

@@ -202,9 +202,7 @@ class DetrDetector:
     def _run(self, pixels: Tensor) -> Any:
         if not self.family.masks:
             return self.module(pixel_values=pixels)
-        return self.module(
-            pixel_values=pixels, pixel_mask=torch.ones_like(pixels[:, 0], dtype=torch.long)
-        )
+        return self.module(pixel_values=pixels, pixel_mask=torch.ones_like(pixels[:, 0], dtype=torch.long))
 
     def _by_size(self, images: Sequence[np.ndarray]) -> list[list[int]]:
         groups: dict[tuple[int, int], list[int]] = {}
@@ -247,20 +245,21 @@ def replace_class_heads(
     """
     fresh: list[str] = []
     made: dict[int, nn.Module] = {}
-    named = {name: child for name, child in module.named_modules(remove_duplicate=False)}
+    named = dict(module.named_modules(remove_duplicate=False))
     for name, old in named.items():
         if not any(re.fullmatch(pattern, f"{name}.weight") for pattern in family.class_heads):
             continue
-        if id(old) not in made:
-            made[id(old)] = _fresh(old, name, num_classes, outputs, family.no_object, seed).to(
-                next(old.parameters()).device
-            )
+        # Tied layers are two modules around one tensor.
+        key = id(old.weight)
+        if key not in made:
+            device = old.weight.device
+            made[key] = _fresh(old, name, num_classes, outputs, family.no_object, seed).to(device)
         owner, _, last = name.rpartition(".")
         parent = module.get_submodule(owner)
         if last.isdigit():
-            parent[int(last)] = made[id(old)]
+            parent[int(last)] = made[key]
         else:
-            setattr(parent, last, made[id(old)])
+            setattr(parent, last, made[key])
         fresh += [f"{name}.{leaf}" for leaf, _ in old.named_parameters()]
     return tuple(fresh)
 
@@ -282,4 +281,3 @@ def _fresh(
         else:
             new.weight[num_classes] = 0  # type: ignore[index]
     return new
-

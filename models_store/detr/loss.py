@@ -65,7 +65,12 @@ def set_loss(
 
 
 def _one_layer(
-    logits: Tensor, predicted: Tensor, targets: Sequence[Target], count: int, no_object: bool, weights: Weights
+    logits: Tensor,
+    predicted: Tensor,
+    targets: Sequence[Target],
+    count: int,
+    no_object: bool,
+    weights: Weights,
 ) -> dict[str, Tensor]:
     """``logits`` (B, Q, C), ``predicted`` (B, Q, 4)."""
     matches = [
@@ -77,7 +82,9 @@ def _one_layer(
     labels = torch.cat([t.labels[o] for t, (_, o) in zip(targets, matches, strict=True)])
     wanted = torch.cat([t.boxes[o] for t, (_, o) in zip(targets, matches, strict=True)])
     chosen = predicted[rows, queries]
-    overlap = generalized_box_iou(box_convert(chosen, "cxcywh", "xyxy"), box_convert(wanted, "cxcywh", "xyxy"))
+    overlap = generalized_box_iou(
+        box_convert(chosen, "cxcywh", "xyxy"), box_convert(wanted, "cxcywh", "xyxy")
+    )
     classes = (_cross_entropy if no_object else _focal)(logits, rows, queries, labels, count)
     return {
         "loss_ce": weights.classes * classes,

@@ -23,7 +23,7 @@ PROBE_PIXELS = 128
 GRID_TOKENS = 1
 
 
-class _Enough(Exception):  # noqa: N818 - it ends a forward pass, it is no error
+class _Enough(Exception):
     pass
 
 
@@ -179,9 +179,7 @@ def memory_maps(output: Any, sizes: list[Any]) -> list[Tensor]:
             return memory_maps(memory[0], sizes)
         return list(memory)
     parts = memory.split([int(h) * int(w) for h, w in sizes], dim=1)
-    return [
-        x.transpose(1, 2).unflatten(2, (int(h), int(w))) for x, (h, w) in zip(parts, sizes, strict=True)
-    ]
+    return [x.transpose(1, 2).unflatten(2, (int(h), int(w))) for x, (h, w) in zip(parts, sizes, strict=True)]
 
 
 def maps_of(output: Any) -> list[Tensor]:

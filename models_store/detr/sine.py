@@ -34,7 +34,9 @@ class CentredSine(nn.Module):
         where = mask if pixel_mask is None else pixel_mask
         if where is None:
             like = pixel_values.shape if shape is None else shape  # type: ignore[union-attr]
-            where = torch.ones(like[0], *like[2:], device=device if shape is not None else pixel_values.device)
+            where = torch.ones(
+                like[0], *like[2:], device=device if shape is not None else pixel_values.device
+            )
         halves = [self._along(where.float(), axis) for axis in (1, 2)]
         return torch.cat(halves, dim=3).permute(0, 3, 1, 2).to(dtype)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from models_store.archs import ARCHITECTURES
 from models_store.errors import Unusable, some
-from models_store.formats import classifiers, torchvision_detection
+from models_store.formats import classifiers, detr, torchvision_detection, transformers_folder
 from models_store.formats.nearest import nearest
 from models_store.formats.state import Recognised, StateDict
 
 __all__ = ["recognise"]
 
-DETECTORS = (torchvision_detection.recognise,)
+DETECTORS = (transformers_folder.recognise, detr.recognise, torchvision_detection.recognise)
 
 
 def recognise(state: StateDict, hint: str | None = None) -> Recognised:

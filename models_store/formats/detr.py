@@ -106,7 +106,12 @@ def _deformable(state: StateDict, tensors: Mapping[str, Tensor]) -> Recognised:
         num_classes=tensors["class_embed.0.weight"].shape[0],
         dropped=(*state.dropped, *_dropped(tensors)),
         options={"config": config, "shared_heads": not refine and _equal_heads(mapped)},
-        notes=(*state.notes, *notes, f"Deformable DETR, {kind.replace('_', '-')}", *_pretraining_note(pretraining)),
+        notes=(
+            *state.notes,
+            *notes,
+            f"Deformable DETR, {kind.replace('_', '-')}",
+            *_pretraining_note(pretraining),
+        ),
     )
 
 
@@ -132,7 +137,9 @@ def _detr(state: StateDict, tensors: Mapping[str, Tensor]) -> Recognised:
         "num_queries": queries,
         **_dropout(state),
     }
-    weak_note = ("its class head was never trained: image labels moved the dropped heads only",) if weak else ()
+    weak_note = (
+        ("its class head was never trained: image labels moved the dropped heads only",) if weak else ()
+    )
     return Recognised(
         format="detr_wsod" if weak else "detreg_detr" if pretraining else "detr",
         kind="detector",
@@ -198,7 +205,9 @@ def _detr_rules(pre_norm: bool) -> list[tuple[str, str]]:
         (rf"bbox_embed\.layers\.(\d+){LINEAR}", r"bbox_predictor.layers.\1.\2"),
     ]
     norms = {"norm1": "self_attn_layer_norm", "norm2": "encoder_attn_layer_norm", "norm3": "final_layer_norm"}
-    rules += _layer_rules("encoder", ENCODER_NORMS | feed_forward) + _layer_rules("decoder", norms | feed_forward)
+    rules += _layer_rules("encoder", ENCODER_NORMS | feed_forward) + _layer_rules(
+        "decoder", norms | feed_forward
+    )
     rules += _attention_rules("encoder", "self_attn", "self_attn", output)
     rules += _attention_rules("decoder", "self_attn", "self_attn", output)
     return rules + _attention_rules("decoder", "multihead_attn", "encoder_attn", output)
@@ -232,7 +241,9 @@ def _mapped(tensors: Mapping[str, Tensor], rules: list[tuple[str, str]]) -> dict
             unknown.append(key)
         elif "{qkv}" in target:
             if tensor.shape[0] % 3:
-                raise Unusable("shape_mismatch", f"{key} has {tensor.shape[0]} rows, not three times the width")
+                raise Unusable(
+                    "shape_mismatch", f"{key} has {tensor.shape[0]} rows, not three times the width"
+                )
             parts = ("q_proj", "k_proj", "v_proj")
             found |= {target.replace("{qkv}", p): x for p, x in zip(parts, tensor.chunk(3), strict=True)}
         else:
@@ -257,7 +268,8 @@ def _same_heads(mapped: Mapping[str, Tensor], name: str) -> None:
     other = [k for k in both if not torch.equal(mapped[k], mapped[k.removeprefix(prefix)])]
     if other:
         raise Unusable(
-            "corrupt", f"the file holds two different copies of {some(other)}, which one module writes: save it again"
+            "corrupt",
+            f"the file holds two different copies of {some(other)}, which one module writes: save it again",
         )
 
 
@@ -275,7 +287,9 @@ def _heads(state: StateDict, width: int) -> tuple[int, tuple[str, ...]]:
         heads = DEFAULT_HEADS
         notes = (f"the number of attention heads is not in the file; {heads}, as published, was taken",)
     if not isinstance(heads, int) or heads < 1 or width % heads:
-        raise Unusable("shape_mismatch", f"{heads} attention heads do not divide the width {width}: correct nheads")
+        raise Unusable(
+            "shape_mismatch", f"{heads} attention heads do not divide the width {width}: correct nheads"
+        )
     return heads, notes
 
 

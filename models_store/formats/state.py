@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,13 +22,20 @@ COUNTER = ".num_batches_tracked"
 
 @dataclass(frozen=True)
 class StateDict:
-    """``ordered``: the keys stand in the order of the module that was saved (torch files, not safetensors)."""
+    """``ordered``: the keys stand in the order of the module that was saved (torch files, not safetensors).
+
+    ``arguments``: plain values of the training arguments beside the weights. ``config``, ``preprocessor``: the JSON
+    files of a transformers folder.
+    """
 
     tensors: dict[str, Tensor]
     ordered: bool
     metadata: dict[str, str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = None
+    preprocessor: Mapping[str, Any] | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -47,6 +55,7 @@ class Recognised:
     tensors: dict[str, Tensor]
     backbone: str | None = None
     num_classes: int | None = None
+    class_names: tuple[str, ...] | None = None
     dropped: tuple[str, ...] = ()
     input: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -58,6 +67,7 @@ def unwrap(obj: object, *, ordered: bool, metadata: Mapping[str, str] | None = N
     path: list[str] = []
     dropped: list[str] = []
     notes: list[str] = []
+    arguments = _arguments(obj)
     while isinstance(obj, Mapping) and not _is_flat(obj):
         inner = [k for k in WRAPPERS if isinstance(obj.get(k), Mapping) and obj[k]]
         if not inner or len(path) >= MAX_NESTING:
@@ -82,7 +92,15 @@ def unwrap(obj: object, *, ordered: bool, metadata: Mapping[str, str] | None = N
         if all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
             notes.append(f"the prefix {prefix!r} was stripped from every key")
-    return StateDict(tensors, ordered, dict(metadata or {}), tuple(dropped), tuple(notes))
+    return StateDict(tensors, ordered, dict(metadata or {}), tuple(dropped), tuple(notes), arguments)
+
+
+def _arguments(obj: object) -> dict[str, Any]:
+    """Numbers, texts and flags of an ``args`` Namespace beside the weights."""
+    found = obj.get("args") if isinstance(obj, Mapping) else None
+    if not isinstance(found, argparse.Namespace):
+        return {}
+    return {str(k): v for k, v in vars(found).items() if v is None or isinstance(v, bool | int | float | str)}
 
 
 def _is_flat(obj: Mapping[Any, Any]) -> bool:

@@ -29,6 +29,14 @@ LAYER_HELP: dict[str, str] = {
     "neck.p5": "feature pyramid, stride 32 (the published fpn_3)",
     "neck.p6": "coarsest level of the feature pyramid, stride 64",
     "neck.roi": "ROI align on the pyramid level that fits the object's size (the published fpn_ms)",
+    "encoder.memory": "output of a DETR's encoder as a map, at the stride of the backbone's last map",
+    **{
+        f"encoder.memory.l{i}": f"output of a multi-level encoder (Deformable DETR, RT-DETR) as a map, level {i} "
+        f"from the finest; most often stride {8 * 2**i}"
+        for i in range(4)
+    },
+    "decoder.matched_query": "last decoder state of the query whose predicted box fits the object best "
+    "(5 L1 - 2 GIoU, matched one to one, no class term)",
     "head.penultimate": "last hidden layer of the box head, with its ReLUs (the published penultimate)",
 }
 
