@@ -17,7 +17,10 @@ from worker.features.errors import Unextractable
 from worker.features.objects import objects_of
 from worker.files import scratch
 from worker.handlers.blobs import keep_file
+from worker.handlers.pool import pool_rows
 from worker.handlers.request import filters_of, rank_by_of, spec_of
+from worker.handlers.score import write_score
+from worker.metrics import METRICS
 from worker.ranking.order import order
 from worker.ranking.plots import bar_chart
 from worker.ranking.records import Candidate, Ordering, Scored, Target
@@ -32,7 +35,7 @@ def run(step: Step, job: JobView) -> Callable[[Session], None]:
         if ranking is None:
             raise NotFound(f"the ranking {job.resource_id} is gone")
         dataset = session.get(tables.Dataset, ranking.dataset_id)
-        candidates, cancelled = _candidates(session, ranking.id)
+        candidates, cancelled, relative = _candidates(session, ranking)
     with scratch(step.settings.scratch_dir) as folder:
         target = _target(step, dataset, ranking.request, folder)
         ordering = order(candidates, target, rank_by_of(ranking.request), filters_of(ranking.request))
@@ -47,30 +50,40 @@ def run(step: Step, job: JobView) -> Callable[[Session], None]:
         if row is None:
             return
         row.result, row.plot_sha256 = result, plot
+        for score in relative:
+            write_score(session, row, score)
         for each in session.scalars(select(tables.Candidate).where(tables.Candidate.ranking_id == row.id)):
             each.rank = ranks.get(each.checkpoint_id)
 
     return finish
 
 
-def _candidates(session: Session, ranking_id: str) -> tuple[list[Candidate], set[str]]:
-    """The candidates in the order of the request, and the ids of those that were cancelled."""
-    scores: dict[str, list[Scored]] = defaultdict(list)
-    rows = session.scalars(select(tables.Score).where(tables.Score.ranking_id == ranking_id))
-    for row in rows:
-        scores[row.checkpoint_id].append(Scored(row.metric, row.layer, row.level, row.value, row.undefined))
-    found, cancelled = [], set()
-    pairs = session.execute(
+def _candidates(
+    session: Session, ranking: tables.Ranking
+) -> tuple[list[Candidate], set[str], list[tables.Score]]:
+    """The candidates in the order of the request, the ids of those that were cancelled, and pool-relative scores."""
+    query = (
         select(tables.Candidate, tables.Checkpoint)
         .join(tables.Checkpoint, tables.Checkpoint.id == tables.Candidate.checkpoint_id)
-        .where(tables.Candidate.ranking_id == ranking_id)
+        .where(tables.Candidate.ranking_id == ranking.id)
         .order_by(tables.Candidate.position)
     )
-    for candidate, checkpoint in pairs:
-        if candidate.state == JobState.CANCELLED:
-            cancelled.add(checkpoint.id)
-        found.append(_candidate(candidate, checkpoint, scores[checkpoint.id]))
-    return found, cancelled
+    pairs = session.execute(query).all()
+    whole = {candidate.checkpoint_id for candidate, _ in pairs if candidate.state == JobState.SUCCEEDED}
+    asked = ranking.request["metrics"]
+    # what an earlier order left of the pool's own metrics is made anew
+    kept = [
+        row
+        for row in session.scalars(select(tables.Score).where(tables.Score.ranking_id == ranking.id))
+        if row.checkpoint_id in whole and not METRICS[row.metric].pool_relative
+    ]
+    relative = pool_rows(kept, asked)
+    scores: dict[str, list[Scored]] = defaultdict(list)
+    for row in (*kept, *relative):
+        scores[row.checkpoint_id].append(Scored(row.metric, row.layer, row.level, row.value, row.undefined))
+    cancelled = {candidate.checkpoint_id for candidate, _ in pairs if candidate.state == JobState.CANCELLED}
+    found = [_candidate(candidate, checkpoint, scores[checkpoint.id]) for candidate, checkpoint in pairs]
+    return found, cancelled, relative
 
 
 def _candidate(candidate: tables.Candidate, checkpoint: tables.Checkpoint, scores: list[Scored]) -> Candidate:

@@ -19,6 +19,7 @@ from worker.device import choose_device
 from worker.features.errors import Unextractable
 from worker.features.extract import Features, extract
 from worker.files import scratch, unpacked_dataset
+from worker.handlers.pool import per_candidate
 from worker.handlers.request import spec_of
 from worker.metrics import FeatureSet, Score, score
 from worker.step import JobView, Step
@@ -47,10 +48,10 @@ def run(step: Step, job: JobView) -> Callable[[Session], None]:
         with _refusals():
             features, loading_s = _features(step, checkpoint, ranking, root, folder)
     step.stage("scoring")
-    scoring_s = 0.0
+    metrics, scoring_s = per_candidate(ranking.request["metrics"]), 0.0
     for done, (layer, level) in enumerate(features.layers):
         step.check()
-        found = _scores(features, layer, level, ranking.request["metrics"])
+        found = _scores(features, layer, level, metrics)
         scoring_s += sum(each.seconds for each in found.values())
         _write_scores(step, job, features, layer, level, found)
         step.progress(done + 1, len(features.layers), "layers", f"{layer} ({level}) scored")
@@ -160,9 +161,14 @@ def _write_scores(
                 seconds=each.seconds,
                 details={"notes": list(each.notes), "objects": objects, "dimensions": dimensions},
             )
-            session.merge(row)
-            about = {
-                "checkpoint_id": row.checkpoint_id, "metric": metric, "layer": layer, "level": level,
-                "value": each.value, "undefined": each.undefined,
-            }  # fmt: skip
-            events.append(session, ranking, "score", about)
+            write_score(session, ranking, row)
+
+
+def write_score(session: Session, ranking: Ranking, row: ScoreRow) -> None:
+    """Upserts the score of a locked ranking and tells its stream."""
+    session.merge(row)
+    about = {
+        "checkpoint_id": row.checkpoint_id, "metric": row.metric, "layer": row.layer, "level": row.level,
+        "value": row.value, "undefined": row.undefined,
+    }  # fmt: skip
+    events.append(session, ranking, "score", about)

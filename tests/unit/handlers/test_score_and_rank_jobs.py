@@ -14,6 +14,7 @@ from test_ingest_job import coco, zipped
 from app.db.tables import Blob, Candidate, Checkpoint, Event, Job, Ranking, Score
 from app.queue.jobs import add_job
 from app.queue.states import JobKind
+from worker.metrics import METRICS as METRICS_BY_NAME
 
 pytestmark = pytest.mark.slow
 METRICS = ["logme", "logme_boxes", "h_score", "leep"]
@@ -142,6 +143,19 @@ def test_second_run_takes_features_from_the_cache_and_gives_the_same_numbers(pre
     assert scores(bench, "rk_1") == scores(bench, "rk_2")
     assert bench.get(Candidate, ("rk_1", "ckpt_1")).timings["cached"] is False
     assert bench.get(Candidate, ("rk_2", "ckpt_1")).timings["cached"] is True
+
+
+def test_pool_relative_metrics_are_filled_in_when_all_have_ended(prepared: Bench) -> None:
+    bench = prepared
+    for job_id in ranking(bench, metrics=["etran"], layers=["backbone.c3"], level="local"):
+        assert bench.work(job_id).state == "succeeded"
+    assert {metric for _, metric, *_ in scores(bench)} == set(METRICS_BY_NAME["etran"].terms)
+    bench.work(bench.get(Ranking, "rk_1").rank_job_id)
+    found = scores(bench)
+    for id in ("ckpt_1", "ckpt_2"):
+        value, undefined = found[id, "etran", "backbone.c3", "local"]
+        assert (value is None) != (undefined is None)
+    assert bench.get(Ranking, "rk_1").state == "succeeded"
 
 
 def test_a_layer_that_is_not_there_fails_this_candidate_with_the_reason(prepared: Bench) -> None:

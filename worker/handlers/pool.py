@@ -1,0 +1,41 @@
+"""Metrics that are relative to the pool: their terms are scored with each candidate, the rest when all are there."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from app.db import tables
+from worker.metrics import METRICS, Score
+from worker.metrics.pool import pool_scores, with_terms
+
+
+def per_candidate(asked: Sequence[str]) -> list[str]:
+    """What one candidate's job scores: the metrics asked for, with terms in place of pool-relative ones."""
+    return [name for name in with_terms(asked) if not METRICS[name].pool_relative]
+
+
+def pool_rows(rows: Iterable[tables.Score], asked: Sequence[str]) -> list[tables.Score]:
+    """Scores of the pool-relative metrics asked for, at every layer and level of `rows` (those of one ranking)."""
+    names = [name for name in asked if METRICS[name].pool_relative]
+    if not names:
+        return []
+    places: dict[tuple[str, str], dict[str, dict[str, Score]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        found = Score(row.value, row.undefined, row.seconds)
+        places[row.layer, row.level][row.checkpoint_id][row.metric] = found
+        ranking_id = row.ranking_id
+    return [
+        tables.Score(
+            ranking_id=ranking_id,
+            checkpoint_id=checkpoint_id,
+            metric=metric,
+            layer=layer,
+            level=level,
+            value=each.value,
+            undefined=each.undefined,
+            seconds=each.seconds,
+            details={"notes": list(each.notes)},
+        )
+        for (layer, level), candidates in places.items()
+        for checkpoint_id, scores in pool_scores(candidates, names).items()
+        for metric, each in scores.items()
+    ]
