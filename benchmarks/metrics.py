@@ -27,7 +27,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 def features(n, d, c, seed=0):
     """Float32, like what a detector gives: rectified, decaying spectrum, imbalanced classes, a class signal."""
-    import numpy as np
+    import numpy as np  # noqa: PLC0415  after the number of threads is set
 
     rng = np.random.default_rng(seed)
     weights = 1.0 / np.arange(1, c + 1)
@@ -53,10 +53,10 @@ def measure(call, repeats, clock):
 
 def child(task):
     """One measurement in this process: what the parent asked for, as a dict that becomes JSON."""
-    import numpy as np
-    from scipy.linalg import blas
+    import numpy as np  # noqa: PLC0415
+    from scipy.linalg import blas  # noqa: PLC0415
 
-    from worker.metrics import FeatureSet, Options, score
+    from worker.metrics import FeatureSet, Options, score  # noqa: PLC0415
 
     clock = time.process_time if task["threads"] == 1 else time.perf_counter
     small = features(200, 32, 3)
@@ -65,7 +65,7 @@ def child(task):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     out = {}
     if task["way"] == "plain":
-        import published_metrics
+        import published_metrics  # noqa: PLC0415
 
         for metric in published_metrics.PUBLISHED.values():
             metric(*small)

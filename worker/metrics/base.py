@@ -167,6 +167,7 @@ class Metric:
     needs: of "features", "labels", "boxes", "source_probabilities". pool_relative: the value changes when
     a candidate joins the pool; such a metric combines the scores named in `terms`. null: what features
     without information reach. rederived: the formula follows a description, not the authors' code.
+    higher_is_better: always so here; kept because readers ask. statistics: whether `score_statistics` gives it.
     compute: (Prepared, Targets) -> Value, or raises Undefined. None where pool_relative.
     """
 

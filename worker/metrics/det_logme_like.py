@@ -1,7 +1,7 @@
 """A score like Det-LogME: U-LogME and IoU-LogME, each scaled over the pool of candidates.
 
-Source: re-derived from the description of "Det-LogME" (WACV 2024, arXiv 2403.09432), whose text and weights
-were not read: no number of that paper can be expected from it, hence the name.
+Source: re-derived from descriptions of "Det-LogME" (WACV 2024, arXiv 2403.09432); the paper's weights are not
+known here, so none of its numbers can be expected: hence the name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ METRICS = (
         needs=frozenset({"features", "labels", "boxes"}),
         summary="What, where and overlap together, relative to the other candidates.",
         formula="u_logme + iou_logme, each scaled to [0, 1] over the pool",
-        paper="re-derived from the description of Det-LogME, WACV 2024, arXiv 2403.09432",
+        paper="after Det-LogME, WACV 2024, arXiv 2403.09432",
         null="none: relative to the pool",
         invariant="common scale or rotation of the features",
         pool_relative=True,

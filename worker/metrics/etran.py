@@ -2,7 +2,7 @@
 
 Source: Gholami, Akbari et al., "ETran: Energy-Based Transferability Estimation", ICCV 2023, arXiv 2308.02027.
 The public code has the energy and two linear terms but no detection part; the sum over three terms follows the
-caption of the paper's figure 2, with equal weights because the weights could not be read.
+caption of the paper's figure 2, with equal weights because the code holds none for detection.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """IoU-LogME: how well the boxes that LogME's model predicts overlap the true ones.
 
-Source: re-derived from the description of "Det-LogME" (WACV 2024, arXiv 2403.09432), whose text was not read.
+Source: re-derived from descriptions of "Det-LogME" (WACV 2024, arXiv 2403.09432); no official code exists, so
+its numbers may differ.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ METRICS = (
         needs=frozenset({"features", "boxes"}),
         summary="Mean overlap of the true boxes with those predicted by LogME's regression on the features.",
         formula="mean_i IoU(x_i' M, b_i), M the posterior means of the four coordinates in LogME on boxes",
-        paper="re-derived from the description of Det-LogME, WACV 2024, arXiv 2403.09432",
+        paper="after Det-LogME, WACV 2024, arXiv 2403.09432",
         null="the overlap of every box with the average box",
         invariant="any common scale or rotation of the features",
         compute=iou_logme,

@@ -59,15 +59,16 @@ def ncti_accuracy(prepared: Prepared, targets: Targets) -> Value:
     return Value(_terms(prepared, targets)[1])
 
 
-def ncti_variability(prepared: Prepared, targets: Targets) -> Value:
-    """Log of the summed nuclear norms of the probabilities of each class; lower is nearer to collapse."""
-    return Value(_terms(prepared, targets)[2])
+def ncti_compactness(prepared: Prepared, targets: Targets) -> Value:
+    """Minus the log of the summed nuclear norms of the probabilities of each class."""
+    return Value(-_terms(prepared, targets)[2])
 
 
 def combine(terms: Mapping[str, np.ndarray]) -> np.ndarray:
     """NCTI of every candidate from the terms of all."""
     scaled = {name: scaled_over_pool(values) for name, values in terms.items()}
-    return scaled["ncti_separation"] + scaled["ncti_accuracy"] - scaled["ncti_variability"]
+    # The paper subtracts the scaled variability, which is 1 - the scaled compactness.
+    return scaled["ncti_separation"] + scaled["ncti_accuracy"] + scaled["ncti_compactness"] - 1.0
 
 
 PAPER = "Wang et al.: How Far Pre-trained Models Are from Neural Collapse, ICCV 2023"
@@ -98,28 +99,27 @@ METRICS = (
         compute=ncti_accuracy,
     ),
     Metric(
-        name="ncti_variability",
-        title="NCTI, variability",
+        name="ncti_compactness",
+        title="NCTI, compactness",
         needs=NEEDS,
-        summary="Third term of NCTI: how much the probabilities vary within the classes.",
-        formula="log sum_c nuclear norm of the class probabilities of the objects of class c",
+        summary="Third term of NCTI: how little the probabilities vary within the classes.",
+        formula="- log sum_c nuclear norm of the class probabilities of the objects of class c",
         paper=PAPER,
         null="grows with N and C: compare candidates on the same objects only",
         invariant=INVARIANT,
-        compute=ncti_variability,
-        higher_is_better=False,
+        compute=ncti_compactness,
     ),
     Metric(
         name="ncti",
         title="NCTI",
         needs=NEEDS,
         summary="How close the features are to neural collapse, relative to the other candidates.",
-        formula="separation + accuracy - variability, each scaled to [0, 1] over the pool",
+        formula="separation + accuracy + compactness - 1, each scaled to [0, 1] over the pool",
         paper=PAPER,
         null="none: relative to the pool",
         invariant=INVARIANT,
         pool_relative=True,
-        terms=("ncti_separation", "ncti_accuracy", "ncti_variability"),
+        terms=("ncti_separation", "ncti_accuracy", "ncti_compactness"),
         combine=combine,
     ),
 )

@@ -50,7 +50,7 @@ class Options:
     ncti_floor: float = 1e-10
     etran_energy_per_mille: int = 5
     gram_precision: Literal["float64", "float32"] = "float64"
-    block_rows: int = 2048
+    block_rows: int = 1024
     rank_tolerance: float | None = None
 
 

@@ -84,9 +84,9 @@ def compare(
     all candidates share (an odd image) cancels in a difference. Chance of being best: share of draws from the
     joint Student distribution. Raises UnknownMetric, ValueError where the groups differ.
     """
-    sign = 1.0 if lookup([metric])[0].higher_is_better else -1.0
+    lookup([metric])
     left_out = {name: reason for name, s in scores.items() if (reason := _not_comparable(s))}
-    names = sorted((n for n in scores if n not in left_out), key=lambda n: -sign * scores[n].value)
+    names = sorted((n for n in scores if n not in left_out), key=lambda n: -scores[n].value)
     if not names:
         return Comparison((), {}, {}, left_out)
     counts = {len(scores[n].interval.replicates) for n in names}
@@ -95,8 +95,8 @@ def compare(
             f"candidates have different numbers of image groups {sorted(counts)}: score all alike"
         )
     groups = counts.pop()
-    values = sign * np.array([scores[n].value for n in names])
-    replicates = sign * np.array([scores[n].interval.replicates for n in names])
+    values = np.array([scores[n].value for n in names])
+    replicates = np.array([scores[n].interval.replicates for n in names])
     deviations = np.sqrt((groups - 1) / groups) * (replicates - replicates.mean(axis=1, keepdims=True))
     rng = np.random.default_rng(seed)
     spread = np.sqrt(rng.chisquare(groups - 1, draws) / (groups - 1))

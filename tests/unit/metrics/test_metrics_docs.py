@@ -1,0 +1,32 @@
+"""docs/metrics.md says what the code says, and the registry says it completely."""
+
+from pathlib import Path
+
+import pytest
+
+from worker.metrics import METRICS, Options
+from worker.metrics.docs import metrics_markdown
+
+PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
+KINDS = {"features", "labels", "boxes", "source_probabilities"}
+
+
+def test_the_page_is_up_to_date():
+    assert PAGE.read_text(encoding="utf-8") == metrics_markdown(), "run python -m worker.metrics.docs"
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_is_explained(name):
+    m = METRICS[name]
+    assert m.name == name
+    assert m.needs <= KINDS
+    assert all((m.title, m.summary, m.formula, m.paper, m.null, m.invariant))
+    assert m.higher_is_better
+    assert m.pool_relative == (m.compute is None) == bool(m.terms) == (m.combine is not None)
+    assert all(t in METRICS and not METRICS[t].pool_relative for t in m.terms)
+    assert f"### `{name}`" in metrics_markdown()
+
+
+def test_every_parameter_is_explained():
+    text = Options.__doc__
+    assert [f for f in Options.__dataclass_fields__ if f not in text] == []
