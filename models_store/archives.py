@@ -154,14 +154,23 @@ def _read(members: _Members, into: Path, limits: Limits) -> Folder:
     return Folder(config, preprocessor, tuple(paths))
 
 
+def shards(index: Path) -> list[str]:
+    """File names of the parts that a model.safetensors.index.json lists. Raises Unusable ``corrupt``."""
+    return _parts(_object(index.read_bytes(), index.name))
+
+
+def _parts(index: dict[str, Any]) -> list[str]:
+    parts = index.get("weight_map")
+    if not isinstance(parts, dict) or not all(isinstance(v, str) and "/" not in v for v in parts.values()):
+        raise Unusable("corrupt", f"{INDEX} has no weight_map of file names")
+    return sorted(set(parts.values()))
+
+
 def _weights(members: _Members) -> list[str]:
     if WEIGHTS in members.sizes:
         return [WEIGHTS]
     if INDEX in members.sizes:
-        parts = _json(members, INDEX).get("weight_map")
-        if not isinstance(parts, dict) or not all(isinstance(v, str) for v in parts.values()):
-            raise Unusable("corrupt", f"{INDEX} has no weight_map of file names")
-        names = sorted(set(parts.values()))
+        names = _parts(_json(members, INDEX))
         if missing := [name for name in names if name not in members.sizes]:
             raise Unusable("missing_keys", f"the archive lacks {', '.join(missing[:5])}, named by {INDEX}")
         return names
@@ -181,6 +190,10 @@ def _json(members: _Members, name: str) -> dict[str, Any]:
         raise Unusable("too_large", f"{name} has {members.sizes[name]} bytes, at most {JSON_BYTES}")
     with members.open(name) as file:
         raw = file.read(JSON_BYTES + 1)
+    return _object(raw, name)
+
+
+def _object(raw: bytes, name: str) -> dict[str, Any]:
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):

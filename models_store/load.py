@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from models_store.archives import pack
 from models_store.errors import Unusable
 from models_store.inspect import inspect
 from models_store.limits import Limits
@@ -44,6 +45,8 @@ def convert(
 ) -> Manifest:
     """Recognise and convert ``source``; writes ``weights.safetensors`` and ``manifest.json`` into ``out``.
 
+    ``source``: a file, or a transformers folder, which is packed first and whose digest is then the archive's.
+
     ``architecture``: an architecture's name, or ``torchvision/<name>`` or ``timm/<name>`` of a classifier, where
     keys alone do not tell. ``kind``: what the caller expects. ``sha256``: the digest the file must have.
     ``overrides``: ``mean``, ``std``, ``min_size``, ``max_size``, ``class_names`` (without background),
@@ -56,13 +59,19 @@ def convert(
     unknown = set(overrides or {}) - OVERRIDES
     if unknown:
         raise Unusable("bad_override", f"unknown overrides {sorted(unknown)}: {', '.join(sorted(OVERRIDES))}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        with tempfile.TemporaryDirectory(prefix=".packing-", dir=out.parent) as beside:
+            return convert(
+                pack(source, Path(beside)), out, architecture=architecture, kind=kind, uri=uri or source.name,
+                sha256=sha256, overrides=overrides, limits=limits, check=check,
+            )  # fmt: skip
     inspect(source, limits)
     digest = digest_of(source)
     if sha256 is not None and digest != sha256.lower():
         raise Unusable(
             "sha256_mismatch", f"the file's sha256 is {digest}, not {sha256}: it is not the file you pinned"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=".converting-", dir=out.parent))
     try:
         request = {
