@@ -74,12 +74,15 @@ def _from_elsewhere(request: Request, context: Context, body: DatasetCreate, key
     datasets.check_options(body)
     if body.upload_id is not None:
         uploads.make_whole(context.database, context.store, context.workspace_id, body.upload_id)
+        with context.database.reading() as session:
+            upload = uploads.complete(session, context.workspace_id, body.upload_id)
+        # before the transaction: storage may be far away, and SQLite has one writer
+        look_at_stored(context.store, upload.sha256, look_for_archive)
 
     def act(session: Session) -> Answer:
         source: dict[str, Any] = {}
         if body.upload_id is not None:
             upload = uploads.complete(session, context.workspace_id, body.upload_id)
-            look_at_stored(context.store, upload.sha256, look_for_archive)
             source = {"source_sha256": upload.sha256, "from_upload": upload.id}
         elif body.source is not None:
             source = {"source_path": str(datasets.local_source(context.settings, body.source))}

@@ -89,6 +89,7 @@ def add_part(
 
     The row is locked while the part gets its name, so of two that send the same part one is refused (Conflict).
     """
+    part.seal()
     with database.unit_of_work() as session:
         upload = find(session, workspace_id, id, lock=True)
         check_offset(upload, offset)

@@ -77,11 +77,17 @@ class Writer:
         self._keep(key)
         return self.size_bytes
 
+    def seal(self) -> None:
+        """Nothing more will be written, and what was survives a power cut. The slow half of a commit."""
+        if not self._file.closed:
+            with _full_disk():
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+
     def _keep(self, key: str) -> None:
+        self.seal()
         with _full_disk():
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
             self._store.move_in(self.path, key)
 
     def abort(self) -> None:

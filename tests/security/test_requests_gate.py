@@ -1,10 +1,14 @@
 """Who may ask a service that asks for no key: this machine, and no page of another site"""
 
+from pathlib import Path
+
 import httpx
 import pytest
+from running import running
 from starlette.datastructures import Headers
 
 from app.api.gate import reason_to_refuse
+from app.settings import Settings
 
 LOCAL = {"host": "127.0.0.1:8000"}
 
@@ -96,3 +100,14 @@ def test_over_http(open_url: str) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["x-request-id"] == answer.json()["request_id"]
         assert "DETRANK_" in answer.json()["detail"]
+
+
+def test_pages_that_are_allowed_may_read_the_answer(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, cors_origins=["https://friend.example"], min_free_disk_bytes=0)
+    with running(settings) as service:
+        answer = httpx.get(f"{service.url}/v1/datasets", headers={"Origin": "https://friend.example"})
+        assert answer.headers["access-control-allow-origin"] == "https://friend.example"
+        assert "Location" in answer.headers["access-control-expose-headers"]
+        asked = {"Origin": "https://friend.example", "Access-Control-Request-Method": "PATCH"}
+        assert httpx.options(f"{service.url}/v1/uploads/x", headers=asked).status_code == 200
+        assert httpx.get(f"{service.url}/v1/datasets", headers={"Origin": "https://x.example"}).status_code == 403
