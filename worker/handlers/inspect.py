@@ -64,8 +64,10 @@ def _source(step: Step, checkpoint: Checkpoint, folder: Path) -> models_store.Fe
         return models_store.fetch(uri, folder / "fetched", sha256=pinned)
     if not step.settings.allow_local_paths:
         raise UnusableCheckpoint("paths on the server's disk are not accepted here; upload the file")
-    if not Path(uri).is_file():
-        raise UnusableCheckpoint(f"there is no file at {uri}; give the path of a checkpoint file")
+    if not Path(uri).is_file() and not (Path(uri) / "config.json").is_file():
+        raise UnusableCheckpoint(
+            f"there is no file at {uri}; give the path of a checkpoint file or of a transformers folder"
+        )
     return models_store.Fetched(Path(uri), pinned or "")
 
 
