@@ -44,10 +44,10 @@ class RankingCreate(Body):
     )
     level: LevelChoice | None = None
     max_images: int | None = Field(
-        default=None, ge=1, le=10_000_000, description="a seeded sample of the training images"
+        default=None, ge=1, le=10_000_000, description="a seeded sample of the training images; null: all of them"
     )
     image_size: int | None = Field(
-        default=None, ge=32, le=4096, description="shorter side in pixels; left out: each checkpoint's own"
+        default=None, ge=32, le=4096, description="shorter side in pixels; null: each checkpoint's own"
     )
     seed: Seed | None = None
     rank_by: RankBy | None = Field(

@@ -45,8 +45,8 @@ def normalised(asked: RankingCreate, settings: Settings) -> dict[str, Any]:
         # a candidate without the default layer is read at the nearest one; a layer asked for by name it must have
         "layers_by_default": asked.layers is None,
         "level": level,
-        "max_images": asked.max_images if asked.max_images is not None else default("max_images"),
-        "image_size": asked.image_size if asked.image_size is not None else default("image_size"),
+        "max_images": _or_default(asked, "max_images"),
+        "image_size": _or_default(asked, "image_size"),
         "seed": asked.seed if asked.seed is not None else default("seed") or 0,
         "rank_by": rank_by.model_dump(),
         "filters": (asked.filters or RankingFilters()).model_dump(),
@@ -153,6 +153,11 @@ def remove(session: Session, workspace_id: str, id: str) -> Ranking:
     session.execute(delete(Event).where(Event.stream_id == id))
     session.delete(ranking)
     return ranking
+
+
+def _or_default(asked: RankingCreate, field: str) -> int | None:
+    # null is an answer of its own (all images, each checkpoint's own size); only what is left out has a default
+    return getattr(asked, field) if field in asked.model_fields_set else default(field)
 
 
 def refuse(faults: Sequence[Fault]) -> None:

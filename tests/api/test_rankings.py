@@ -3,7 +3,7 @@
 import pytest
 from running import Workspace
 
-from app.services.catalogue import default_names, names
+from app.services.catalogue import default, default_names, names
 
 
 def test_a_ranking_has_a_job_for_each_candidate_and_every_default_filled_in(space: Workspace) -> None:
@@ -42,6 +42,12 @@ def test_what_is_asked_for_is_echoed(space: Workspace) -> None:
     assert {name: made["request"][name] for name in asked} == asked
     assert made["request"]["layers_by_default"] is False
     assert made["name"] == "mine"
+
+
+def test_null_is_an_answer_and_not_the_default(space: Workspace) -> None:
+    left_out, null = space.ranking(1), space.ranking(1, max_images=None, image_size=None)
+    assert (left_out["request"]["max_images"], left_out["request"]["image_size"]) == (default("max_images"), default("image_size"))
+    assert (null["request"]["max_images"], null["request"]["image_size"]) == (None, None)
 
 
 def test_a_metric_alone_is_something_to_rank_by(space: Workspace) -> None:
