@@ -49,7 +49,7 @@ def create_ranking(
         )
         return accepted(ranking_views.view(session, made, RankingFilters()), f"/v1/rankings/{made.id}")
 
-    return answer_once(request, context, key, body.model_dump(mode="json"), act)
+    return answer_once(request, context, key, body.model_dump(mode="json", exclude_unset=True), act)
 
 
 @router.get("", response_model=Page[RankingSummary])
