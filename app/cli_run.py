@@ -64,7 +64,7 @@ def worker(
     if while_stdin:
         threading.Thread(target=stop_when_stdin_closes, daemon=True).start()
     sys.argv = [
-        "celery", "--app", "worker.celery_app", "worker",
+        "celery", "--quiet", "--app", "worker.celery_app", "worker",
         "--queues", ",".join(queue_names(settings, asked)), "--hostname", f"{name}-{os.getpid()}@%h",
         "--pool", "prefork", "--pool-start-method", "spawn", "--concurrency", str(concurrency),
         "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", settings.log_level,
