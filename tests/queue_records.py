@@ -126,4 +126,5 @@ def let_lapse(database: Database, job_id: str) -> None:
     """As if the job's worker had been silent for longer than its lease."""
     with database.unit_of_work() as session:
         past = database_now(session) - timedelta(seconds=1)
-        session.execute(update(Job).where(Job.id == job_id).values(lease_until=past))
+        held = update(Job).where(Job.id == job_id, Job.lease_until.is_not(None))
+        session.execute(held.values(lease_until=past))
