@@ -81,11 +81,17 @@ def with_intervals(
             reason = f"no interval: {lost} of {count} groups of images cannot be left out"
             out[metric.name] = replace(score, notes=(*score.notes, reason))
             continue
-        std = float(np.sqrt((count - 1) / count * np.square(values - values.mean()).sum()))
-        half = float(stdtrit(count - 1, 0.5 + LEVEL / 2)) * std
-        interval = Interval(score.value - half, score.value + half, std, LEVEL, tuple(values.tolist()))
+        interval = jackknife_interval(score.value, values, LEVEL)
         out[metric.name] = replace(score, interval=interval, notes=score.notes + note)
     return out
+
+
+def jackknife_interval(value: float, replicates: np.ndarray, level: float) -> Interval:
+    """Interval around `value` from its replicates (G,), one without each group."""
+    count = len(replicates)
+    std = float(np.sqrt((count - 1) / count * np.square(replicates - replicates.mean()).sum()))
+    half = float(stdtrit(count - 1, 0.5 + level / 2)) * std
+    return Interval(value - half, value + half, std, level, tuple(replicates.tolist()))
 
 
 def leave_out(

@@ -80,7 +80,7 @@ METRICS = (
         formula="100 Spearman( 1 - corr(f_i, f_j), 1[y_i != y_j] ) over pairs, f the 32 standardised principal components",
         paper="Bolya, Mittapalli, Hoffman: Scalable Diverse Model Selection, NeurIPS 2021, arXiv 2111.06977",
         null="0",
-        invariant="common scale and shift of the features",
+        invariant="common scale and shift of the features, order of their columns; not a rotation (signs of components)",
         compute=parc,
     ),
 )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from worker.metrics.base import Metric, Score
+from worker.metrics.base import Interval, Metric, Score
+from worker.metrics.jackknife import jackknife_interval
 from worker.metrics.registry import METRICS, lookup
 
 
@@ -26,7 +27,8 @@ def pool_scores(
     """Pool-relative metrics `names` of every candidate, from the candidates' scores of the terms.
 
     A candidate with an undefined or missing term is left out of the pool and says so. Two candidates with
-    values are needed. Raises UnknownMetric.
+    values are needed. Where all terms of the pool have intervals over the same groups of images, so has the
+    result. Raises UnknownMetric.
     """
     out: dict[str, dict[str, Score]] = {candidate: {} for candidate in candidates}
     for metric in lookup(names):
@@ -37,22 +39,41 @@ def pool_scores(
             for candidate, scores in candidates.items()
             if all(t in scores and scores[t].value is not None for t in metric.terms)
         }
-        values = _combined(metric, complete) if len(complete) > 1 else {}
+        found = _combined(metric, complete) if len(complete) > 1 else {}
         for candidate, scores in candidates.items():
-            out[candidate][metric.name] = _pool_score(metric, candidate, scores, values, len(complete))
+            out[candidate][metric.name] = found.get(candidate) or _without(metric, scores)
     return out
 
 
-def _combined(metric: Metric, complete: Mapping[str, Mapping[str, Score]]) -> dict[str, float]:
-    terms = {t: np.array([scores[t].value for scores in complete.values()]) for t in metric.terms}
-    return dict(zip(complete, map(float, metric.combine(terms)), strict=True))
+def _combined(metric: Metric, complete: Mapping[str, Mapping[str, Score]]) -> dict[str, Score]:
+    terms = {t: [scores[t] for scores in complete.values()] for t in metric.terms}
+    values = metric.combine({t: np.array([s.value for s in column]) for t, column in terms.items()})
+    notes = (f"relative to a pool of {len(complete)} candidates",)
+    intervals: list[Interval | None] = [None] * len(complete)
+    sizes = {
+        s.interval and (len(s.interval.replicates), s.interval.level)
+        for column in terms.values()
+        for s in column
+    }
+    if len(sizes) == 1 and None not in sizes:
+        groups, level = sizes.pop()
+        rounds = [
+            metric.combine(
+                {t: np.array([s.interval.replicates[g] for s in column]) for t, column in terms.items()}
+            )
+            for g in range(groups)
+        ]
+        intervals = [
+            jackknife_interval(float(v), column, level)
+            for v, column in zip(values, np.array(rounds).T, strict=True)
+        ]
+    return {
+        candidate: Score(float(value), None, 0.0, notes, interval=interval)
+        for candidate, value, interval in zip(complete, values, intervals, strict=True)
+    }
 
 
-def _pool_score(
-    metric: Metric, candidate: str, scores: Mapping[str, Score], values: Mapping[str, float], size: int
-) -> Score:
-    if candidate in values:
-        return Score(values[candidate], None, 0.0, (f"relative to a pool of {size} candidates",))
+def _without(metric: Metric, scores: Mapping[str, Score]) -> Score:
     for term in metric.terms:
         if term not in scores:
             return Score(None, f"its term {term} was not scored", 0.0)

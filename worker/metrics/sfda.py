@@ -82,7 +82,7 @@ METRICS = (
         ),
         paper="Shao et al.: Not All Models Are Equal, ECCV 2022, arXiv 2207.03036",
         null="near 1 / C for N >> D, 1 for N <= D: never compare different D",
-        invariant="rotation and shift of the features; not their scale",
+        invariant="shift of the features and order of their columns; a rotation up to the estimated eigenvalue",
         compute=sfda,
     ),
 )

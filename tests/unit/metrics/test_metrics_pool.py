@@ -1,5 +1,7 @@
 """Pool-relative metrics and static baselines."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from worker.metrics import (
     METRICS,
     FeatureSet,
     UnknownMetric,
+    compare,
     pool_scores,
     score,
     static_scores,
@@ -66,6 +69,22 @@ def test_a_candidate_without_a_term_is_left_out_and_says_so(make):
     assert "use at least 200" in found["short"]["etran"].undefined
     assert found["short"]["ncti"].undefined == "its term ncti_separation was not scored"
     assert "no boxes" in found["boxless"]["det_logme_like"].undefined
+
+
+def test_intervals_of_the_terms_give_intervals_of_the_whole(make):
+    sets = {f"c{i}": make(260, 12, 3, signal=s) for i, s in enumerate((0.2, 1.0, 3.0))}
+    names = with_terms(["ncti"])
+    scored = {c: score(f, names, groups=8) for c, f in sets.items()}
+    found = pool_scores(scored, ["ncti"])
+    without = {
+        c: {n: replace(s, value=s.interval.replicates[5]) for n, s in terms.items() if s.interval}
+        for c, terms in scored.items()
+    }
+    assert found["c1"]["ncti"].interval.replicates[5] == pool_scores(without, ["ncti"])["c1"]["ncti"].value
+    result = compare({c: f["ncti"] for c, f in found.items()}, "ncti")
+    assert result.order[0] == "c2"
+    scored["c0"] = score(sets["c0"], names)
+    assert pool_scores(scored, ["ncti"])["c1"]["ncti"].interval is None
 
 
 def test_a_pool_of_one_and_of_equals(make):

@@ -121,7 +121,7 @@ def test_source_class_that_never_fires(make):
     assert {n: s.value for n, s in a.items()} == {n: s.value for n, s in b.items()}
 
 
-@pytest.mark.parametrize("value", [0.0, 2.5])
+@pytest.mark.parametrize("value", [0.0, 2.5, 0.1, 1e6 / 3])
 @pytest.mark.parametrize("shape", [(60, 8), (10, 30)])
 def test_features_that_do_not_vary(shape, value):
     n, d = shape
