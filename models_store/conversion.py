@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import math
 import pickle
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -106,17 +107,16 @@ def _read_folder(path: Path, limits: Limits) -> StateDict:
 
 
 def _refused(path: Path, error: Exception) -> Unusable:
-    first = str(error).split("\n")[0]
     try:
         names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # only a nicer message depends on it
         names = []
-    if not names and "GLOBAL" not in str(error):
+    names = names or sorted(set(re.findall(r"GLOBAL ([\w.]+)", str(error))))
+    if not names:
         return Unusable("corrupt", f"the file is not a readable torch checkpoint ({str(error)[:300]})")
-    shown = some(names) if names else first[:200]
     return Unusable(
         "unsafe_pickle",
-        f"the file holds more than tensors ({shown}) and was not run: save the weights alone with "
+        f"the file holds more than tensors ({some(names)}) and was not run: save the weights alone with "
         "torch.save(model.state_dict(), path), or as safetensors",
         [{"global": name, "message": "not allowed"} for name in names],
     )

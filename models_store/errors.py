@@ -10,6 +10,11 @@ class Unusable(Exception):
 
     ``code`` is stable and short, ``detail`` says what was found and what to change, ``errors`` lists
     single findings (each a dict with at least ``message``).
+
+    Codes of a file: ``missing empty too_large too_slow truncated corrupt not_a_checkpoint unsafe_pickle
+    not_a_state_dict no_tensors unsupported_tensor shape_bomb not_finite unknown_architecture
+    wrong_architecture wrong_kind missing_keys unmapped_keys shape_mismatch forward_failed sha256_mismatch
+    bad_override loader_failed``; of a name also ``bad_uri not_found unreachable``.
     """
 
     def __init__(self, code: str, detail: str, errors: list[dict[str, Any]] | None = None) -> None:

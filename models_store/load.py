@@ -53,7 +53,7 @@ def convert(
     ``licence``, ``provenance``, ``options``. ``check`` is called a few times a second while the child works and
     may raise to stop it. Nothing is left behind on failure.
 
-    Raises Unusable; its codes are listed in docs/checkpoints.md.
+    Raises Unusable.
     """
     source, out, limits = Path(source).resolve(), Path(out).resolve(), limits or Limits()
     unknown = set(overrides or {}) - OVERRIDES

@@ -36,6 +36,15 @@ def recognise(state: StateDict, hint: str | None = None) -> Recognised:
         found = classifiers.recognise(state, None if detector_hint else hint)
         if found is not None:
             return found
+    if detector_hint is not None and ARCHITECTURES[detector_hint].family != "detr":
+        near = nearest(state)
+        if near is None or near.name != detector_hint:
+            raise Unusable(
+                "wrong_architecture",
+                f"the file's tensors are not those of {detector_hint}"
+                + (f" (nearest: {near.name})" if near else "")
+                + ": leave architecture out, or correct it",
+            )
     raise _unknown(state)
 
 

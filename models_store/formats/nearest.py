@@ -43,7 +43,7 @@ def nearest(state: StateDict) -> Nearest | None:
 
 def _known_keys() -> Iterator[tuple[str, set[str]]]:
     for name, architecture in ARCHITECTURES.items():
-        if not architecture.places_backbone:
+        if architecture.face is not None and not architecture.places_backbone:
             yield name, set(expected_shapes(name, 1, {}))
     for name in REPRESENTATIVES:
         yield f"torchvision/{name}", set(body_shapes(shapes_of(full_model(f"torchvision/{name}"))))
