@@ -13,7 +13,6 @@ nothing exact that reads the features can be faster.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -51,6 +50,22 @@ def measure(call, repeats, clock):
     return sorted(seconds)[len(seconds) // 2], result
 
 
+def status(field):
+    """Megabytes of a field of /proc/self/status."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def resident():
+    """Megabytes in use now; the peak is counted from here on (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return status("VmRSS")
+
+
+def peak():
+    return status("VmHWM")
+
+
 def child(task):
     """One measurement in this process: what the parent asked for, as a dict that becomes JSON."""
     import numpy as np  # noqa: PLC0415
@@ -62,18 +77,18 @@ def child(task):
     small = features(200, 32, 3)
     x, y, b = features(*task["shape"])
     f = FeatureSet(x, y, b, image_ids=np.arange(len(y)) // 5)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     out = {}
     if task["way"] == "plain":
         import published_metrics  # noqa: PLC0415
 
         for metric in published_metrics.PUBLISHED.values():
             metric(*small)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = resident()
         parts = {
             n: measure(lambda m=m: m(x, y, b), task["repeats"], clock)
             for n, m in published_metrics.PUBLISHED.items()
         }
+        out["megabytes"] = peak() - before
         out["seconds"] = sum(seconds for seconds, _ in parts.values())
         out["parts"] = {name: seconds for name, (seconds, _) in parts.items()}
         out["values"] = {name: float(value) for name, (_, value) in parts.items()}
@@ -82,9 +97,10 @@ def child(task):
         score(FeatureSet(*small), NAMES, permutations=2, options=options)
         arguments = {**task.get("arguments", {}), "options": options}
         names = task.get("names", NAMES)
+        before = resident()
         out["seconds"], scores = measure(lambda: score(f, names, **arguments), task["repeats"], clock)
+        out["megabytes"] = peak() - before
         out["values"] = {name: s.value for name, s in scores.items()}
-    out["megabytes"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     if task["way"] == "floor":
         exact = x.astype(np.float64)
         wide = int(x.shape[0] <= x.shape[1])

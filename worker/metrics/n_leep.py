@@ -49,7 +49,10 @@ def _posterior(prepared: Prepared, components: int) -> tuple[np.ndarray, bool]:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said as a note
-        mixture.fit(scores)
+        try:
+            mixture.fit(scores)
+        except ValueError as error:
+            raise Undefined(f"the Gaussian mixture cannot be fitted: {error}") from error
     return mixture.predict_proba(scores), bool(mixture.converged_)
 
 

@@ -42,8 +42,13 @@ def _compute_terms(prepared: Prepared, labels: np.ndarray) -> tuple[float, float
         model = analysis(solver="eigen", shrinkage=shrinkage)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a class of one object has no covariance, here as published
-        features = model.fit_transform(scores, labels)
-    p = model.predict_proba(scores)
+        try:
+            features = model.fit_transform(scores, labels)
+            p = model.predict_proba(scores)
+        except (ValueError, IndexError, np.linalg.LinAlgError) as error:
+            raise Undefined(
+                f"linear discriminant analysis finds no spread within the classes: {error}"
+            ) from error
     spread = float(np.linalg.norm(features - features.mean(axis=0), ord="nuc"))
     collapse = sum(float(np.linalg.norm(p[labels == c], ord="nuc")) for c in range(p.shape[1]))
     return spread, float(p[np.arange(len(labels)), labels].mean()), float(np.log(collapse))
