@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import PretrainedConfig
 
@@ -33,7 +34,7 @@ def config_of(family: Family, config: Mapping[str, Any], num_labels: int) -> Pre
     config_class = getattr(transformers, family.config_class)
     try:
         made = config_class(**_plain_backbone(plain(config)), num_labels=num_labels)
-    except (TypeError, ValueError, KeyError, AttributeError, OSError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, OSError, StrictDataclassError) as error:
         raise Unusable(
             "bad_config", f"config.json is no {family.model_type} configuration: {str(error)[:300]}"
         ) from None
@@ -104,7 +105,3 @@ def _join_heads(module: nn.Module, shared: bool) -> None:
         module.model.decoder.bbox_embed = module.bbox_embed
     if module.config.two_stage:
         module.model.decoder.class_embed = module.class_embed
-
-
-def part(module: nn.Module, path: str) -> nn.Module:
-    return module.get_submodule(path)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
+from transformers.utils import logging
 
 from models_store.detr.build import config_of, plain
 from models_store.detr.families import FAMILIES, Family, architecture_name
@@ -86,9 +88,11 @@ def _loaded(family: Family, config: Any, tensors: Mapping[str, Tensor]) -> dict[
     """Every tensor of the module after transformers' own loading, which knows its older names; nothing left over."""
     given = {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
     try:
-        module, info = getattr(transformers, family.module_class).from_pretrained(
-            None, config=config, state_dict=given, output_loading_info=True, dtype=torch.float32
-        )
+        with _quiet():
+            module, info = getattr(transformers, family.module_class).from_pretrained(
+                None, config=config, state_dict=given, output_loading_info=True, dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+            )  # fmt: skip
     except (RuntimeError, ValueError, TypeError, KeyError, OSError, AttributeError) as error:
         if "alloc" in str(error):
             raise MemoryError(str(error)[:200]) from None
@@ -111,6 +115,17 @@ def _loaded(family: Family, config: Any, tensors: Mapping[str, Tensor]) -> dict[
                 code, f"{len(keys)} tensors {what}: {some(keys)}", [{"key": k, "message": what} for k in keys]
             )
     return {k: v.detach() for k, v in module.state_dict().items() if not k.endswith(COUNTER)}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What transformers would print about the keys is in the refusal."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _alike(tensors: Mapping[str, Tensor]) -> bool:
