@@ -29,7 +29,7 @@ def show_ranking(ranking: Record) -> None:
         names = {c["checkpoint_id"]: c["name"] for c in ranking["candidates"]}
         say(f"cannot be told apart: {', '.join(names.get(id, id) for id in group)}")
     for warning in ranking["warnings"]:
-        say(f"beware: {warning.get('message') or warning.get('detail') or warning}")
+        say(f"beware: {warning['detail']}")
     say(f"{ranking['id']}  {ranking['state']}")
 
 
