@@ -49,8 +49,11 @@ def fill(
     seed: int,
     *,
     focal: bool = False,
+    as_built: bool = False,
 ) -> None:
     """Put ``tensors`` into ``module`` (floats cast to its dtype) and seeded values under ``initialised``.
+
+    ``as_built``: these keep the values that ``build_module`` gave them, which is seeded too.
 
     Every key of the module must be in exactly one of the two, norm counters excepted. Raises Unusable:
     ``missing_keys``, ``unmapped_keys``, ``shape_mismatch``.
@@ -83,7 +86,8 @@ def fill(
     with torch.no_grad():
         for key in given:
             own[key].copy_(tensors[key])
-    initialise(module, initialised, seed, focal=focal)
+    if not as_built:
+        initialise(module, initialised, seed, focal=focal)
 
 
 def layers_of(face: Face, initialised: Collection[str]) -> tuple[Layer, ...]:

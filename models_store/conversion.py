@@ -198,9 +198,12 @@ def _write(
     initialised: tuple[str, ...] = ()
     if recognised.kind == "backbone":
         initialised = tuple(k for k in own if k not in tensors and not k.endswith(COUNTER))
-    fill(module, tensors, initialised, SEED, focal=architecture.family == "one_stage")
+    fill(
+        module, tensors, initialised, SEED, focal=architecture.family == "one_stage",
+        as_built=architecture.family == "detr",
+    )  # fmt: skip
     if architecture.layers is not None:
-        layers = architecture.layers(module, spec)
+        layers = architecture.layers(module, spec, initialised)
     else:
         spec = replace(spec, divisor=module.transform.size_divisible)
         layers = layers_of(architecture.face(module), initialised)

@@ -232,6 +232,7 @@ def load_detector(folder: Path, *, device: str | torch.device = "cpu") -> Detect
         manifest.initialised_keys,
         manifest.initialisation_seed,
         focal=architecture.family == "one_stage",
+        as_built=architecture.family == "detr",
     )
     if architecture.wrap is not None:
         return architecture.wrap(manifest, module.to(device))

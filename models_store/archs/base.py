@@ -28,8 +28,9 @@ class Architecture:
 
     ``build`` returns the module with fresh weights, ``face`` wraps it for reading features.
     ``places_backbone``: it takes any backbone. ``builder``: torchvision's name, where there is one.
-    Instead of ``face``, a family with an interface of its own gives ``layers(module, input)``, which also runs the
-    module once, and ``wrap(manifest, module)``, its Detector.
+    Instead of ``face``, a family with an interface of its own gives ``layers(module, input, initialised)``, which
+    also runs the module once, and ``wrap(manifest, module)``, its Detector; what it does not find in a file keeps the
+    values of its own construction. ``body_prefix``: where a placed backbone's tensors are.
     """
 
     name: str
@@ -38,9 +39,10 @@ class Architecture:
     input: Input
     build: Callable[[BuildSpec], nn.Module]
     face: Callable[[nn.Module], Face] | None = None
-    layers: Callable[[nn.Module, Input], tuple[Layer, ...]] | None = None
+    layers: Callable[[nn.Module, Input, tuple[str, ...]], tuple[Layer, ...]] | None = None
     wrap: Callable[[Manifest, nn.Module], Any] | None = None
     has_background: bool = True
+    body_prefix: str = "backbone.body."
     places_backbone: bool = False
     builder: str | None = None
     notes: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from models_store.detr.build import build
 from models_store.detr.detector import DetrDetector
 from models_store.detr.families import FAMILIES, Family, architecture_name
 from models_store.detr.maps import Maps, size_multiple
+from models_store.detr.placed import BODY_PREFIX, build_placed
 from models_store.errors import Unusable
 from models_store.manifest import Input, Layer, Manifest
 
@@ -36,8 +37,12 @@ def build_module(family: Family, spec: BuildSpec) -> nn.Module:
     return build(family, spec.options, spec.num_classes)
 
 
+def _build_placed(model_type: str, spec: BuildSpec) -> nn.Module:
+    return build_placed(model_type, spec.backbone, dict(spec.options), spec.num_classes)
+
+
 @torch.no_grad()
-def layers(family: Family, module: nn.Module, spec: Input) -> tuple[Layer, ...]:
+def layers(family: Family, module: nn.Module, spec: Input, initialised: tuple[str, ...]) -> tuple[Layer, ...]:
     """The layers, found by running the whole module once; Unusable where it does not run or gives no finite number."""
     height, width = spec.fixed_size or CHECK_PIXELS
     multiple = size_multiple(module, family)
@@ -45,7 +50,7 @@ def layers(family: Family, module: nn.Module, spec: Input) -> tuple[Layer, ...]:
     try:
         pixels = torch.full((1, 3, height, width), 0.1)
         maps = Maps(module, family)
-        found = maps.layers(pixels)
+        found = maps.layers(pixels, trained=not initialised)
         values = maps.run(pixels, ["decoder.queries"])["decoder.queries"]
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError, AttributeError) as error:
         raise Unusable("forward_failed", f"the model loads but does not run: {str(error)[:300]}") from None
@@ -69,5 +74,23 @@ for _family in FAMILIES.values():
             layers=partial(layers, _family),
             wrap=partial(wrap, _family),
             has_background=False,
+        )
+    )
+
+for _model_type in ("detr", "deformable_detr"):
+    _family = FAMILIES[_model_type]
+    register(
+        Architecture(
+            name=f"detrank/{_model_type}",
+            title=f"{_family.title} over any backbone",
+            family="detr",
+            input=PUBLISHED,
+            build=partial(_build_placed, _model_type),
+            layers=partial(layers, _family),
+            wrap=partial(wrap, _family),
+            has_background=False,
+            places_backbone=True,
+            body_prefix=BODY_PREFIX,
+            notes=("its encoder, decoder and heads are untrained",),
         )
     )

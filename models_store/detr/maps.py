@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models_store.archs.stages import Stage, find_stages, nearest_stride
 from models_store.detr.families import Family
+from models_store.detr.placed import PlacedBody
 from models_store.manifest import Layer
 
 QUERIES = "decoder.queries"
@@ -41,32 +42,55 @@ class Maps:
         self.taps = _taps(self.body)
         self.stages = self._token_stage() if family.tokens else self._find_stages()
 
+    def _placed(self, pixels: Tensor, wanted: Collection[str], mask: Tensor | None) -> dict[str, Tensor]:
+        body = self.body
+        names = tuple(s.name for s in body.stages if BODY + s.name in wanted)
+        if all(name.startswith(BODY) for name in wanted):
+            return {BODY + name: x for name, x in body.body.run(pixels, names).items()}
+        found: dict[str, Tensor] = {}
+        body.also = names
+        try:
+            with self._reading(pixels, {}, found, True, QUERIES in wanted):
+                self._whole(pixels, mask, found)
+            found |= {BODY + name: x for name, x in body.remembered.items()}
+        finally:
+            body.also, body.remembered = (), {}
+        return {name: found[name] for name in wanted}
+
+    def _whole(self, pixels: Tensor, mask: Tensor | None, found: dict[str, Tensor]) -> None:
+        mask = torch.ones_like(pixels[:, 0], dtype=torch.long) if mask is None else mask
+        outputs = self.module(pixel_values=pixels, pixel_mask=mask)
+        found[QUERIES] = packed(outputs.last_hidden_state, outputs.pred_boxes, outputs.logits)
+
     @torch.no_grad()
     def run(self, pixels: Tensor, wanted: Collection[str], mask: Tensor | None = None) -> dict[str, Tensor]:
         """{layer: (B, C, h, w)}. ``mask`` (B, H, W) is 1 where there is image, None for everywhere."""
         if self.family.tokens:
             return self._tokens(pixels, wanted)
+        if isinstance(self.body, PlacedBody):
+            return self._placed(pixels, wanted, mask)
         stages = {s.name: s.index for s in self.stages if BODY + s.name in wanted}
         deep = any(not name.startswith(BODY) for name in wanted)
         found: dict[str, Tensor] = {}
         with self._reading(pixels, stages, found, deep, QUERIES in wanted):
             if deep:
-                mask = torch.ones_like(pixels[:, 0], dtype=torch.long) if mask is None else mask
-                outputs = self.module(pixel_values=pixels, pixel_mask=mask)
-                found[QUERIES] = packed(outputs.last_hidden_state, outputs.pred_boxes, outputs.logits)
+                self._whole(pixels, mask, found)
             else:
                 self.body(pixels)
         return {name: found[name] for name in wanted}
 
-    def layers(self, pixels: Tensor) -> tuple[Layer, ...]:
-        """Every layer, with strides measured on ``pixels`` (1, 3, H, W): the whole module runs once."""
+    def layers(self, pixels: Tensor, *, trained: bool = True) -> tuple[Layer, ...]:
+        """Every layer, with strides measured on ``pixels`` (1, 3, H, W): the whole module runs once.
+
+        ``trained`` False: what stands behind the backbone was initialised here.
+        """
         names = {QUERIES} | {BODY + s.name for s in self.stages}
         maps = self.run(pixels, names | set(self._memory_names()))
         layers = [Layer(BODY + s.name, s.stride, s.channels, "map", True) for s in self.stages]
         for name in self._memory_names():
             stride = nearest_stride(pixels.shape[-2], maps[name].shape[-2])
-            layers.append(Layer(name, stride, maps[name].shape[1], "map", True))
-        layers.append(Layer(MATCHED, None, width(self.module), "vector", True))
+            layers.append(Layer(name, stride, maps[name].shape[1], "map", trained))
+        layers.append(Layer(MATCHED, None, width(self.module), "vector", trained))
         return tuple(layers)
 
     def _memory_names(self) -> tuple[str, ...]:
@@ -120,6 +144,8 @@ class Maps:
     def _find_stages(self) -> tuple[Stage, ...]:
         if isinstance(self.body, FeatureListNet):
             return find_stages(list(self.body.values()))
+        if isinstance(self.body, PlacedBody):
+            return self.body.stages
         pixels = probe_pixels(self.module)
         seen: dict[int, Tensor] = {}
         device = next(self.module.parameters()).device
@@ -195,6 +221,9 @@ def width(module: nn.Module) -> int:
 def size_multiple(module: nn.Module, family: Family) -> int:
     """Both sides of an input must be multiples of this."""
     backbone = getattr(module.config, "backbone_config", None)
+    body = module.get_submodule(family.body)
+    if isinstance(body, PlacedBody):
+        return body.multiple
     if family.model_type == "rf_detr":
         return _side(backbone.patch_size) * int(getattr(backbone, "num_windows", 1))
     if family.tokens:

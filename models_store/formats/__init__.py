@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from models_store.archs import ARCHITECTURES
 from models_store.errors import Unusable, some
 from models_store.formats import classifiers, detr, torchvision_detection, transformers_folder
@@ -35,7 +37,7 @@ def recognise(state: StateDict, hint: str | None = None) -> Recognised:
     if detector_hint is None or ARCHITECTURES[detector_hint].places_backbone:
         found = classifiers.recognise(state, None if detector_hint else hint)
         if found is not None:
-            return found
+            return _placed(found, detector_hint)
     if detector_hint is not None and ARCHITECTURES[detector_hint].family != "detr":
         near = nearest(state)
         if near is None or near.name != detector_hint:
@@ -46,6 +48,16 @@ def recognise(state: StateDict, hint: str | None = None) -> Recognised:
                 + ": leave architecture out, or correct it",
             )
     raise _unknown(state)
+
+
+def _placed(found: Recognised, architecture: str | None) -> Recognised:
+    """The backbone in the architecture that was asked for, under the names that it has there."""
+    if architecture is None or architecture == found.architecture:
+        return found
+    before = ARCHITECTURES[found.architecture].body_prefix
+    after = ARCHITECTURES[architecture].body_prefix
+    tensors = {after + key.removeprefix(before): tensor for key, tensor in found.tensors.items()}
+    return replace(found, architecture=architecture, tensors=tensors)
 
 
 def _unknown(state: StateDict) -> Unusable:
