@@ -42,10 +42,12 @@ def evidence(spectrum: Spectrum, b: np.ndarray, squares: np.ndarray, options: Op
     is where the published fixed point stops. Columns that have stopped leave the iteration.
     """
     t, n, d = spectrum.raw, spectrum.objects, len(spectrum.raw.diagonal)
-    s = t.eigenvalues
-    values, ratios, capped = np.empty(len(b)), np.ones(len(b)), np.zeros(len(b), dtype=bool)
+    ratios, capped = np.ones(len(b)), np.zeros(len(b), dtype=bool)
+    alphas, betas, norms, residuals = np.empty((4, len(b)))
     going = np.arange(len(b))
     for step in range(options.logme_iterations):
+        if step:
+            ratios[going] = alphas[going] / betas[going]
         ratio, column, square = ratios[going], b[going], squares[going]
         x = t.solve_each(ratio, column)
         xx = np.einsum("ij,ij->i", x, x)
@@ -56,29 +58,18 @@ def evidence(spectrum: Spectrum, b: np.ndarray, squares: np.ndarray, options: Op
         floor = square * n * np.finfo(np.float64).eps
         capped[going] = residual <= floor
         residual = np.maximum(residual, floor)
-        inverse = 1.0 / (s + ratio[:, None])
-        used, left = inverse @ s, ratio * inverse.sum(axis=1) + (n - d)
+        used, inverse = t.traces(ratio)
         if (norm <= 0.0).any() or (used <= 0.0).any():
             raise Undefined("the features are orthogonal to a target: its evidence has no maximum")
-        alpha, beta = used / norm, left / residual
-        stop = np.abs(alpha / beta - ratio) < options.logme_tolerance * ratio
-        if step == options.logme_iterations - 1:
-            stop[:] = True
-        done = going[stop]
-        alpha_s, beta_s = alpha[stop], beta[stop]
-        logdet = np.log(alpha_s[:, None] + beta_s[:, None] * s).sum(axis=1)
-        values[done] = (
-            d * np.log(alpha_s)
-            + n * np.log(beta_s)
-            - logdet
-            - beta_s * residual[stop]
-            - alpha_s * norm[stop]
-            - n * np.log(2.0 * np.pi)
-        ) / (2.0 * n)
-        going = going[~stop]
-        ratios[going] = (alpha / beta)[~stop]
+        alpha, beta = used / norm, (ratio * inverse + (n - d)) / residual
+        alphas[going], betas[going], norms[going], residuals[going] = alpha, beta, norm, residual
+        going = going[np.abs(alpha / beta - ratio) >= options.logme_tolerance * ratio]
         if not len(going):
             break
+    # d log(alpha) - log det(alpha + beta T), written so that only the ratio meets the matrix.
+    spread = d * np.log(alphas / betas) - t.logdets(alphas / betas)
+    values = spread + n * np.log(betas / (2.0 * np.pi)) - betas * residuals - alphas * norms
+    values /= 2.0 * n
     return [Evidence(*e) for e in zip(values.tolist(), ratios.tolist(), capped.tolist(), strict=True)]
 
 

@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg import blas, lapack
 
+FEW = 16  # below this share of k, shifts are handled one by one; above, the eigenvalues pay
 SWEEP = 64  # LAPACK's workspace per column of a blocked reflection
 
 
@@ -67,9 +68,50 @@ class Tridiagonal:
 
     def solve_each(self, shifts: np.ndarray, b: np.ndarray) -> np.ndarray:
         """(T + shifts[j] I)^-1 b[j] for every row of b (n, k), as one tridiagonal system of n blocks."""
-        diagonals = (self.diagonal + shifts[:, None]).ravel()
-        offs = np.tile(np.append(self.off, 0.0), len(shifts))[:-1]
-        return _solve(diagonals, offs, b.ravel()).reshape(b.shape)
+        diagonals, offs = self._blocks(shifts)
+        return _solve(diagonals.ravel(), offs, b.ravel()).reshape(b.shape)
+
+    def traces(self, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """tr T (T + s)^-1 and tr (T + s)^-1 for every shift s (n,) > 0.
+
+        For few shifts from the pivots of the factorisations from both ends, which meet in every diagonal
+        entry of the inverse: linear in k, while all eigenvalues cost k^2.
+        """
+        if len(shifts) <= len(self.diagonal) // FEW:
+            found = self._traces_from_pivots(shifts)
+            if found is not None:
+                return found
+        inverse = 1.0 / (self.eigenvalues + shifts[:, None])
+        return inverse @ self.eigenvalues, inverse.sum(axis=1)
+
+    def _traces_from_pivots(self, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        diagonals, offs = self._blocks(shifts)
+        down, _, failed = lapack.dpttrf(diagonals.ravel(), offs)
+        up, _, failed_too = lapack.dpttrf(diagonals.ravel()[::-1], offs[::-1])
+        if failed or failed_too:
+            return None
+        down = down.reshape(diagonals.shape)
+        inverse = 1.0 / (down + up[::-1].reshape(diagonals.shape) - diagonals)
+        trace = inverse.sum(axis=1)
+        # Two forms of the same number: one loses digits where the shift is large, the other where it is small.
+        small = len(self.diagonal) - shifts * trace
+        large = inverse @ self.diagonal - 2.0 * (np.square(self.off) / down[:, :-1] * inverse[:, 1:]).sum(
+            axis=1
+        )
+        return np.where(small > 0.5 * len(self.diagonal), small, large), trace
+
+    def logdets(self, shifts: np.ndarray) -> np.ndarray:
+        """log det(T + s) for every shift s (n,) > 0."""
+        if len(shifts) <= len(self.diagonal) // FEW:
+            diagonals, offs = self._blocks(shifts)
+            pivots, _, failed = lapack.dpttrf(diagonals.ravel(), offs)
+            if not failed:
+                return np.log(pivots).reshape(diagonals.shape).sum(axis=1)
+        return np.log(self.eigenvalues + shifts[:, None]).sum(axis=1)
+
+    def _blocks(self, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Diagonals (n, k) and the off-diagonal of all blocks in a row."""
+        return self.diagonal + shifts[:, None], np.tile(np.append(self.off, 0.0), len(shifts))[:-1]
 
 
 def _solve(diagonal: np.ndarray, off: np.ndarray, b: np.ndarray) -> np.ndarray:
