@@ -14,14 +14,13 @@ from billiard.exceptions import WorkerLostError
 from celery import Celery, signals
 
 from app.db.engine import Database
+from app.logs import configure as configure_logs
 from app.queue.broker import Broker, celery_config
 from app.queue.relay import Relay
 from app.settings import get_settings
 from app.storage.blobs import open_store
 from worker import process, redis_transport
 from worker.sweeper import Sweeper
-
-log = logging.getLogger(__name__)
 
 redis_transport.use_it()
 
@@ -39,7 +38,6 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,  # the lease decides, not the socket
     worker_send_task_events=False,
     worker_enable_remote_control=False,
-    worker_hijack_root_logger=False,
     worker_proc_alive_timeout=60.0,  # a spawned child imports everything anew
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
@@ -48,6 +46,13 @@ app.conf.update(
 
 _relay: Relay | None = None
 _sweeper: Sweeper | None = None
+
+
+@signals.setup_logging.connect
+def _log_as_the_api_does(**_: Any) -> None:
+    level = get_settings().log_level
+    configure_logs(level)
+    logging.getLogger("worker").setLevel(level.upper())
 
 
 @signals.worker_init.connect

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import structlog
 from celery import shared_task
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -57,7 +58,14 @@ def run(job_id: str) -> None:
     claim = _insist(lambda: _claim(here.database, here.settings, job_id, here.name))
     if claim is None:
         return
-    with Step(claim, here.database, here.settings, here.store) as step, here.working_on(step):
+    with (
+        structlog.contextvars.bound_contextvars(
+            job_id=job_id, kind=claim.job.kind.value, attempt=claim.job.attempt
+        ),
+        Step(claim, here.database, here.settings, here.store) as step,
+        here.working_on(step),
+    ):
+        log.info("works on %s", claim.job.resource_id)
         attempt(step, claim)
 
 
@@ -68,6 +76,7 @@ def attempt(step: Step, claim: Claim) -> None:
         write = _handler(claim.job.kind)(step, claim.job)
         _insist(step.flush)
         _insist(lambda: _in_transaction(database, leases.finish, claim, write))
+        log.info("%s succeeded", claim.job.id)
     except LeaseLost:
         log.warning("%s: the lease is lost; what was computed is thrown away", claim.job.id)
     except Cancelled:

@@ -11,6 +11,15 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session
 
 READ_ONLY = "detrank_read_only"
+# libpq waits for ever for a server that vanished without a word; and nobody may hold locks while frozen
+PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+IDLE_IN_TRANSACTION = "60s"
 
 
 class Database:
@@ -44,13 +53,23 @@ def make_engine(url: str) -> Engine:
     """An engine for `url`; the folder of a SQLite file is made."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_recycle=1800)
+        engine = create_engine(
+            parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_recycle=1800, connect_args=dict(PATIENCE)
+        )
+        event.listen(engine, "connect", _prepare_postgres)
+        return engine
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(parsed, pool_size=10, max_overflow=20, connect_args={"timeout": 30, "check_same_thread": False})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _prepare_postgres(connection: DBAPIConnection, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}'")
+    connection.commit()
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:

@@ -73,15 +73,15 @@ def test_a_worker_that_slept_past_its_lease_cannot_write(deployment):
     assert deployment.job(job_id).attempt == 2
 
 
-def test_a_job_that_kills_its_process_fails_after_its_attempts_and_the_worker_lives(deployment):
-    deployment.worker()
-    poison, good = deployment.add(do="die"), deployment.add()
-    job = deployment.until_ended(poison)
+def test_a_job_that_kills_its_process_fails_after_its_attempts_and_the_worker_lives(embedded):
+    embedded.worker()
+    poison, good = embedded.add(do="die"), embedded.add()
+    job = embedded.until_ended(poison)
     assert (job.state, job.attempt, job.error["code"]) == (JobState.FAILED, 3, "attempts_exhausted")
     assert "died" in job.error["detail"] or "silent" in job.error["detail"]
-    assert deployment.resource(poison).state == "invalid"
-    assert deployment.until_ended(good).state == JobState.SUCCEEDED
-    assert len(deployment.notes(poison, "started")) == 3
+    assert embedded.resource(poison).state == "invalid"
+    assert embedded.until_ended(good).state == JobState.SUCCEEDED
+    assert len(embedded.notes(poison, "started")) == 3
 
 
 def test_a_dead_child_is_noticed_long_before_its_lease_lapses(tmp_path, sqlite_url):

@@ -12,53 +12,35 @@ from tests.faults.deployment import deployed
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("stage", ["fetching", "working", "storing"])
-def test_cancel_at_each_stage(deployment, stage):
+def test_cancel_before_the_start_and_at_each_stage(deployment):
+    queued = deployment.add()
+    with deployment.database.unit_of_work() as session:
+        assert control.cancel(session, queued).state == JobState.CANCELLED
     deployment.worker()
-    job_id = deployment.add(steps=50)
-    # each stage takes five seconds: only the last two need to be waited for
-    if stage != "fetching":
-        job_id = _another(deployment, job_id, stage)
-    deployment.until_noted(job_id, f"stage {stage}")
+    for steps, stage in ((50, "fetching"), (10, "working"), (10, "storing")):
+        job_id = deployment.add(steps=steps)
+        deployment.until_noted(job_id, f"stage {stage}")
+        with deployment.database.unit_of_work() as session:
+            assert control.cancel(session, job_id).state == JobState.CANCELLING
+        assert deployment.until_state(job_id, JobState.CANCELLED, patience_s=10).lease_until is None
+        assert not deployment.notes(job_id, "computed")
+        assert deployment.resource(job_id).state == "invalid"
+        assert deployment.resource(job_id).error["code"] == "cancelled"
+    assert not deployment.notes(queued), "its message finds nothing to do"
     with deployment.database.unit_of_work() as session:
-        assert control.cancel(session, job_id).state == JobState.CANCELLING
-    job = deployment.until_state(job_id, JobState.CANCELLED, patience_s=10)
-    assert not deployment.notes(job_id, "computed")
-    assert deployment.resource(job_id).state == "invalid"
-    assert deployment.resource(job_id).error["code"] == "cancelled"
-    assert job.lease_until is None
-    with deployment.database.unit_of_work() as session:
-        control.retry(session, job_id)
-    assert deployment.resource(job_id).state == "processing"
+        control.retry(session, queued)
+    deployment.until_succeeded(queued)
 
 
-def _another(deployment, job_id: str, stage: str) -> str:
-    with deployment.database.unit_of_work() as session:
-        control.cancel(session, job_id)
-    return deployment.add(steps=10)
-
-
-def test_a_queued_job_is_cancelled_at_once_and_its_message_finds_nothing(deployment):
-    job_id = deployment.add()
-    with deployment.database.unit_of_work() as session:
-        control.cancel(session, job_id)
-    assert deployment.job(job_id).state == JobState.CANCELLED
-    deployment.worker()
-    deployment.until_succeeded(deployment.add())
-    assert not deployment.notes(job_id)
-
-
-def test_cancelling_a_ranking_in_the_middle(deployment):
-    deployment.worker()
-    ranking_id = deployment.add_ranking({}, {"steps": 50}, {"steps": 50})
-    _, candidates = deployment.ranking(ranking_id)
-    deployment.until_noted(candidates[1].job_id, "stage fetching")
-    with deployment.database.unit_of_work() as session:
+def test_cancelling_a_ranking_in_the_middle(embedded):
+    embedded.worker()
+    ranking_id = embedded.add_ranking({}, {"steps": 50}, {"steps": 50})
+    _, candidates = embedded.ranking(ranking_id)
+    embedded.until_noted(candidates[1].job_id, "stage fetching")
+    with embedded.database.unit_of_work() as session:
         control.cancel_ranking(session, ranking_id)
-    deployment.until(
-        lambda: deployment.ranking(ranking_id)[0].state == JobState.CANCELLED, "the ranking ends"
-    )
-    ranking, candidates = deployment.ranking(ranking_id)
+    embedded.until(lambda: embedded.ranking(ranking_id)[0].state == JobState.CANCELLED, "the ranking ends")
+    ranking, candidates = embedded.ranking(ranking_id)
     assert [candidate.state for candidate in candidates] == ["succeeded", "cancelled", "cancelled"]
     assert ranking.rank_job_id is None
     assert ranking.finished_at is not None
@@ -84,8 +66,7 @@ def test_a_job_past_its_time_limit_fails_and_is_not_tried_again(tmp_path, sqlite
         deployment.until_succeeded(good)
 
 
-@pytest.mark.parametrize("do", ["work", "deaf"])
-def test_sigterm_hands_the_job_back_at_once_and_the_worker_ends(deployment, do):
+def hands_back(deployment, do: str) -> None:
     worker = deployment.worker()
     job_id = deployment.add(do=do, steps=100)
     deployment.until_noted(job_id, "started")
@@ -95,15 +76,23 @@ def test_sigterm_hands_the_job_back_at_once_and_the_worker_ends(deployment, do):
     assert deployment.job(job_id).attempt == 0, "the attempt that was broken off does not count"
 
 
-def test_sigterm_to_the_whole_group_loses_nothing(deployment):
-    worker = deployment.worker()
-    job_id = deployment.add(steps=20)
-    deployment.until_noted(job_id, "started")
+def test_sigterm_hands_the_job_back_at_once_and_the_worker_ends(deployment):
+    hands_back(deployment, "work")
+
+
+def test_sigterm_ends_a_worker_whose_handler_does_not_listen(embedded):
+    hands_back(embedded, "deaf")
+
+
+def test_sigterm_to_the_whole_group_loses_nothing(embedded):
+    worker = embedded.worker()
+    job_id = embedded.add(steps=20)
+    embedded.until_noted(job_id, "started")
     worker.send_all(signal.SIGTERM)
     worker.process.wait(20)
-    deployment.until_state(job_id, JobState.QUEUED, patience_s=10)
-    deployment.worker()
-    deployment.until_succeeded(job_id)
+    embedded.until_state(job_id, JobState.QUEUED, patience_s=10)
+    embedded.worker()
+    embedded.until_succeeded(job_id)
 
 
 def test_an_idle_worker_ends_at_once(embedded):
@@ -114,13 +103,17 @@ def test_an_idle_worker_ends_at_once(embedded):
     assert worker.process.wait(20) == 0
 
 
-@pytest.mark.parametrize(("do", "attempts"), [("raise", 3), ("exit", 3), ("refuse", 1)])
-def test_failures(embedded, do, attempts):
+def test_failures(embedded):
     embedded.worker()
-    job_id = embedded.add(do=do)
-    job = embedded.until_ended(job_id)
-    assert (job.state, job.attempt) == (JobState.FAILED, attempts)
-    assert job.error["code"] == ("attempts_exhausted" if attempts > 1 else "candidate_failed")
-    dataset = embedded.resource(job_id)
-    assert (dataset.state, dataset.error) == ("invalid", job.error)
-    embedded.until_succeeded(embedded.add(do="fail_once"))
+    once = embedded.add(do="fail_once")
+    for do, attempts, code in (
+        ("raise", 3, "attempts_exhausted"),
+        ("exit", 3, "attempts_exhausted"),
+        ("refuse", 1, "candidate_failed"),
+    ):
+        job_id = embedded.add(do=do)
+        job = embedded.until_ended(job_id)
+        assert (job.state, job.attempt, job.error["code"]) == (JobState.FAILED, attempts, code)
+        dataset = embedded.resource(job_id)
+        assert (dataset.state, dataset.error) == ("invalid", job.error)
+    assert embedded.until_succeeded(once).attempt == 2

@@ -10,7 +10,7 @@ from app.db.tables import Dataset, Event, Job, Outbox
 from app.errors import CandidateFailed, TransientFailure
 from app.queue import control, leases
 from app.queue.states import JobState
-from tests.queue_records import add_ingest, let_lapse
+from tests.queue_records import add_ingest, add_workspace, emptied, let_lapse
 
 
 @pytest.fixture
@@ -208,3 +208,18 @@ def _make_due(database, job_id):
     with database.unit_of_work() as session:
         row = session.get(Job, job_id)
         row.not_before = row.created_at
+
+
+def test_a_worker_frozen_in_a_transaction_holds_up_its_own_job_alone(lasting_postgres_database):
+    database = emptied(lasting_postgres_database)
+    with database.unit_of_work() as session:
+        workspace_id = add_workspace(session)
+        frozen, other = (add_ingest(session, workspace_id).id for _ in range(2))
+    held = claim(database, frozen)
+    claim(database, other)
+    for id in (frozen, other):
+        let_lapse(database, id)
+    with database.unit_of_work() as session:
+        leases.hold(session, held)
+        assert leases.requeue_lapsed(database) == [other]
+    assert leases.requeue_lapsed(database) == [frozen]

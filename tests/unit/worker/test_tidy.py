@@ -1,0 +1,162 @@
+"""What expires goes, what is in use stays."""
+
+import io
+import os
+import time
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from app.db.engine import database_now
+from app.db.tables import Blob, Dataset, Event, Idempotency, Job, Outbox, Upload, WorkerRecord
+from app.queue import events, leases
+from app.storage.blobs import open_store
+from app.storage.remember import remember_blob
+from worker.sweeper import Sweeper, seen, unheard
+from worker.tidy import forget_expired, forget_history, remove_old_files, remove_orphaned_blobs, tidy
+
+DAY_S = 24 * 3600
+
+
+@pytest.fixture
+def store(settings):
+    settings.min_free_disk_bytes = 0
+    return open_store(settings)
+
+
+def keep(bench, store, content: bytes, *, row: bool = True, age_s: float = 2 * DAY_S) -> str:
+    stored = store.put(io.BytesIO(content))
+    path = store.local_path(stored.sha256)
+    os.utime(path, (time.time() - age_s,) * 2)
+    if row:
+        with bench.database.unit_of_work() as session:
+            remember_blob(session, stored, "text/plain")
+            session.get(Blob, stored.sha256).created_at = database_now(session) - timedelta(seconds=age_s)
+    return stored.sha256
+
+
+def test_only_old_files_that_nobody_refers_to_are_removed(bench, store):
+    source, archive, preview = (keep(bench, store, name) for name in (b"source", b"archive", b"preview"))
+    with bench.database.unit_of_work() as session:
+        dataset = session.get(Dataset, session.get(Job, bench.job_id).resource_id)
+        dataset.source_sha256, dataset.archive_sha256 = source, archive
+        dataset.previews = [{"sha256": preview, "file_name": "a.jpg"}]
+    young = keep(bench, store, b"young", age_s=60)
+    young_without_row = keep(bench, store, b"young, no row", row=False, age_s=60)
+    touched = keep(bench, store, b"stored again", age_s=2 * DAY_S)
+    store.put(io.BytesIO(b"stored again"))
+    orphan = keep(bench, store, b"orphan")
+    without_row = keep(bench, store, b"no row", row=False)
+    assert sorted(remove_orphaned_blobs(bench.database, store)) == sorted([orphan, without_row])
+    assert sorted(store) == sorted([source, archive, preview, young, young_without_row, touched])
+    with bench.database.reading() as session:
+        assert session.get(Blob, orphan) is None
+        assert session.get(Blob, source) is not None
+
+
+def test_scratch_that_somebody_still_writes_to_stays(tmp_path):
+    for name, age_s in (("old", 2 * DAY_S), ("young", 60), ("busy", 2 * DAY_S)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+        for path in (tmp_path / name / "file", tmp_path / name):
+            os.utime(path, (time.time() - age_s,) * 2)
+    (tmp_path / "busy" / "file").touch()
+    (tmp_path / "single").write_text("x")
+    os.utime(tmp_path / "single", (time.time() - 2 * DAY_S,) * 2)
+    (tmp_path / "link").symlink_to(tmp_path / "young")
+    assert sorted(path.name for path in remove_old_files(tmp_path)) == ["old", "single"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["busy", "link", "young"]
+    assert remove_old_files(tmp_path / "nowhere") == []
+
+
+def test_expired_rows_go(bench):
+    with bench.database.unit_of_work() as session:
+        now = database_now(session)
+        workspace_id = session.get(Job, bench.job_id).workspace_id
+        for id, expires_s in (("up_old", -1), ("up_new", 60)):
+            session.add(
+                Upload(
+                    id=id, workspace_id=workspace_id, length_bytes=1, created_at=now,
+                    expires_at=now + timedelta(seconds=expires_s),
+                )
+            )  # fmt: skip
+        for key, age_s in (("old", DAY_S + 60), ("new", 60)):
+            session.add(
+                Idempotency(
+                    workspace_id=workspace_id, key=key, fingerprint="f", status=200, body={},
+                    created_at=now - timedelta(seconds=age_s),
+                )
+            )  # fmt: skip
+        session.add(
+            WorkerRecord(
+                name="gone:1", queues=[], details={}, started_at=now, seen_at=now - timedelta(days=2)
+            )
+        )
+        seen(session, "here:2", ["cpu"])
+    with bench.database.unit_of_work() as session:
+        assert forget_expired(session, bench.settings) == ["up_old"]
+    with bench.database.reading() as session:
+        assert session.scalars(select(Upload.id)).all() == ["up_new"]
+        assert session.scalars(select(Idempotency.key)).all() == ["new"]
+        assert session.scalars(select(WorkerRecord.name)).all() == ["here:2"]
+
+
+def test_history_is_forgotten_progress_first(bench):
+    with bench.database.unit_of_work() as session:
+        job = session.get(Job, bench.job_id)
+        now = database_now(session)
+        for kind, age in (("progress", 2 * 3600), ("log", 2 * 3600), ("log", 31 * DAY_S), ("progress", 60)):
+            events.append(session, job, kind, {"age": age}, now=now - timedelta(seconds=age))
+    with bench.database.unit_of_work() as session:
+        forget_history(session)
+    with bench.database.reading() as session:
+        kept = session.scalars(select(Event).where(Event.kind != "state").order_by(Event.seq)).all()
+    assert [(event.kind, event.data["age"]) for event in kept] == [("log", 7200), ("progress", 60)]
+
+
+def test_a_round_of_all_of_it_on_nothing_at_all(bench, store):
+    tidy(bench.database, bench.settings, store)
+
+
+def test_a_worker_is_deaf_only_if_idle_while_a_job_was_announced_often(bench):
+    def ask(name="me", queues=("cpu",)):
+        with bench.database.reading() as session:
+            return unheard(session, name, list(queues))
+
+    assert not ask()
+    with bench.database.unit_of_work() as session:
+        session.query(Outbox).update({"rung": 3})
+    assert ask()
+    assert not ask(queues=["gpu"])
+    other = bench.add()
+    with bench.database.unit_of_work() as session:
+        leases.claim(session, other, "me", lease_s=60)
+    assert not ask()
+    assert ask("another")
+
+
+def test_a_sweeper_signs_in_puts_back_and_signs_out(bench, store):
+    bench.settings.sweep_s = 0.05
+    woken = []
+    bench.claim(lease_s=-1.0)
+    sweeper = Sweeper(bench.database, bench.settings, store, "host:7", ["cpu"], lambda: woken.append(1))
+    sweeper.start()
+    give_up = time.monotonic() + 30
+    while not woken:
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    assert bench.job().state == "queued"
+    with bench.database.reading() as session:
+        assert (
+            session.get(WorkerRecord, "host:7") is None
+            or session.get(WorkerRecord, "host:7").details["pid"] == 7
+        )
+    sweeper.stop()
+    with bench.database.reading() as session:
+        assert session.scalars(select(WorkerRecord)).all() == []
+
+
+def _record(bench, name: str) -> WorkerRecord | None:
+    with bench.database.reading() as session:
+        return session.get(WorkerRecord, name)
