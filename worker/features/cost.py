@@ -20,9 +20,9 @@ _PATIENCE_S = 3.0
 class Cost:
     """Cost of one image through the measured part.
 
-    parameters: how many numbers the whole detector holds; ms_per_image: the fastest of a few runs, after one
-    to warm up, since other work on the machine only ever adds; peak_memory_bytes: weights plus the most activations alive at once;
-    image_hw: the size it was measured at; device: where; measures: what was run.
+    parameters: how many numbers the whole detector holds; ms_per_image: the fastest of a few runs after one to
+    warm up, since other work on the machine only ever adds; peak_memory_bytes: weights plus the most
+    activations alive at once; image_hw: the size it was measured at; device: where; measures: what was run.
     """
 
     parameters: int

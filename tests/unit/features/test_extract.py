@@ -92,6 +92,21 @@ def test_batches_hold_one_target_size_only(detector, dataset):
     assert len({shape[2:] for shape in detector.batches}) > 1
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_gives_float32_near_the_full_one(detector, dataset, precision):
+    spec = Spec(levels=("local", "global"))
+    full, half = extract(detector, dataset, spec), extract(detector, dataset, spec, precision=precision)
+    for place, table in half.layers.items():
+        assert table.dtype == np.float32
+        np.testing.assert_allclose(table, full.layers[place], rtol=0.02, atol=2.0)
+        assert not np.array_equal(table, full.layers[place])
+
+
+def test_an_unknown_precision_is_refused(detector, dataset):
+    with pytest.raises(Unextractable, match="float32"):
+        extract(detector, dataset, Spec(), precision="int8")
+
+
 def test_out_of_memory_halves_the_batch_and_goes_on(make_detector, dataset):
     spec = Spec(levels=("local", "global"))
     tight = make_detector(oom_above=1)
