@@ -100,8 +100,9 @@ def leave_out(
     """Features and targets of the objects `kept`, from those of all; `left` are the others."""
     rest = targets.rows(kept)
     part = Prepared(scan.Rows(prepared.features, kept), prepared.options, rest, engine=prepared.engine)
-    if prepared.fault or part.fault:
+    if prepared.fault or len(kept) < 2:
         return part, rest
+    part.fault = None  # rows of faultless features
     if prepared.dual:
         _dual_part(part, prepared, kept)
     elif not part.dual:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 
 import numpy as np
 
@@ -122,18 +121,15 @@ class Statistics:
 
 
 def accumulate(batches: Iterable[FeatureSet], options: Options = DEFAULTS) -> Statistics:
-    """Statistics of all batches; at least one batch, all with the same D. Each is dropped once it is counted."""
-    return reduce(lambda total, batch: total + Statistics.of(batch, options), (b for b in batches), _EMPTY)
+    """Statistics of all batches, which must share D; each batch can be dropped once it is counted.
 
-
-class _Nothing:
-    """The sum of no batches."""
-
-    def __add__(self, other: Statistics) -> Statistics:
-        return other
-
-
-_EMPTY = _Nothing()
+    Raises InvalidFeatureSet where there is no batch.
+    """
+    parts = (Statistics.of(batch, options) for batch in batches)
+    total = next(parts, None)
+    if total is None:
+        raise InvalidFeatureSet("there are no batches to gather statistics from")
+    return sum(parts, start=total)
 
 
 def score_statistics(

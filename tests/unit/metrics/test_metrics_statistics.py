@@ -89,6 +89,11 @@ def test_what_cannot_be_added():
         Statistics.of(f) + Statistics.of(FeatureSet(f.features, f.labels))
 
 
+def test_no_batches():
+    with pytest.raises(InvalidFeatureSet, match="no batches"):
+        accumulate([])
+
+
 def test_memory_does_not_grow_with_the_number_of_objects():
     rng = np.random.default_rng(0)
 
