@@ -92,20 +92,27 @@ def _store(archive: zipfile.ZipFile, name: str, source: IO[bytes]) -> None:
 def unpack(path: Path, into: Path, limits: Limits) -> Folder:
     """Read the folder inside ``path``. Raises Unusable: ``not_a_checkpoint``, ``corrupt``, ``too_large``."""
     try:
-        with _opened(path) as members:
+        with _opened(path, limits) as members:
             return _read(members, into, limits)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, NotImplementedError) as error:
         raise Unusable("corrupt", f"the archive cannot be read ({str(error)[:200]}): send it whole") from None
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Members]:
+def _opened(path: Path, limits: Limits) -> Iterator[_Members]:
     with path.open("rb") as file:
         head = file.read(512)
     if is_tar(head):
         with tarfile.open(path, "r:*") as archive:
             regular: dict[str, tarfile.TarInfo] = {}
+            total = 0
             for info in archive:
+                # Going on to the next member unpacks this one.
+                total += info.size
+                if total > limits.tensor_bytes + limits.header_bytes:
+                    raise Unusable(
+                        "too_large", f"the archive's members claim more than {limits.tensor_bytes} bytes"
+                    )
                 if info.isreg():
                     regular[info.name.removeprefix("./")] = info
                 if len(regular) > MAX_MEMBERS:

@@ -15,6 +15,7 @@ from models_store.errors import Unusable, some
 from models_store.formats.state import COUNTER, Recognised, StateDict
 
 DEFAULT_HEADS = 8
+TRANSFORMERS = ("model.decoder.layers.0.", "vit.embeddings.detection_tokens")
 DEFAULT_QUERIES = 300
 BODY = "backbone.0.body."
 # Of DETReg's pretraining, of DETR_WSOD's instance classifiers, of DETR's panoptic head.
@@ -49,6 +50,12 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
         return _deformable(state, tensors)
     if "transformer.decoder.norm.weight" in tensors and "input_proj.weight" in tensors:
         return _detr(state, tensors)
+    if any(key.startswith(TRANSFORMERS) for key in tensors):
+        raise Unusable(
+            "missing_config",
+            "the tensors have transformers' names, but its config.json is not there: send the whole folder as .zip or "
+            ".tar.gz, or name it as hf://org/repo",
+        )
     return None
 
 
