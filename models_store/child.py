@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from models_store.errors import Unusable
+from models_store.errors import Unusable, out_of_memory
 from models_store.limits import Limits, hold, leave_network
 
 MAX_ERRORS = 1000
@@ -43,7 +43,9 @@ def main() -> int:
         reply: dict[str, object] = {"ok": True}
     except Unusable as error:
         reply = {"error": error.to_json() | {"errors": error.errors[:MAX_ERRORS]}}
-    except (MemoryError, RecursionError) as error:
+    except (MemoryError, RecursionError, RuntimeError) as error:
+        if not (out_of_memory(error) or isinstance(error, RecursionError)):
+            raise
         detail = f"{type(error).__name__} within {limits.memory_bytes} bytes: {str(error)[:200]}"
         reply = {
             "error": {

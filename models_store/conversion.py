@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from models_store import archives, formats, inspect
 from models_store.archs import Architecture
 from models_store.build import COUNTER, architecture_of, build_module, fill, layers_of
-from models_store.errors import Unusable, some
+from models_store.errors import Unusable, out_of_memory, some
 from models_store.formats.state import Recognised, StateDict, unwrap
 from models_store.known import Facts, input_of, known_file, metadata_input, named_facts
 from models_store.limits import Limits
@@ -82,7 +82,7 @@ def read(path: Path, limits: Limits) -> StateDict:
     except MemoryError:
         raise
     except Exception as error:  # a broken pickle stream can end in any error of the unpickler
-        if "not enough memory" in str(error) or "can't allocate" in str(error):
+        if out_of_memory(error):
             raise MemoryError(str(error)) from None
         raise Unusable(
             "corrupt",
@@ -258,6 +258,8 @@ def run_once(module: nn.Module, spec: Input) -> None:
     try:
         outputs = module([torch.full((3, height, width), 0.5)])
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        if out_of_memory(error):
+            raise MemoryError(str(error)) from None
         raise Unusable("forward_failed", f"the model loads but does not run: {str(error)[:300]}") from None
     finally:
         transform.min_size, transform.max_size = kept

@@ -32,3 +32,9 @@ def some(names: list[str] | tuple[str, ...] | set[str], count: int = 5) -> str:
     ordered = sorted(names)
     head = ", ".join(ordered[:count])
     return head if len(ordered) <= count else f"{head} and {len(ordered) - count} more"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch or the system refused an allocation; torch says it with a RuntimeError."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "allocate memory" in text or "not enough memory" in text

@@ -169,7 +169,7 @@ def _judge(code: int, answer: bytes, errors: bytes, limits: Limits) -> None:
             "too_slow", f"the loader used more than {limits.cpu_s} s of CPU, or was killed, and was stopped"
         )
     tail = errors.decode("utf-8", "replace").strip()[-TAIL_CHARACTERS:]
-    if "MemoryError" in tail or "alloc" in tail:
+    if "MemoryError" in tail or "bad_alloc" in tail or "allocate memory" in tail:
         raise Unusable(
             "too_large", f"the file needs more than the {limits.memory_bytes} bytes the loader may use"
         )

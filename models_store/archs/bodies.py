@@ -8,16 +8,16 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Collection
-from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
 from models_store.archs.outline import outline
 from models_store.archs.stages import PROBE_PIXELS, Stage, find_stages, nearest_stride, walk
-from models_store.errors import Unusable
+from models_store.errors import Unusable, out_of_memory
 
 # The rest of torchvision's classifiers are not one chain of maps (side heads, fixed token grids).
 TORCHVISION_CHAINS = (
@@ -34,7 +34,7 @@ class TorchvisionBody(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        net = torchvision.models.get_model(name, weights=None, **_quick(name))
+        net = torchvision.models.get_model(name, weights=None)
         kept = _trunk_children(net)
         for child, module in kept.items():
             self.add_module(child, module)
@@ -48,11 +48,6 @@ class TorchvisionBody(nn.Module):
         index = {s.name: s.index for s in self.stages if s.name in names}
         maps = walk(self._steps, x, set(index.values()), channels_last=self.channels_last)
         return {name: maps[i] for name, i in index.items()}
-
-
-def _quick(name: str) -> dict[str, Any]:
-    # googlenet-like scipy initialisation is not among the chains; nothing else needs an argument yet.
-    return {"aux_logits": False} if name == "googlenet" else {}
 
 
 def _trunk_children(net: nn.Module) -> dict[str, nn.Module]:
@@ -74,38 +69,40 @@ class TimmBody(nn.Module):
     """A timm model without its head, through timm's own ``forward_intermediates``.
 
     A network whose maps all have one stride (a plain ViT) gives its last block's token grid, after the final
-    norm, as the one stage.
+    norm, as the one stage. Where its patch is no power of two (14), pixels are first resized by patch/16, so that
+    the grid has stride 16: pyramids and ROI pooling count in powers of two.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.model = timm_model(name)
-        self.channels_last = False
         count = len(self.model.feature_info)
         keep = self.model.prune_intermediate_layers(list(range(count)), prune_norm=False, prune_head=True)
-        self.plain = len({info["reduction"] for info in self.model.feature_info}) == 1
+        strides = {info["reduction"] for info in self.model.feature_info}
+        self.plain = len(strides) == 1
+        self.patch = int(max(strides)) if self.plain else 1
+        self.stride = nearest_stride(self.patch, 1)
         self.stages = self._find_stages(range(len(keep)))
 
     @torch.no_grad()
     def _find_stages(self, indices: range) -> tuple[Stage, ...]:
-        training, pixels = self.training, PROBE_PIXELS
-        patch = self.model.feature_info[-1]["reduction"]
-        if pixels % patch:
-            pixels = patch * 8
+        training = self.training
         self.eval()
-        maps = self._maps(torch.zeros(1, 3, pixels, pixels), list(indices))
+        maps = self._maps(torch.zeros(1, 3, PROBE_PIXELS, 2 * PROBE_PIXELS), list(indices))
         self.train(training)
-        last = {}
-        for index, x in maps.items():
-            last[nearest_stride(pixels, x.shape[-2])] = index
-        stages = []
-        for stride, index in sorted(last.items()):
-            k = int(math.log2(stride))
-            exact = self.model.feature_info[index]["reduction"] if self.plain else stride
-            stages.append(Stage(f"c{k}", index, int(exact), maps[index].shape[1]))
-        return tuple(s for s in stages if s.stride > 1)
+        if any(abs(x.shape[-1] - 2 * x.shape[-2]) > 2 for x in maps.values()):
+            raise ValueError("its maps do not grow with the picture")
+        last = {nearest_stride(PROBE_PIXELS, x.shape[-2]): index for index, x in maps.items()}
+        return tuple(
+            Stage(f"c{int(math.log2(stride))}", index, stride, maps[index].shape[1])
+            for stride, index in sorted(last.items())
+            if stride > 1
+        )
 
     def _maps(self, x: Tensor, indices: list[int]) -> dict[int, Tensor]:
+        if self.patch != self.stride and self.plain:
+            size = [side * self.patch // self.stride for side in x.shape[-2:]]
+            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
         outputs = self.model.forward_intermediates(
             x, indices=indices, norm=self.plain, stop_early=True, output_fmt="NCHW", intermediates_only=True
         )
@@ -139,14 +136,30 @@ def full_model(backbone: str) -> nn.Module:
 def build_body(backbone: str) -> nn.Module:
     """``torchvision/<name>`` or ``timm/<name>`` as a body with ``stages`` and ``run``. Raises Unusable."""
     library, _, name = backbone.partition("/")
-    if library == "timm":
-        return TimmBody(name)
-    if (
-        library == "torchvision"
-        and name.startswith(TORCHVISION_CHAINS)
-        and name in torchvision.models.list_models()
-    ):
-        return TorchvisionBody(name)
+    try:
+        if library == "timm":
+            return TimmBody(name)
+        if (
+            library == "torchvision"
+            and name.startswith(TORCHVISION_CHAINS)
+            and name in torchvision.models.list_models()
+        ):
+            return TorchvisionBody(name)
+    except (
+        AssertionError,
+        AttributeError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        if out_of_memory(error):
+            raise
+        raise Unusable(
+            "unknown_architecture",
+            f"{backbone} cannot be placed in a detector: it gives no maps at another input size than its own "
+            f"({str(error)[:200]})",
+        ) from None
     raise Unusable(
         "unknown_architecture",
         f"{backbone!r} cannot be placed in a detector: name a torchvision classifier of the families "

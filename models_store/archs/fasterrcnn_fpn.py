@@ -10,6 +10,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from models_store.archs.base import Architecture, BuildSpec, register
 from models_store.archs.face import Face, probe_neck
 from models_store.archs.pyramid import PyramidBackbone
+from models_store.archs.stages import PROBE_PIXELS
 from models_store.archs.torchvision_rcnn import replace_predictors
 from models_store.manifest import Input
 
@@ -22,7 +23,7 @@ def build(spec: BuildSpec) -> nn.Module:
         raise ValueError("detrank/fasterrcnn_fpn needs a backbone, such as torchvision/mobilenet_v2")
     backbone = PyramidBackbone(spec.backbone)
     names = [str(i) for i in range(backbone.levels)]
-    first = 4 if len(backbone.takes) == 1 else _stride(backbone)
+    first = _stride(backbone) if len(backbone.takes) > 1 else max(1, _stride(backbone) // 4)
     sizes = tuple((ANCHOR_PER_STRIDE * first * 2**i,) for i in range(backbone.levels + 1))
     return FasterRCNN(
         backbone,
@@ -43,9 +44,8 @@ def _stride(backbone: PyramidBackbone) -> int:
 
 def face(module: nn.Module) -> Face:
     backbone = module.backbone
-    neck = probe_neck(
-        backbone.body.run, backbone.takes, backbone.neck, backbone, pixels=max(128, backbone.divisor * 4)
-    )
+    pixels = max(PROBE_PIXELS, 4 * backbone.divisor)
+    neck = probe_neck(backbone.body.run, backbone.takes, backbone.neck, backbone, pixels=pixels)
     return Face(
         body=backbone.body.run,
         stages=backbone.body.stages,
