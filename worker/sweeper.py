@@ -23,6 +23,7 @@ from worker.tidy import tidy
 
 TIDY_S = 900.0
 UNHEARD_BELLS = 3
+SHORTEST_SILENCE_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Sweeper:
         self._nudged = threading.Event()
         self._stopped = False
         self._trusting_from = float("-inf")
-        self._heard = time.monotonic()
+        self._heard = self._idle_since = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
     def start(self) -> None:
@@ -108,16 +109,17 @@ class Sweeper:
         Consumers have fallen silent after a reconnection before (celery#8030, #8091, #10205); who keeps workers alive
         starts a new one.
         """
-        silence_s = time.monotonic() - self._heard
-        if silence_s < self._settings.bell_s * 2.0**UNHEARD_BELLS:
-            return
         with self._database.reading() as session:
             deaf = unheard(session, self._name, self._queues)
-        if deaf:
+        now = time.monotonic()
+        if not deaf:
+            self._idle_since = now
+        silence_s = now - max(self._heard, self._idle_since)
+        if silence_s > max(SHORTEST_SILENCE_S, self._settings.bell_s * 2.0**UNHEARD_BELLS):
             log.critical(
                 "no message for %.0f s though jobs are announced: this worker ends to start anew", silence_s
             )
-            self._heard = time.monotonic()
+            self._idle_since = now
             os.kill(os.getpid(), signal.SIGTERM)
 
 

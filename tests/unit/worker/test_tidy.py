@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 import time
 from datetime import timedelta
 
@@ -160,3 +161,17 @@ def test_a_sweeper_signs_in_puts_back_and_signs_out(bench, store):
 def _record(bench, name: str) -> WorkerRecord | None:
     with bench.database.reading() as session:
         return session.get(WorkerRecord, name)
+
+
+def test_a_worker_that_stays_deaf_ends(bench, store, monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setattr("worker.sweeper.SHORTEST_SILENCE_S", 0.3)
+    monkeypatch.setattr("worker.sweeper.os.kill", lambda pid, number: ended.set())
+    bench.settings.sweep_s, bench.settings.bell_s = 0.05, 0.01
+    sweeper = Sweeper(bench.database, bench.settings, store, "host:7", ["cpu"], lambda: None)
+    sweeper.start()
+    assert not ended.wait(0.6), "nothing was announced"
+    with bench.database.unit_of_work() as session:
+        session.query(Outbox).update({"rung": 3})
+    assert ended.wait(30)
+    sweeper.stop()
