@@ -253,4 +253,7 @@ def _reduce(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     a, diagonal, off, scales, info = lapack.dsytrd(a, lower=1, lwork=int(lwork), overwrite_a=1)
     if info:
         raise ArithmeticError(f"dsytrd refused argument {-info}")
-    return diagonal, off, np.asfortranarray(a[1:, : n - 1]), scales
+    # The reflectors lie below the diagonal. Seen from the second entry on, the same memory holds them without a
+    # copy; the last row of that view belongs to the next column and is never read.
+    factors = a.ravel(order="K")[1 : 1 + n * (n - 1)].reshape((n, n - 1), order="F")
+    return diagonal, off, factors, scales
