@@ -244,7 +244,8 @@ def parse_hf(rest: str) -> tuple[str, str | None, str | None]:
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/([\w./-]+))?", rest)
     if not match or ".." in PurePosixPath(match[3] or "").parts or (match[3] or "").startswith("/"):
         raise Unusable(
-            "bad_uri", f"hf://{rest}: give hf://org/repo for a transformers detector or hf://org/repo@revision/file"
+            "bad_uri",
+            f"hf://{rest}: give hf://org/repo for a transformers detector or hf://org/repo@revision/file",
         )
     return match[1], match[2], match[3]
 
@@ -267,7 +268,9 @@ def _guarded(name: str, download: Callable[[], Any]) -> Any:
     try:
         return download()
     except (OSError, ValueError, RuntimeError) as error:
-        missing = any(word in type(error).__name__ for word in ("NotFound", "Gated"))
+        kind = type(error).__name__
+        # LocalEntryNotFound is the hub's word for "not cached, and no network".
+        missing = any(word in kind for word in ("NotFound", "Gated")) and not kind.startswith("Local")
         first = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise Unusable(
             "not_found" if missing else "unreachable", f"{name} could not be downloaded: {first[:300]}"

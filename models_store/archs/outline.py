@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from models_store.errors import Unusable
+
 
 class _EmptyOnMeta(TorchFunctionMode):
     """Weights are allocated with ``torch.empty``; what builders compute with (depths, anchors) is not."""
@@ -25,7 +27,7 @@ def outline(build: Callable[[], nn.Module]) -> nn.Module:
     try:
         with _EmptyOnMeta():
             return build()
-    except (NotImplementedError, RuntimeError):
+    except (NotImplementedError, RuntimeError, Unusable):
         return build()
 
 

@@ -65,9 +65,8 @@ def test_one_member_of_a_wheel(wheel, tmp_path):
         ("torchvision://no_such_model", "not_found"),
         ("torchvision://resnet18/NO_SUCH", "not_found"),
         ("timm://no_such_model", "not_found"),
-        ("hf://only-org/file", "bad_uri"),
+        ("hf://only-org", "bad_uri"),
         ("hf://org/repo/../../etc/passwd", "bad_uri"),
-        ("hf://org/repo@main", "bad_uri"),
         ("", "bad_uri"),
     ],
 )
@@ -173,6 +172,18 @@ def test_a_timm_name_goes_to_its_hub_repository(hub, tmp_path):
     assert found.architecture == "timm/tf_efficientnet_lite0"
     assert found.licence == "apache-2.0"
     assert found.overrides == {"mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+def test_a_hub_that_is_away_is_unreachable(monkeypatch, tmp_path):
+    """The hub's client calls a file that is neither cached nor reachable not found, too."""
+
+    def download(*_, **__):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("cannot find the file, check your connection")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(Unusable) as refusal:
+        fetch("hf://org/repo/model.safetensors", tmp_path)
+    assert refusal.value.code == "unreachable"
 
 
 def test_an_absent_hub_file_is_not_found(monkeypatch, tmp_path):
