@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from app.client import Client
-from app.embedded import find
+from app.embedded.discovery import find
 
 pytestmark = pytest.mark.slow
 DETRANK = [sys.executable, "-m", "app.cli"]

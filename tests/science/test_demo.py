@@ -10,8 +10,8 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from app.demo_candidates import CANDIDATES
-from app.embedded import find
+from app.cli.demo_candidates import CANDIDATES
+from app.embedded.discovery import find
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app import client as client_module
-from app import client_uploads
 from app.client import Client, ProblemError, Unreachable
-from app.client_files import pack
+from app.client import client as client_module
+from app.client import uploads as client_uploads
+from app.client.files import pack
 
 Handler = Callable[[httpx.Request], httpx.Response]
 

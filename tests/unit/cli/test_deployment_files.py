@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from app.cli import build
+from app.cli.main import build
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]

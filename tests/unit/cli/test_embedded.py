@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app import embedded
-from app.embedded import AlreadyRunning, StartFailed, announce, announced, find
+from app.embedded import discovery as embedded
+from app.embedded.discovery import AlreadyRunning, StartFailed, announce, announced, find
 
 
 def test_a_service_is_found_while_it_lives_and_not_afterwards(tmp_path: Path) -> None:

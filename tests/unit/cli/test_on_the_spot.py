@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.cli import build
+from app.cli.main import build
 from worker.metrics import METRICS, FeatureSet, score
 
 

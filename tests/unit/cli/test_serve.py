@@ -5,8 +5,8 @@ import socket
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import build
-from app.serve import Refused, _listener, address, is_loopback, refuse_open_door
+from app.cli.main import build
+from app.embedded.serve import Refused, _listener, address, is_loopback, refuse_open_door
 from app.settings import Settings
 
 

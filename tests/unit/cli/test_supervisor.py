@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app import supervisor as module
-from app.supervisor import Supervisor, worker_command
+from app.embedded import supervisor as module
+from app.embedded.supervisor import Supervisor, worker_command
 
 OBEDIENT = "import sys; open(sys.argv[1], 'a').write('start\\n'); sys.stdin.read()"
 STUBBORN = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open(sys.argv[1], 'a').write('start\\n'); time.sleep(60)"
@@ -94,7 +94,7 @@ def test_a_child_that_never_works_is_tried_more_and_more_slowly(supervised: Call
 
 
 def test_a_worker_told_to_ends_with_whoever_started_it() -> None:
-    code = "import threading, time; from app.supervisor import stop_when_stdin_closes as f; threading.Thread(target=f).start(); print('up', flush=True); time.sleep(60)"
+    code = "import threading, time; from app.embedded.supervisor import stop_when_stdin_closes as f; threading.Thread(target=f).start(); print('up', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"up\n"
     process.stdin.close()

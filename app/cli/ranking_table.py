@@ -4,8 +4,8 @@ from typing import Any
 
 from rich.table import Table
 
-from app.cli_session import out, say
-from app.cli_tables import bytes_of, millions, number, state, table_of
+from app.cli.session import out, say
+from app.cli.tables import bytes_of, millions, number, state, table_of
 
 Record = dict[str, Any]
 

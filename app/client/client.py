@@ -20,8 +20,8 @@ from typing import Any, Self
 
 import httpx
 
-from app.client_files import open_for_upload
-from app.client_uploads import SMALL_BYTES, send_resumable, streamed
+from app.client.files import open_for_upload
+from app.client.uploads import SMALL_BYTES, send_resumable, streamed
 
 Record = dict[str, Any]
 Sent = Callable[[int, int], None]

@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from app.cli_session import err
+from app.cli.session import err
 from app.client import ENDED, Client
 
 Record = dict[str, Any]

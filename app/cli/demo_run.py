@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.cli_progress import sending, wait_for, wait_for_ranking
-from app.cli_session import Failed, note
+from app.cli.demo_candidates import CANDIDATES
+from app.cli.progress import sending, wait_for, wait_for_ranking
+from app.cli.session import Failed, note
 from app.client import Client
-from app.demo_candidates import CANDIDATES
 
 Record = dict[str, Any]
 

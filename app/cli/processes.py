@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli_session import Unusable, say, use_data_dir
+from app.cli.session import Unusable, say, use_data_dir
 from app.settings import get_settings
 
 QUEUES = ("cpu", "gpu")
@@ -26,8 +26,8 @@ def serve(
 ) -> None:
     """Run the service. Without any server configured: SQLite, a local folder and one worker, all of it here."""
     # the web server and the database layer load only where they serve
-    from app.serve import Refused, refuse_open_door  # noqa: PLC0415
-    from app.serve import serve as run  # noqa: PLC0415
+    from app.embedded.serve import Refused, refuse_open_door  # noqa: PLC0415
+    from app.embedded.serve import serve as run  # noqa: PLC0415
 
     use_data_dir(data_dir)
     settings = get_settings()
@@ -51,8 +51,8 @@ def worker(
     """Run a worker on the configured deployment."""
     from celery.__main__ import main as celery  # noqa: PLC0415
 
+    from app.embedded.supervisor import stop_when_stdin_closes  # noqa: PLC0415
     from app.queue.broker import queue_names  # noqa: PLC0415
-    from app.supervisor import stop_when_stdin_closes  # noqa: PLC0415
 
     settings = get_settings()
     asked = tuple(word.strip() for word in queues.split(","))

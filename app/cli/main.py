@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from app import cli_checkpoints, cli_datasets, cli_jobs, cli_keys, cli_metrics, cli_rank
-from app.cli_demo import demo
-from app.cli_run import migrate, serve, worker
-from app.cli_session import Commands, Where, use_data_dir
+from app.cli import checkpoints, datasets, jobs, keys, metrics, rank
+from app.cli.demo import demo
+from app.cli.processes import migrate, serve, worker
+from app.cli.session import Commands, Where, use_data_dir
 
 HELP = """Which pretrained detector should I fine-tune on this dataset?
 
@@ -27,15 +27,15 @@ def build() -> typer.Typer:
         name="detrank", help=HELP, cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
     )
     root.callback()(_options)
-    for command in (serve, worker, migrate, demo, cli_rank.rank):
+    for command in (serve, worker, migrate, demo, rank.rank):
         root.command()(command)
     groups = {
-        "datasets": cli_datasets.commands,
-        "checkpoints": cli_checkpoints.commands,
-        "rankings": cli_rank.commands,
-        "jobs": cli_jobs.commands,
-        "metrics": cli_metrics.commands,
-        "keys": cli_keys.commands,
+        "datasets": datasets.commands,
+        "checkpoints": checkpoints.commands,
+        "rankings": rank.commands,
+        "jobs": jobs.commands,
+        "metrics": metrics.commands,
+        "keys": keys.commands,
     }
     for entry in entry_points(group="detrank.commands"):
         entry.load()(groups)
@@ -56,7 +56,3 @@ def _options(
 
 def main() -> None:
     build()()
-
-
-if __name__ == "__main__":
-    main()

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli_session import as_json, connected, out, say
-from app.cli_tables import jobs as job_table
+from app.cli.session import as_json, connected, out, say
+from app.cli.tables import jobs as job_table
 
 commands = typer.Typer(help="Units of work: what runs, what waits, what failed.", no_args_is_help=True)
 

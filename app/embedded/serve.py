@@ -11,10 +11,10 @@ from collections.abc import Callable
 import uvicorn
 
 from app.db.migrate import is_current, upgrade
-from app.embedded import announce, announced
+from app.embedded.discovery import announce, announced
+from app.embedded.supervisor import Supervisor, stop_when_stdin_closes, worker_command
 from app.main import create_app
 from app.settings import Settings
-from app.supervisor import Supervisor, stop_when_stdin_closes, worker_command
 
 
 class Refused(Exception):

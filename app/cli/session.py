@@ -15,7 +15,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from app.client import Client, ProblemError, Unreachable
-from app.embedded import AlreadyRunning, StartFailed, find, started
+from app.embedded.discovery import AlreadyRunning, StartFailed, find, started
 from app.errors import DetrankError
 from app.settings import get_settings
 

@@ -5,11 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from app import cli_checkpoints, cli_datasets
-from app.cli_progress import wait_for, wait_for_ranking
-from app.cli_ranking_table import rankings as ranking_list
-from app.cli_ranking_table import show_ranking
-from app.cli_session import Failed, as_json, connected, note, out
+from app.cli import checkpoints as known_checkpoints
+from app.cli import datasets as known_datasets
+from app.cli.progress import wait_for, wait_for_ranking
+from app.cli.ranking_table import rankings as ranking_list
+from app.cli.ranking_table import show_ranking
+from app.cli.session import Failed, as_json, connected, note, out
 from app.client import Client
 
 Record = dict[str, Any]
@@ -47,7 +48,7 @@ def rank(
             ranking = wait_for_ranking(client, ranking)
         _answer(client, ranking, json, csv)
         for record in unusable:
-            note(f"left out: {cli_checkpoints.refusal(record)}")
+            note(f"left out: {known_checkpoints.refusal(record)}")
         _fail_unless_succeeded(ranking, wait)
 
 
@@ -93,12 +94,12 @@ def cancel(ctx: typer.Context, ranking: Annotated[str, typer.Argument(help="id o
 def dataset_for(client: Client, word: str) -> Record:
     """The ready dataset that an id, a name or a path stands for. Raises Failed where it is not usable."""
     if Path(word).exists() and not word.startswith("ds_"):
-        record = cli_datasets.send(client, Path(word))
+        record = known_datasets.send(client, Path(word))
     else:
-        record = cli_datasets.find(client, word)
+        record = known_datasets.find(client, word)
     if record["state"] == "processing":
         record = wait_for(client, "datasets", record)
-    cli_datasets.fail_if_invalid(record)
+    known_datasets.fail_if_invalid(record)
     return record
 
 
@@ -107,13 +108,13 @@ def checkpoints_for(client: Client, words: list[str]) -> tuple[list[Record], lis
     records = []
     for word in words:
         if "://" in word or (Path(word).exists() and not word.startswith("ckpt_")):
-            records.append(cli_checkpoints.send(client, word))
+            records.append(known_checkpoints.send(client, word))
         else:
-            records.append(cli_checkpoints.find(client, word))
+            records.append(known_checkpoints.find(client, word))
     records = [wait_for(client, "checkpoints", r) if r["state"] == "processing" else r for r in records]
     unusable = [record for record in records if record["state"] != "ready"]
     if len(unusable) == len(records):
-        raise Failed("\n".join(cli_checkpoints.refusal(record) for record in unusable))
+        raise Failed("\n".join(known_checkpoints.refusal(record) for record in unusable))
     return [record for record in records if record["state"] == "ready"], unusable
 
 

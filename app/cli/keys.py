@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli_session import as_json, note, out, say
-from app.cli_tables import table_of
+from app.cli.session import as_json, note, out, say
+from app.cli.tables import table_of
 from app.settings import get_settings
 
 commands = typer.Typer(help="API keys of the configured database (DETRANK_AUTH=keys asks for them).", no_args_is_help=True)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from app.cli_session import Where, as_json, connected, out
-from app.cli_tables import table_of
+from app.cli.session import Where, as_json, connected, out
+from app.cli.tables import table_of
 
 commands = typer.Typer(help="Scores that predict how well a checkpoint will fine-tune.", no_args_is_help=True)
 

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from app import demo as showcase
-from app.cli_ranking_table import show_ranking
-from app.cli_session import Failed, note, say, use_data_dir
+from app.cli import demo_run as showcase
+from app.cli.ranking_table import show_ranking
+from app.cli.session import Failed, note, say, use_data_dir
 from app.client import Client
-from app.embedded import find, started
+from app.embedded.discovery import find, started
 
 ELSEWHERE = ("DETRANK_DATABASE_URL", "DETRANK_BROKER_URL", "DETRANK_STORAGE_URL", "DETRANK_AUTH")
 

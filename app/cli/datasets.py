@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli_progress import sending, wait_for
-from app.cli_session import Failed, as_json, connected, note, out, say
-from app.cli_tables import datasets as dataset_table
-from app.cli_tables import table_of
+from app.cli.progress import sending, wait_for
+from app.cli.session import Failed, as_json, connected, note, out, say
+from app.cli.tables import datasets as dataset_table
+from app.cli.tables import table_of
 from app.client import Client
 
 Record = dict[str, Any]

@@ -1,0 +1,1 @@
+"""The `detrank` command: one module for each group of commands, on the Python client."""
