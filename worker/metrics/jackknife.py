@@ -7,7 +7,7 @@ of the kernel (N <= D); the group's own products are all that is computed anew b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -44,6 +44,7 @@ def with_intervals(
     image_ids: np.ndarray | None,
     groups: int,
     seed: int,
+    check: Callable[[], None] | None = None,
 ) -> dict[str, Score]:
     """The scores with a delete-a-group jackknife interval (Student's t, G - 1 degrees of freedom).
 
@@ -66,6 +67,8 @@ def with_intervals(
         }
     replicates: dict[str, list[float]] = {m.name: [] for m in live}
     for g in range(count):
+        if check:
+            check()
         kept = np.flatnonzero(group != g)
         part, rest = leave_out(prepared, targets, kept, np.flatnonzero(group == g))
         for metric in live:

@@ -6,7 +6,7 @@ cross-products and a few solves. Only metrics that factor each class by itself (
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +26,7 @@ def with_nulls(
     targets: Targets,
     permutations: int,
     seed: int,
+    check: Callable[[], None] | None = None,
 ) -> dict[str, Score]:
     """The scores with null and z added where the metric has a value for every permutation.
 
@@ -39,6 +40,8 @@ def with_nulls(
         batch = [targets.permuted(rng) for _ in range(min(TOGETHER, permutations - start))]
         prepared.preload(batch, _linear_kinds(live, targets))
         for permuted in batch:
+            if check:
+                check()
             for metric in live:
                 try:
                     drawn[metric.name].append(attempt(metric, prepared, permuted).value)

@@ -122,13 +122,20 @@ def compare(
     rng = np.random.default_rng(seed)
     spread = np.sqrt(rng.chisquare(groups - 1, draws) / (groups - 1))
     drawn = values[:, None] + deviations @ rng.standard_normal((groups, draws)) / spread
-    best = np.bincount(drawn.argmax(axis=0), minlength=len(names)) / draws
+    best = _shared(np.bincount(drawn.argmax(axis=0), minlength=len(names)) / draws, values, replicates)
     return Comparison(
         tuple(names),
         dict(zip(names, best.tolist(), strict=True)),
         _groups(names, values, deviations, float(stdtrit(groups - 1, 0.5 + level / 2))),
         left_out,
     )
+
+
+def _shared(chance: np.ndarray, values: np.ndarray, replicates: np.ndarray) -> np.ndarray:
+    """The chance of candidates whose scores are the same (a checkpoint added twice) divided evenly between them."""
+    _, same = np.unique(np.column_stack((values, replicates)), axis=0, return_inverse=True)
+    same = same.reshape(-1)
+    return (np.bincount(same, weights=chance) / np.bincount(same))[same]
 
 
 def _not_comparable(score: Score) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -73,15 +73,17 @@ def score(
     groups: int = 0,
     seed: int = 0,
     options: Options = DEFAULTS,
+    check: Callable[[], None] | None = None,
 ) -> dict[str, Score]:
     """Score one candidate by every metric named; shared steps are done once.
 
     permutations: of the targets for the null and z of every score (0: none; 20 is enough for one digit of z).
     groups: of images for the interval of every score (0: none; 20 is usual). seed: of both.
+    check: called between permutations and groups; what it raises stops the scoring.
     Returns {name: Score} in the order asked for. Raises UnknownMetric; a metric that has no value for
     these features says so in its Score.
     """
-    return score_with(scan, features, features.features, metrics, permutations, groups, seed, options)
+    return score_with(scan, features, features.features, metrics, permutations, groups, seed, options, check)
 
 
 def score_with(
@@ -93,6 +95,7 @@ def score_with(
     groups: int,
     seed: int,
     options: Options,
+    check: Callable[[], None] | None = None,
 ) -> dict[str, Score]:
     """`score` on an engine and its own form x (N, D) of the features; the rest comes from `features`."""
     if permutations == 1 or permutations < 0 or groups < 0:
@@ -105,7 +108,7 @@ def score_with(
     prepared = Prepared(x, options, targets, rates=rates, engine=engine)
     scores = {metric.name: evaluate(metric, prepared, targets) for metric in wanted}
     if permutations:
-        scores = with_nulls(scores, wanted, prepared, targets, permutations, seed)
+        scores = with_nulls(scores, wanted, prepared, targets, permutations, seed, check)
     if groups:
-        scores = with_intervals(scores, wanted, prepared, targets, features.image_ids, groups, seed)
+        scores = with_intervals(scores, wanted, prepared, targets, features.image_ids, groups, seed, check)
     return scores
