@@ -186,7 +186,8 @@ class Score(Base):
     value: Mapped[float | None]
     undefined: Mapped[str | None] = mapped_column(Text)
     seconds: Mapped[float]
-    details: Mapped[dict[str, Any] | None]  # notes, null, interval, dimensions
+    details: Mapped[dict[str, Any] | None]  # notes, null, z, interval, dimensions
+    replicates: Mapped[bytes | None]  # of the interval, little-endian float64: what candidates are compared by
 
 
 class Job(Base):

@@ -50,6 +50,12 @@ class RankingCreate(Body):
         default=None, ge=32, le=4096, description="shorter side in pixels; null: each checkpoint's own"
     )
     seed: Seed | None = None
+    calibrate: bool = Field(
+        default=True,
+        description="give every score its null (labels permuted 20 times), z and an interval over images (20 groups left "
+        "out), and with them which candidates cannot be told apart. It costs several times the scoring, which is little "
+        "beside reading the pictures; with false the order comes without them",
+    )
     rank_by: RankBy | None = Field(
         default=None, description="a metric's name, or an object with metric, layer and level"
     )
@@ -73,12 +79,27 @@ class RankingCreate(Body):
                     "layers": ["backbone.c4", "neck.roi"],
                     "level": "local",
                     "max_images": 200,
+                    "calibrate": True,
                     "rank_by": {"metric": "tlogme"},
                     "filters": {"max_parameters": 50_000_000},
                 }
             ]
         }
     )
+
+
+Interval = Annotated[
+    list[float],
+    Field(min_length=2, max_length=2, description="95 % limits, from leaving out groups of images", examples=[[0.41, 0.47]]),
+]
+
+
+class NullView(BaseModel):
+    """What the metric gives when labels and boxes are handed to the wrong objects: its value without any signal."""
+
+    mean: float
+    std: float
+    permutations: int
 
 
 class ScoreView(BaseModel):
@@ -90,7 +111,33 @@ class ScoreView(BaseModel):
     value: float | None
     undefined: str | None
     seconds: float
-    details: dict[str, Any] | None
+    null: NullView | None
+    z: float | None = Field(description="(value - null.mean) / null.std: comparable between widths and datasets")
+    interval: Interval | None
+    pool_relative: bool = Field(description="the value changes when a candidate joins or leaves")
+    notes: list[str]
+    details: dict[str, Any] | None = Field(description="objects and dimensions it was computed on")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "metric": "tlogme",
+                    "layer": "backbone.c4",
+                    "level": "local",
+                    "value": 0.44,
+                    "undefined": None,
+                    "seconds": 0.01,
+                    "null": {"mean": 0.12, "std": 0.004, "permutations": 20},
+                    "z": 80.0,
+                    "interval": [0.41, 0.47],
+                    "pool_relative": False,
+                    "notes": [],
+                    "details": {"objects": 1423, "dimensions": 96},
+                }
+            ]
+        }
+    )
 
 
 class Cost(BaseModel):
@@ -104,7 +151,7 @@ class Cost(BaseModel):
 
 
 class CandidateView(BaseModel):
-    """A checkpoint inside a ranking. `value` is the score that it was ranked by."""
+    """A checkpoint inside a ranking. `value`, `z` and `interval` are of the score that it was ranked by."""
 
     checkpoint_id: str
     name: str
@@ -113,6 +160,12 @@ class CandidateView(BaseModel):
     error: dict[str, Any] | None
     job_id: str
     value: float | None
+    z: float | None
+    interval: Interval | None
+    chance_of_best: float | None = Field(
+        description="that it is the best of the ranking's candidates, as far as the choice of images goes; null: not known"
+    )
+    group: int | None = Field(description="place in `groups` of the ranking, from 1; null: no interval")
     near: list[str] = Field(description="candidates that cannot be told apart from this one")
     scores: list[ScoreView]
     cost: Cost
@@ -158,7 +211,13 @@ class RankingView(View):
     ranked_by: RankedBy | None
     candidates: list[CandidateView]
     left_out: list[LeftOut]
-    ties: list[list[str]]
+    summary: str | None = Field(
+        description="the order in a sentence", examples=["candidates 2 to 4 cannot be told apart"]
+    )
+    groups: list[list[str]] = Field(
+        description="candidates in order; those of one group cannot be told apart from its first (95 %)"
+    )
+    ties: list[list[str]] = Field(description="sets of two or more that cannot be told apart")
     warnings: list[dict[str, Any]]
     error: dict[str, Any] | None
     cancel_requested_at: datetime | None

@@ -2,8 +2,9 @@
 
 What the `rank` job writes into `Ranking.result`, and is read here:
 {"ranked_by": {"metric", "layer", "level", "chosen_by"},
- "order": [{"checkpoint_id", "rank", "value", "near": [ids], "static_ranks": {baseline: rank}}],
- "ties": [[ids]], "left_out": [{"checkpoint_id", "name", "code", "reason"}], "warnings": [{"code", "detail"}],
+ "order": [{"checkpoint_id", "rank", "value", "z", "interval": [low, high], "chance_of_best", "group", "near": [ids],
+            "static_ranks": {baseline: rank}}],
+ "summary": sentence, "groups": [[ids]], "ties": [[ids]], "left_out": [{"checkpoint_id", "name", "code", "reason"}], "warnings": [{"code", "detail"}],
  "baselines": {baseline: {checkpoint_id: value}}}
 """
 
@@ -26,6 +27,10 @@ from app.schemas.rankings import (
     RankingView,
     ScoreView,
 )
+from app.services.catalogue import catalogue
+
+_SCORE_COLUMNS = ("metric", "layer", "level", "value", "undefined", "seconds", "details")
+_CALIBRATION = frozenset({"null", "z", "interval", "notes"})
 
 
 def view(session: Session, ranking: Ranking, filters: RankingFilters) -> RankingView:
@@ -42,7 +47,9 @@ def view(session: Session, ranking: Ranking, filters: RankingFilters) -> Ranking
         _candidate(candidate, checkpoint, scores[checkpoint.id], result) for candidate, checkpoint in rows
     ]
     left_out = _left_out(result, candidates)
-    left_out += _filtered(candidates, {out.checkpoint_id for out in left_out}, filters)
+    filtered = _filtered(candidates, {out.checkpoint_id for out in left_out}, filters)
+    left_out += filtered
+    gone = {out.checkpoint_id for out in filtered}
     candidates.sort(key=lambda candidate: (candidate.rank is None, candidate.rank or 0))
     ended = sum(candidate.state in ENDED for candidate in candidates)
     return RankingView(
@@ -56,7 +63,9 @@ def view(session: Session, ranking: Ranking, filters: RankingFilters) -> Ranking
         ranked_by=_ranked_by(result),
         candidates=candidates,
         left_out=left_out,
-        ties=result.get("ties") or [],
+        summary=_summary(result, gone),
+        groups=_staying(result.get("groups"), gone, 1),
+        ties=_staying(result.get("ties"), gone, 2),
         warnings=result.get("warnings") or [],
         error=ranking.error,
         cancel_requested_at=ranking.cancel_requested_at,
@@ -104,12 +113,38 @@ def reason_against(cost: Cost, filters: RankingFilters) -> str | None:
 
 def _scores(session: Session, ranking_id: str) -> dict[str, list[ScoreView]]:
     # columns, not records: this is what is polled, and a record costs several times as much
-    columns = [getattr(Score, name) for name in ScoreView.model_fields]
+    columns = [getattr(Score, name) for name in _SCORE_COLUMNS]
+    relative = {metric["name"] for metric in catalogue()["metrics"] if metric["pool_relative"]}
     query = select(Score.checkpoint_id, *columns).where(Score.ranking_id == ranking_id)
     found: dict[str, list[ScoreView]] = defaultdict(list)
     for checkpoint_id, *values in session.execute(query.order_by(Score.metric, Score.layer, Score.level)):
-        found[checkpoint_id].append(ScoreView(**dict(zip(ScoreView.model_fields, values, strict=True))))
+        row = dict(zip(_SCORE_COLUMNS, values, strict=True))
+        kept = row["details"] or {}
+        row["details"] = {name: value for name, value in kept.items() if name not in _CALIBRATION} or None
+        found[checkpoint_id].append(
+            ScoreView(
+                **row,
+                null=kept.get("null"),
+                z=kept.get("z"),
+                interval=kept.get("interval"),
+                notes=kept.get("notes") or [],
+                pool_relative=row["metric"] in relative,
+            )
+        )
     return found
+
+
+def _summary(result: dict[str, Any], gone: set[str]) -> str | None:
+    said = result.get("summary")
+    ordered = {row["checkpoint_id"] for row in result.get("order") or []}
+    # places and chances in the sentence are those of the whole ranking
+    return f"before the filters of this view: {said}" if said and gone & ordered else said
+
+
+def _staying(groups: list[list[str]] | None, gone: set[str], least: int) -> list[list[str]]:
+    """The groups without those that filters took out, where at least so many stay."""
+    left = [[id for id in group if id not in gone] for group in groups or []]
+    return [group for group in left if len(group) >= least]
 
 
 def _candidate(
@@ -130,6 +165,10 @@ def _candidate(
         error=candidate.error,
         job_id=candidate.job_id,
         value=placed.get("value"),
+        z=placed.get("z"),
+        interval=placed.get("interval"),
+        chance_of_best=placed.get("chance_of_best"),
+        group=placed.get("group"),
         near=placed.get("near") or [],
         scores=scores,
         cost=Cost(

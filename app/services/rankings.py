@@ -48,6 +48,7 @@ def normalised(asked: RankingCreate, settings: Settings) -> dict[str, Any]:
         "max_images": _or_default(asked, "max_images"),
         "image_size": _or_default(asked, "image_size"),
         "seed": asked.seed if asked.seed is not None else default("seed") or 0,
+        "calibrate": asked.calibrate,
         "rank_by": rank_by.model_dump(),
         "filters": (asked.filters or RankingFilters()).model_dump(),
     }

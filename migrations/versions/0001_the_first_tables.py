@@ -271,6 +271,7 @@ def upgrade() -> None:
         sa.Column("undefined", sa.Text(), nullable=True),
         sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("details", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
+        sa.Column("replicates", sa.LargeBinary(), nullable=True),
         sa.CheckConstraint("(value IS NULL) <> (undefined IS NULL)", name=op.f("ck_score_value_or_reason")),
         sa.ForeignKeyConstraint(["checkpoint_id"], ["checkpoint.id"], name=op.f("fk_score_checkpoint_id")),
         sa.ForeignKeyConstraint(["ranking_id"], ["ranking.id"], name=op.f("fk_score_ranking_id")),

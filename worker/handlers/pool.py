@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from app.db import tables
+from worker.handlers.calibration import score_of, score_row
 from worker.metrics import METRICS, Score
 from worker.metrics.pool import pool_scores, with_terms
 
@@ -20,20 +21,11 @@ def pool_rows(rows: Iterable[tables.Score], asked: Sequence[str]) -> list[tables
         return []
     places: dict[tuple[str, str], dict[str, dict[str, Score]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
-        found = Score(row.value, row.undefined, row.seconds)
-        places[row.layer, row.level][row.checkpoint_id][row.metric] = found
+        places[row.layer, row.level][row.checkpoint_id][row.metric] = score_of(row)
         ranking_id = row.ranking_id
     return [
-        tables.Score(
-            ranking_id=ranking_id,
-            checkpoint_id=checkpoint_id,
-            metric=metric,
-            layer=layer,
-            level=level,
-            value=each.value,
-            undefined=each.undefined,
-            seconds=each.seconds,
-            details={"notes": list(each.notes)},
+        score_row(
+            each, ranking_id=ranking_id, checkpoint_id=checkpoint_id, metric=metric, layer=layer, level=level
         )
         for (layer, level), candidates in places.items()
         for checkpoint_id, scores in pool_scores(candidates, names).items()

@@ -17,6 +17,7 @@ from worker.features.errors import Unextractable
 from worker.features.objects import objects_of
 from worker.files import scratch
 from worker.handlers.blobs import keep_file
+from worker.handlers.calibration import score_of
 from worker.handlers.pool import pool_rows
 from worker.handlers.request import filters_of, rank_by_of, spec_of
 from worker.handlers.score import write_score
@@ -38,7 +39,10 @@ def run(step: Step, job: JobView) -> Callable[[Session], None]:
         candidates, cancelled, relative = _candidates(session, ranking)
     with scratch(step.settings.scratch_dir) as folder:
         target = _target(step, dataset, ranking.request, folder)
-        ordering = order(candidates, target, rank_by_of(ranking.request), filters_of(ranking.request))
+        ordering = order(
+            candidates, target, rank_by_of(ranking.request), filters_of(ranking.request),
+            ranking.request.get("seed") or 0,
+        )  # fmt: skip
         step.check()
         title = ranking.request.get("name") or f"Candidates for {dataset.name}"
         plot = keep_file(step, bar_chart(ordering, folder / "plot.png", title), "image/png")
@@ -80,10 +84,24 @@ def _candidates(
     relative = pool_rows(kept, asked)
     scores: dict[str, list[Scored]] = defaultdict(list)
     for row in (*kept, *relative):
-        scores[row.checkpoint_id].append(Scored(row.metric, row.layer, row.level, row.value, row.undefined))
+        scores[row.checkpoint_id].append(_scored(row))
     cancelled = {candidate.checkpoint_id for candidate, _ in pairs if candidate.state == JobState.CANCELLED}
     found = [_candidate(candidate, checkpoint, scores[checkpoint.id]) for candidate, checkpoint in pairs]
     return found, cancelled, relative
+
+
+def _scored(row: tables.Score) -> Scored:
+    found = score_of(row)
+    return Scored(
+        row.metric,
+        row.layer,
+        row.level,
+        found.value,
+        found.undefined,
+        z=found.z,
+        interval=found.interval,
+        notes=found.notes,
+    )
 
 
 def _candidate(candidate: tables.Candidate, checkpoint: tables.Checkpoint, scores: list[Scored]) -> Candidate:
@@ -127,7 +145,7 @@ def _target(step: Step, dataset: tables.Dataset, request: dict[str, Any], folder
 
 
 def result_of(ordering: Ordering, cancelled: set[str]) -> dict[str, Any]:
-    """The ordering as JSON: ranked_by, order, ties, left_out, warnings, baselines."""
+    """The ordering as JSON: ranked_by, order, summary, groups, ties, left_out, warnings, baselines."""
     return {
         "ranked_by": {
             "metric": ordering.metric,
@@ -141,11 +159,17 @@ def result_of(ordering: Ordering, cancelled: set[str]) -> dict[str, Any]:
                 "name": row.name,
                 "rank": row.rank,
                 "value": row.value,
+                "z": row.z,
+                "interval": row.interval and list(row.interval),
+                "chance_of_best": row.chance_of_best,
+                "group": row.group,
                 "near": list(row.near),
                 "static_ranks": dict(row.static_ranks),
             }
             for row in ordering.rows
         ],
+        "summary": ordering.summary,
+        "groups": [list(group) for group in ordering.groups],
         "ties": [list(group) for group in ordering.ties],
         "left_out": [
             {

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from worker.device import choose_device
 from worker.features.errors import Unextractable
 from worker.features.extract import Features, extract
 from worker.files import scratch, unpacked_dataset
+from worker.handlers.calibration import calibration_of, score_row
 from worker.handlers.pool import per_candidate
 from worker.handlers.request import spec_of
 from worker.metrics import FeatureSet, Score, score
@@ -48,11 +49,15 @@ def run(step: Step, job: JobView) -> Callable[[Session], None]:
         with _refusals():
             features, loading_s = _features(step, checkpoint, ranking, root, folder)
     step.stage("scoring")
-    metrics, scoring_s = per_candidate(ranking.request["metrics"]), 0.0
+    metrics = per_candidate(ranking.request["metrics"])
+    scoring_s = calibrating_s = 0.0
     for done, (layer, level) in enumerate(features.layers):
         step.check()
-        found = _scores(features, layer, level, metrics)
-        scoring_s += sum(each.seconds for each in found.values())
+        began = time.perf_counter()
+        found = _scores(step, features, layer, level, metrics, calibration_of(ranking.request))
+        alone = sum(each.seconds for each in found.values())
+        scoring_s += alone
+        calibrating_s += max(time.perf_counter() - began - alone, 0.0)
         _write_scores(step, job, features, layer, level, found)
         step.progress(done + 1, len(features.layers), "layers", f"{layer} ({level}) scored")
 
@@ -62,6 +67,7 @@ def run(step: Step, job: JobView) -> Callable[[Session], None]:
         **steps,
         "features": features.seconds["total"],
         "score": round(scoring_s, 4),
+        "calibrate": round(calibrating_s, 4),
         "total": round(time.perf_counter() - started, 4),
         "cached": features.cached,
     }
@@ -133,14 +139,21 @@ def checkpoint_folder(step: Step, checkpoint: Checkpoint, folder: Path) -> Path:
     return folder
 
 
-def _scores(features: Features, layer: str, level: str, metrics: Sequence[str]) -> dict[str, Score]:
+def _scores(
+    step: Step,
+    features: Features,
+    layer: str,
+    level: str,
+    metrics: Sequence[str],
+    calibration: Mapping[str, int],
+) -> dict[str, Score]:
     prepared = FeatureSet(
         features=features.layers[layer, level],
         labels=features.labels,
         boxes=features.boxes,
         image_ids=features.image_ids,
     )
-    return score(prepared, metrics)
+    return score(prepared, metrics, **calibration, check=step.check)
 
 
 def _write_scores(
@@ -150,16 +163,15 @@ def _write_scores(
     with step.writing() as session:
         ranking = session.get(Ranking, job.resource_id)
         for metric, each in found.items():
-            row = ScoreRow(
+            row = score_row(
+                each,
                 ranking_id=job.resource_id,
                 checkpoint_id=job.payload["checkpoint_id"],
                 metric=metric,
                 layer=layer,
                 level=level,
-                value=each.value,
-                undefined=each.undefined,
-                seconds=each.seconds,
-                details={"notes": list(each.notes), "objects": objects, "dimensions": dimensions},
+                objects=objects,
+                dimensions=dimensions,
             )
             write_score(session, ranking, row)
 

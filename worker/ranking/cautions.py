@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from worker.ranking.records import Candidate, Caution, Target
 
@@ -20,9 +20,10 @@ def cautions(
     target: Target,
     place: tuple[str, str, str] | None,
     ties: Sequence[Sequence[str]],
+    without_interval: Mapping[str, str],
 ) -> tuple[Caution, ...]:
     """Warnings about the target data, the score used and the order itself."""
-    return (*_of_target(target), *_of_score(ranked, place), *_of_order(ranked, ties))
+    return (*_of_target(target), *_of_score(ranked, place), *_of_order(ranked, ties, without_interval))
 
 
 def _of_target(target: Target) -> list[Caution]:
@@ -80,12 +81,22 @@ def _of_score(ranked: Sequence[Candidate], place: tuple[str, str, str] | None) -
     return found
 
 
-def _of_order(ranked: Sequence[Candidate], ties: Sequence[Sequence[str]]) -> list[Caution]:
+def _of_order(
+    ranked: Sequence[Candidate], ties: Sequence[Sequence[str]], without_interval: Mapping[str, str]
+) -> list[Caution]:
     names = {candidate.id: candidate.name for candidate in ranked}
     found = [
-        Caution("near_tie", f"too close to tell apart: {_list([names[key] for key in group])}")
-        for group in ties
+        Caution("near_tie", f"cannot be told apart: {_list([names[key] for key in group])}") for group in ties
     ]
+    if without_interval and len(ranked) > 1:
+        who = [names[key] for key in without_interval]
+        why = "; ".join(dict.fromkeys(without_interval.values()))
+        found.append(
+            Caution(
+                "no_interval",
+                f"whether these can be told apart is not known, for want of an interval ({why}): {_list(who)}",
+            )
+        )
     if len(ranked) == 1:
         found.append(
             Caution("one_candidate", "only one candidate has a place: there is nothing to compare it with")

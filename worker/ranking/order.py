@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from worker.ranking.cautions import cautions
+from worker.ranking.certainty import Certainty, certainty, sentence
 from worker.ranking.filters import reason_against
 from worker.ranking.records import Candidate, Filters, LeftOut, Ordering, RankBy, Row, Scored, Target
 from worker.ranking.rule import choose, is_defined
-
-# Values closer than this share of the spread between best and worst are called near: a convention until
-# intervals say it better, chosen so that an order of seven is not held apart by rounding.
-NEAR_SHARE_OF_SPREAD = 0.02
-_NEAR_RELATIVE = 1e-6
 
 STATIC_BASELINES = ("parameters", "coco_box_map")
 
@@ -22,11 +18,13 @@ def order(
     target: Target,
     rank_by: RankBy | None = None,
     filters: Filters | None = None,
+    seed: int = 0,
 ) -> Ordering:
     """Orders candidates by one score, higher first, and says who is left out and what to beware of.
 
     Filters come first: a candidate they exclude has no part in choosing the metric. Equal values share a rank
-    and stand in the order of name and id.
+    and stand in the order of name and id. Which of the others can be told apart is read from their intervals;
+    seed: of the draws for the chance of being best.
     """
     asked, limits = rank_by or RankBy(), filters or Filters()
     left_out: list[LeftOut] = []
@@ -42,37 +40,22 @@ def order(
             running.append(candidate)
 
     place = choose(running, asked)
-    valued: list[tuple[Candidate, float]] = []
+    valued: list[tuple[Candidate, Scored]] = []
     for candidate in running:
         found = _score_at(candidate, place, asked)
         if isinstance(found, LeftOut):
             left_out.append(found)
         else:
             valued.append((candidate, found))
-    valued.sort(key=lambda pair: (-pair[1], pair[0].name, pair[0].id))
+    valued.sort(key=lambda pair: (-pair[1].value, pair[0].name, pair[0].id))
 
-    values = {candidate.id: value for candidate, value in valued}
     ranked = [candidate for candidate, _ in valued]
     static = {
         name: {candidate.id: _static(candidate, name) for candidate in ranked} for name in STATIC_BASELINES
     }
-    ranks = _ranks(values)
-    static_ranks = {name: _ranks(of) for name, of in static.items()}
-    margin = _margin(list(values.values()))
-    rows = tuple(
-        Row(
-            rank=ranks[candidate.id],
-            id=candidate.id,
-            name=candidate.name,
-            value=value,
-            near=tuple(
-                other for other, its in values.items() if other != candidate.id and abs(its - value) <= margin
-            ),
-            static_ranks={name: static_ranks[name].get(candidate.id) for name in STATIC_BASELINES},
-        )
-        for candidate, value in valued
-    )
-    ties = _groups(rows, margin)
+    sure = certainty([(candidate.id, scored) for candidate, scored in valued], seed)
+    rows = _rows(valued, static, sure)
+    ties = _ties(rows)
     metric, layer, level = place or (None, None, None)
     return Ordering(
         metric=metric,
@@ -82,12 +65,48 @@ def order(
         rows=rows,
         ties=ties,
         left_out=tuple(left_out),
-        warnings=cautions(ranked, target, place, ties),
+        warnings=cautions(ranked, target, place, ties, sure.unknown),
         static=static,
+        groups=sure.groups,
+        summary=sentence({row.id: row.name for row in rows}, sure),
     )
 
 
-def _score_at(candidate: Candidate, place: tuple[str, str, str] | None, asked: RankBy) -> float | LeftOut:
+def _rows(
+    valued: Sequence[tuple[Candidate, Scored]],
+    static: Mapping[str, Mapping[str, float | None]],
+    sure: Certainty,
+) -> tuple[Row, ...]:
+    values = {candidate.id: float(scored.value) for candidate, scored in valued}
+    ranks = _ranks(values)
+    static_ranks = {name: _ranks(of) for name, of in static.items()}
+    group = {id: number for number, ids in enumerate(sure.groups, 1) for id in ids}
+    return tuple(
+        Row(
+            rank=ranks[candidate.id],
+            id=candidate.id,
+            name=candidate.name,
+            value=values[candidate.id],
+            near=tuple(
+                other
+                for other, its in values.items()
+                if other != candidate.id
+                and (
+                    its == values[candidate.id]
+                    or (candidate.id in group and group[candidate.id] == group.get(other))
+                )
+            ),
+            static_ranks={name: static_ranks[name].get(candidate.id) for name in STATIC_BASELINES},
+            z=scored.z,
+            interval=(scored.interval.low, scored.interval.high) if scored.interval else None,
+            chance_of_best=sure.chance_of_best.get(candidate.id),
+            group=group.get(candidate.id),
+        )
+        for candidate, scored in valued
+    )
+
+
+def _score_at(candidate: Candidate, place: tuple[str, str, str] | None, asked: RankBy) -> Scored | LeftOut:
     if place is None:
         wanted = ", ".join(f"{name} {value}" for name, value in vars(asked).items() if value)
         return LeftOut(
@@ -105,7 +124,7 @@ def _score_at(candidate: Candidate, place: tuple[str, str, str] | None, asked: R
         return LeftOut(
             candidate.id, candidate.name, "undefined", f"{metric} at {layer} ({level}) is undefined: {why}"
         )
-    return float(scored.value)
+    return scored
 
 
 def _static(candidate: Candidate, name: str) -> float | None:
@@ -118,19 +137,10 @@ def _ranks(values: dict[str, float | None]) -> dict[str, int]:
     return {key: 1 + sum(other > value for other in known.values()) for key, value in known.items()}
 
 
-def _margin(values: Sequence[float]) -> float:
-    if len(values) < 2:
-        return 0.0
-    spread = NEAR_SHARE_OF_SPREAD * (max(values) - min(values)) if len(values) > 2 else 0.0
-    return max(spread, _NEAR_RELATIVE * max(abs(value) for value in values))
-
-
-def _groups(rows: Sequence[Row], margin: float) -> tuple[tuple[str, ...], ...]:
-    """Runs of neighbours in the order, each no further than `margin` from the next, of two or more."""
-    groups: list[list[Row]] = []
-    for row in rows:
-        if groups and abs(groups[-1][-1].value - row.value) <= margin:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return tuple(tuple(row.id for row in group) for group in groups if len(group) > 1)
+def _ties(rows: Sequence[Row]) -> tuple[tuple[str, ...], ...]:
+    """Ids of rows that are near each other, each set of two or more once, in the order of its first."""
+    sets = {(row.id, *row.near) for row in rows if row.near}
+    whole = [each for each in sets if not any(set(each) < set(other) for other in sets)]
+    place = {row.id: position for position, row in enumerate(rows)}
+    once = {tuple(sorted(each, key=place.__getitem__)) for each in whole}
+    return tuple(sorted(once, key=lambda ids: [place[id] for id in ids]))

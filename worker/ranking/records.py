@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from worker.metrics import Interval
+
 
 @dataclass(frozen=True)
 class Scored:
-    """A metric's value for one candidate at one layer and level; `value` None goes with a reason in `undefined`."""
+    """A metric's value for one candidate at one layer and level; `value` None goes with a reason in `undefined`.
+
+    z: against the null, None where there is none. interval: over images; where it is None, `notes` may say why.
+    """
 
     metric: str
     layer: str
     level: str
     value: float | None
     undefined: str | None = None
+    z: float | None = None
+    interval: Interval | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,8 @@ class Target:
 class Row:
     """A place in the order. Equal values share a rank, and the next rank is skipped (1, 1, 3).
 
-    near: ids of candidates whose value is too close to tell apart from this one.
+    near: ids of candidates that cannot be told apart from this one: of its group, or of equal value.
+    z, interval (low, high), chance_of_best, group (1, 2, ... in `Ordering.groups`): None where not known.
     static_ranks: rank of this candidate by each static baseline, None where the baseline has no value.
     """
 
@@ -81,6 +90,10 @@ class Row:
     value: float
     near: tuple[str, ...] = ()
     static_ranks: Mapping[str, int | None] = field(default_factory=dict)
+    z: float | None = None
+    interval: tuple[float, float] | None = None
+    chance_of_best: float | None = None
+    group: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,8 +118,9 @@ class Caution:
 class Ordering:
     """The answer of a ranking; metric, layer and level are None when nothing could be ordered.
 
-    ties: groups of ids in order whose neighbours cannot be told apart; chosen_by: "request" or "default rule";
-    static: names of the baselines with their values by candidate id.
+    groups: ids in order, those of one group cannot be told apart from its first; only candidates with an interval.
+    ties: groups of two or more, and runs of equal values without intervals; summary: the groups in a sentence;
+    chosen_by: "request" or "default rule"; static: names of the baselines with their values by candidate id.
     """
 
     metric: str | None
@@ -118,3 +132,5 @@ class Ordering:
     left_out: tuple[LeftOut, ...]
     warnings: tuple[Caution, ...]
     static: Mapping[str, Mapping[str, float | None]]
+    groups: tuple[tuple[str, ...], ...] = ()
+    summary: str = ""

@@ -185,3 +185,28 @@ def test_metrics_without_features_are_calibrated_although_the_features_are_broke
     assert s["leep"].null is not None
     assert s["leep"].interval is not None
     assert s["logme"].undefined
+
+
+def test_a_candidate_that_is_there_twice_shares_its_chance():
+    scores = pool({"a": 1.0, "b": 1.0})
+    first, second = scores
+    alone = compare(scores, "logme").chance_of_best
+    found = compare(scores | {"again": scores[first]}, "logme").chance_of_best
+    assert found[first] == found["again"] == pytest.approx(alone[first] / 2, abs=0.02)
+    assert sum(found.values()) == pytest.approx(1.0)
+    assert found[second] == pytest.approx(1.0 - 2 * found[first])
+
+
+def test_check_can_stop_the_calibration(make):
+    class Stop(Exception):
+        pass
+
+    calls = []
+
+    def check():
+        calls.append(1)
+        if len(calls) == 30:
+            raise Stop
+
+    with pytest.raises(Stop):
+        score(make(60, 8, 3), ["logme"], permutations=20, groups=20, check=check)

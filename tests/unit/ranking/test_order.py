@@ -3,8 +3,10 @@ import itertools
 import json
 import math
 
+import numpy as np
 import pytest
 
+from worker.metrics.jackknife import jackknife_interval
 from worker.ranking.order import order
 from worker.ranking.records import Candidate, Filters, RankBy, Scored, Target
 
@@ -12,13 +14,29 @@ TARGET = Target({"person": 300, "dog": 200})
 
 
 def candidate(
-    name: str, scores: dict[tuple[str, str, str], float | None] | None = None, **facts
+    name: str,
+    scores: dict[tuple[str, str, str], float | None] | None = None,
+    *,
+    error_of_images: float | None = 1e-6,
+    **facts,
 ) -> Candidate:
+    """error_of_images: standard error of every score over images, None: no interval."""
     made = tuple(
-        Scored(*place, value, None if value is not None else "one category")
+        Scored(*place, value, None, interval=interval(name, value, error_of_images))
+        if value is not None
+        else Scored(*place, None, "one category")
         for place, value in (scores or {}).items()
     )
     return Candidate(id=f"ckpt_{name}", name=name, scores=made, **facts)
+
+
+def interval(name: str, value: float, std: float | None, groups: int = 20):
+    if std is None or not math.isfinite(value):
+        return None
+    draws = np.random.default_rng(list(name.encode())).standard_normal(groups)
+    draws -= draws.mean()
+    scale = std / np.sqrt((groups - 1) / groups * np.square(draws).sum())
+    return jackknife_interval(value, value + scale * draws, 0.95)
 
 
 def at(metric: str, value: float | None, layer: str = "backbone.c4", level: str = "local") -> dict:
@@ -47,12 +65,122 @@ def test_equal_values_share_a_rank_and_the_next_is_skipped():
     assert rows[1].near == ("ckpt_b",)
 
 
-def test_near_values_are_a_tie_and_a_warning_but_keep_their_ranks():
-    pool = [candidate(name, at("tlogme", value)) for name, value in {"a": 1.0, "b": 0.999, "c": 0.0}.items()]
+def test_values_within_their_errors_are_a_tie_and_a_warning_but_keep_their_ranks():
+    pool = [
+        candidate(name, at("tlogme", value), error_of_images=0.01)
+        for name, value in {"a": 1.0, "b": 0.999, "c": 0.0}.items()
+    ]
     ordering = order(pool, TARGET)
     assert [row.rank for row in ordering.rows] == [1, 2, 3]
+    assert ordering.groups == (("ckpt_a", "ckpt_b"), ("ckpt_c",))
     assert ordering.ties == (("ckpt_a", "ckpt_b"),)
+    assert [row.near for row in ordering.rows] == [("ckpt_b",), ("ckpt_a",), ()]
+    assert [row.group for row in ordering.rows] == [1, 1, 2]
     assert "a, b" in next(w.detail for w in ordering.warnings if w.code == "near_tie")
+    assert ordering.summary.startswith("candidates 1 and 2 cannot be told apart; ")
+
+
+def test_the_same_difference_is_clear_where_the_errors_are_shared():
+    """Replicates that move together cancel: half a standard error apart, and still told apart."""
+    shared = interval("x", 0.0, 0.01).replicates
+    pool = [
+        Candidate(
+            name,
+            name,
+            (
+                Scored(
+                    "tlogme",
+                    "backbone.c4",
+                    "local",
+                    value,
+                    interval=jackknife_interval(value, value + np.array(shared), 0.95),
+                ),
+            ),
+        )
+        for name, value in {"a": 1.0, "b": 0.995}.items()
+    ]
+    ordering = order(pool, TARGET)
+    assert (ordering.ties, ordering.groups) == ((), (("a",), ("b",)))
+    assert ordering.summary.startswith("each candidate can be told apart from the next")
+
+
+def test_the_chance_of_being_best_sums_to_one_and_falls_with_the_value():
+    pool = [
+        candidate(name, at("tlogme", value), error_of_images=0.1)
+        for name, value in {"a": 1.0, "b": 0.95, "c": 0.0}.items()
+    ]
+    chances = [row.chance_of_best for row in order(pool, TARGET).rows]
+    assert sum(chances) == pytest.approx(1.0)
+    assert chances[0] > chances[1] > 0.1
+    assert chances[2] < 0.01
+    assert chances == [row.chance_of_best for row in order(list(reversed(pool)), TARGET).rows]
+
+
+def test_a_checkpoint_that_is_there_twice_shares_its_chance():
+    twice = [
+        dataclasses.replace(candidate("a", at("tlogme", 1.0), error_of_images=0.1), id=id)
+        for id in ("x", "y")
+    ]
+    rows = order([*twice, candidate("b", at("tlogme", 0.9), error_of_images=0.1)], TARGET).rows
+    assert rows[0].chance_of_best == pytest.approx(rows[1].chance_of_best)
+    assert sum(row.chance_of_best for row in rows) == pytest.approx(1.0)
+
+
+def test_without_intervals_nothing_is_invented():
+    pool = [
+        candidate(name, at("tlogme", value), error_of_images=None)
+        for name, value in {"a": 1.0, "b": 1.0, "c": 0.9999999}.items()
+    ]
+    ordering = order(pool, TARGET)
+    assert (ordering.groups, ordering.ties) == ((), (("ckpt_a", "ckpt_b"),))
+    assert {(row.interval, row.chance_of_best, row.group) for row in ordering.rows} == {(None, None, None)}
+    assert "not known" in ordering.summary
+    assert "scored without one" in next(w.detail for w in ordering.warnings if w.code == "no_interval")
+
+
+def test_one_without_interval_is_named_with_its_reason_and_the_others_are_compared():
+    none = candidate("b", at("tlogme", 0.999), error_of_images=None)
+    score = dataclasses.replace(
+        none.scores[0], notes=("no interval: 3 images or groups; at least 5 are needed",)
+    )
+    pool = [
+        candidate("a", at("tlogme", 1.0)),
+        dataclasses.replace(none, scores=(score,)),
+        candidate("c", at("tlogme", 0.5)),
+    ]
+    ordering = order(pool, TARGET)
+    assert ordering.groups == (("ckpt_a",), ("ckpt_c",))
+    assert [row.chance_of_best for row in ordering.rows] == [1.0, None, 0.0]
+    assert "3 images or groups" in next(w.detail for w in ordering.warnings if w.code == "no_interval")
+    assert "nothing is known of 2, without interval" in ordering.summary
+
+
+def test_an_interval_over_other_groups_counts_as_none():
+    odd = Scored("tlogme", "backbone.c4", "local", 0.9, interval=interval("odd", 0.9, 0.1, groups=7))
+    pool = [*(candidate(name, at("tlogme", 1.0)) for name in "ab"), Candidate("odd", "odd", (odd,))]
+    ordering = order(pool, TARGET)
+    assert ordering.groups == (("ckpt_a", "ckpt_b"),)
+    assert "other groups of images" in next(w.detail for w in ordering.warnings if w.code == "no_interval")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "no candidate has a place"),
+        ({"a": 1.0}, "only one candidate has a place"),
+        (
+            {"a": 9.0, "b": 1.0, "c": 0.99, "d": 0.98},
+            "candidates 2 to 4 cannot be told apart; a has the best chance of being best, 100%",
+        ),
+        (
+            {"a": 9.0, "b": 8.99, "c": 1.0, "d": 0.99},
+            "candidates 1 and 2 cannot be told apart; candidates 3 and 4 cannot",
+        ),
+    ],
+)
+def test_the_order_in_a_sentence(values, said):
+    pool = [candidate(name, at("tlogme", value), error_of_images=0.05) for name, value in values.items()]
+    assert order(pool, TARGET).summary.startswith(said)
 
 
 def test_two_candidates_far_apart_are_no_tie():
