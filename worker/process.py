@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -90,10 +90,16 @@ def _heed(ours: socket.socket, kernels: socket.socket) -> None:
         while number := ours.recv(1):
             if number[0] == HAND_BACK:
                 _hand_back()
-                threading.Timer(LEAVE_AFTER_S, _leave_if_still_working).start()
+                _later(_leave_if_still_working)
             elif number[0] == signal.SIGTERM:
                 _hand_back()
                 os._exit(EXIT_ABANDONED)
+
+
+def _later(action: Callable[[], None]) -> None:
+    timer = threading.Timer(LEAVE_AFTER_S, action)
+    timer.daemon = True  # or a process that is done would wait for it
+    timer.start()
 
 
 def _hand_back() -> None:

@@ -10,10 +10,12 @@ import logging
 import os
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty
 from typing import Any
 
+from kombu.asynchronous import Hub
 from kombu.transport import TRANSPORT_ALIASES, filesystem, virtual
 
 SCHEME = "detrank-files"
@@ -81,13 +83,26 @@ class Channel(filesystem.Channel):
 
 
 class Transport(filesystem.Transport):
-    """`detrank-files:///folder`; the folder is read from the transport options, see broker.celery_config."""
+    """`detrank-files:///folder`; the folder is read from the transport options, see broker.celery_config.
+
+    Workers read it from their event loop, as they do Redis and RabbitMQ. Celery's other loop comes with a pool whose
+    processes share locks: one killed while it waits for work takes the lock along, and no other ever works again.
+    """
 
     Channel = Channel
     polling_interval = 0.05
     driver_type = SCHEME
     driver_name = SCHEME
-    implements = virtual.Transport.implements.extend(asynchronous=False, exchange_type=frozenset(["direct"]))
+    implements = virtual.Transport.implements.extend(asynchronous=True, exchange_type=frozenset(["direct"]))
+
+    def register_with_event_loop(self, connection: Any, loop: Hub) -> None:
+        loop.call_repeatedly(self.polling_interval, self._take_all)
+
+    def _take_all(self) -> None:
+        """Hand over what waits, as far as the worker has room."""
+        with suppress(Empty):
+            while True:
+                self.cycle.get(self._deliver)
 
     def driver_version(self) -> str:
         return "1"

@@ -35,6 +35,14 @@ def test_killing_the_child_in_the_middle_of_a_job(deployment):
     assert deployment.resource(job_id).summary == {"finished_by": 2, "times": 1}
 
 
+def test_killing_an_idle_child(deployment):
+    deployment.worker()
+    first = deployment.add()
+    deployment.until_succeeded(first)
+    os.kill(int(deployment.notes(first, "started")[0].split()[-1]), signal.SIGKILL)
+    deployment.until_succeeded(deployment.add())
+
+
 def test_killing_the_whole_worker_in_the_middle_of_a_job_then_starting_another(deployment):
     worker = deployment.worker()
     job_id, waiting = deployment.add(steps=5), deployment.add()

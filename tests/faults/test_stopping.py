@@ -84,15 +84,15 @@ def test_sigterm_ends_a_worker_whose_handler_does_not_listen(embedded):
     hands_back(embedded, "deaf")
 
 
-def test_sigterm_to_the_whole_group_loses_nothing(embedded):
-    worker = embedded.worker()
-    job_id = embedded.add(steps=20)
-    embedded.until_noted(job_id, "started")
+def test_sigterm_to_the_whole_group_loses_nothing(deployment):
+    worker = deployment.worker()
+    job_id = deployment.add(steps=20)
+    deployment.until_noted(job_id, "started")
     worker.send_all(signal.SIGTERM)
-    worker.process.wait(20)
-    embedded.until_state(job_id, JobState.QUEUED, patience_s=10)
-    embedded.worker()
-    embedded.until_succeeded(job_id)
+    assert worker.process.wait(20) == 0
+    deployment.until_state(job_id, JobState.QUEUED, patience_s=10)
+    deployment.worker()
+    deployment.until_succeeded(job_id)
 
 
 def test_an_idle_worker_ends_at_once(embedded):
