@@ -18,6 +18,8 @@ from models_store.errors import Unusable
 from models_store.manifest import Input, Layer, Manifest
 
 CHECK_PIXELS = (96, 128)
+# Two-stage detectors choose their queries among the locations of the maps: 1700 here.
+CHECK_PIXELS_TWO_STAGE = (256, 320)
 PUBLISHED = Input(divisor=1)
 UNSCALED = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 INPUTS = {
@@ -44,7 +46,8 @@ def _build_placed(model_type: str, spec: BuildSpec) -> nn.Module:
 @torch.no_grad()
 def layers(family: Family, module: nn.Module, spec: Input, initialised: tuple[str, ...]) -> tuple[Layer, ...]:
     """The layers, found by running the whole module once; Unusable where it does not run or gives no finite number."""
-    height, width = spec.fixed_size or CHECK_PIXELS
+    two_stage = bool(getattr(module.config, "two_stage", False))
+    height, width = spec.fixed_size or (CHECK_PIXELS_TWO_STAGE if two_stage else CHECK_PIXELS)
     multiple = size_multiple(module, family)
     height, width = (max(multiple, side // multiple * multiple) for side in (height, width))
     try:

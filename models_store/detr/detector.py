@@ -26,6 +26,10 @@ HEAD_STD = 0.01
 TOP = 100
 
 
+# Features are read under no_grad, not inference_mode: transformers keeps anchors and position embeddings between calls,
+# and what one call leaves behind has to serve training, too.
+
+
 class DetrDetector:
     """Detector protocol for DETR and its descendants; ``module`` is transformers' own and can be called as such.
 
@@ -98,7 +102,7 @@ class DetrDetector:
         for layer in layers:
             if layer != QUERIES and self._known(layer).kind != "map":
                 raise KeyError(f"{layer!r} is no map: ask for {self.map_layers(layer)}, then object_features")
-        with torch.inference_mode():
+        with torch.no_grad():
             return self._maps.run(pixels, layers)
 
     def object_features(
@@ -106,7 +110,7 @@ class DetrDetector:
     ) -> Tensor:
         if layer != MATCHED:
             raise KeyError(f"{layer!r} has no object features of its own: pool its map")
-        with torch.inference_mode():
+        with torch.no_grad():
             states, _ = self._matched(maps, boxes, image_hw)
             return states
 
@@ -118,7 +122,7 @@ class DetrDetector:
         ``maps``: of ``map_layers("decoder.matched_query")``. Where classes are sigmoids they are divided by their
         sum.
         """
-        with torch.inference_mode():
+        with torch.no_grad():
             _, logits = self._matched(maps, boxes, image_hw)
             if self.family.no_object:
                 return logits[:, :-1].softmax(-1)
@@ -165,7 +169,7 @@ class DetrDetector:
     def predictions(self, images: Sequence[np.ndarray]) -> list[dict[str, Tensor]]:
         """The 100 best (query, class) pairs of an image; with "no object", the best class of each query."""
         found: list[dict[str, Tensor]] = [{} for _ in images]
-        with torch.inference_mode():
+        with torch.no_grad():
             for rows in self._by_size(images):
                 outputs = self._run(self.prepare([images[i] for i in rows]))
                 for row, boxes, logits in zip(rows, outputs.pred_boxes, outputs.logits, strict=True):

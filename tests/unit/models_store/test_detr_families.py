@@ -216,6 +216,21 @@ def test_one_step_of_training_and_predictions_inside_the_image(name: str, tmp_pa
         assert bool((found["scores"].diff() <= 0).all())
 
 
+@pytest.mark.parametrize("name", ["rt_detr", "d_fine", "deformable_detr"])
+def test_training_after_reading_features(name: str, made) -> None:
+    """transformers keeps anchors between calls; what reading left behind must not stop training."""
+    _, detector = made(name)
+    # A size that nothing has asked for before.
+    pixels = detector.prepare(pictures(2, 90, 90, seed=9), 160)
+    detector.feature_maps(pixels, [QUERIES])
+    detector.module.requires_grad_(True).train()
+    try:
+        detector.module(pixel_values=pixels).logits.sum().backward()
+    finally:
+        detector.module.requires_grad_(False).eval()
+        detector.module.zero_grad(set_to_none=True)
+
+
 @pytest.mark.parametrize("name", ["detr", "deformable_detr", "rt_detr"])
 def test_legacy_names_on_disk_are_read(name: str, tmp_path, convert_folder) -> None:
     module = random_detr(name)
@@ -249,6 +264,14 @@ def test_refined_heads_of_each_layer_stay_their_own(tmp_path, convert_folder) ->
         torch.testing.assert_close(ours[key], tensor, rtol=0, atol=0)
     assert detector.module.model.decoder.bbox_embed is detector.module.bbox_embed
     assert not torch.equal(ours["class_embed.0.weight"], ours["class_embed.1.weight"])
+
+
+def test_as_many_proposals_as_published(tmp_path, convert_folder) -> None:
+    module = random_detr("deformable_detr_two_stage")
+    module.config.two_stage_num_proposals = 300
+    detector = load_detector(convert_folder(write_folder(module, tmp_path / "model")))
+    pixels = detector.prepare(pictures(1), 128)
+    assert detector.feature_maps(pixels, [QUERIES])[QUERIES].shape[2] == 300
 
 
 def test_unrefined_heads_are_one_module(made) -> None:
