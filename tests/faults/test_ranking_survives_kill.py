@@ -87,7 +87,7 @@ def test_ranking_survives_kill(running: Deployment, shared_data: Path, tmp_path:
             running.kill_worker()
             running.start_worker()
         ranking = client.rankings.wait(ranking_id, timeout_s=PATIENCE_S)
-        assert ranking["state"] == "succeeded", (kill, ranking["error"])
+        assert ranking["state"] == "succeeded", (kill, (ranking["error"] or {}).get("detail"))
         assert comparable(ranking) == comparable(undisturbed), kill
         job = client.jobs.get(struck)
         assert (job["state"], job["attempt"]) == ("succeeded", 2), kill
