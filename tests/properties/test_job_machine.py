@@ -290,6 +290,8 @@ def play(database: Database, examples: int, steps: int) -> None:
     )
 
 
+# Hypothesis may take five minutes to make a failing game short
+@pytest.mark.timeout(900)
 @pytest.mark.slow
 def test_on_sqlite(tmp_path):
     database = Database(f"sqlite:///{tmp_path / 'detrank.db'}")
@@ -297,6 +299,7 @@ def test_on_sqlite(tmp_path):
     database.dispose()
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.slow
 def test_on_postgres(lasting_postgres_url):
     for database in lasting_postgres(lasting_postgres_url, "job_machine"):
