@@ -101,9 +101,14 @@ class Workspace:
         def write(session: Session) -> None:
             key = {"ranking_id": ranking["id"], "checkpoint_id": checkpoint_id}
             undefined = None if value is not None else "only one category"
+            sure = {"null": {"mean": 0.5, "std": 0.1, "permutations": 20}, "z": 15.0, "interval": [value - 0.2, value + 0.2]} if value else {}
+            details = {"notes": [], "objects": 12} | sure
             session.add(
-                Score(**key, metric="logme", layer="backbone.c4", level="local", value=value, undefined=undefined, seconds=0.5)
-            )
+                Score(
+                    **key, metric="logme", layer="backbone.c4", level="local", value=value, undefined=undefined, seconds=0.5,
+                    details=details, replicates=b"01234567" * 20 if sure else None,
+                )
+            )  # fmt: skip
             candidate = session.get(Candidate, (ranking["id"], checkpoint_id))
             candidate.cost = {"parameters": 1000, "ms_per_image": 5.0, "peak_memory_bytes": 10_000, "device": "cpu"} | cost
             candidate.timings, candidate.warnings = {"total": 1.5}, ["read at another layer"]
@@ -119,9 +124,14 @@ class Workspace:
             row.result = {
                 "ranked_by": {"metric": "logme", "layer": "backbone.c4", "level": "local", "chosen_by": "default rule"},
                 "order": [
-                    {"checkpoint_id": id, "rank": n, "value": value, "near": [], "static_ranks": {"parameters": n}}
+                    {
+                        "checkpoint_id": id, "rank": n, "value": value, "near": [], "static_ranks": {"parameters": n},
+                        "z": 15.0, "interval": [value - 0.2, value + 0.2], "chance_of_best": 1.0 / n, "group": n,
+                    }
                     for n, (id, value) in enumerate(order, 1)
-                ],
+                ],  # fmt: skip
+                "summary": "each candidate can be told apart from the next",
+                "groups": [[id] for id, _ in order],
                 "ties": [],
                 "left_out": [{"checkpoint_id": id, "name": "x", "code": "undefined", "reason": "no value"} for id in left_out],
                 "warnings": [{"code": "few_objects", "detail": "12 objects"}],
