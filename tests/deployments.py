@@ -156,6 +156,8 @@ def comparable(ranking: dict[str, Any]) -> dict[str, Any]:
     return {
         "ranked_by": ranking["ranked_by"],
         "left_out": ranking["left_out"],
+        "summary": ranking["summary"],
+        "groups": ranking["groups"],
         "ties": ranking["ties"],
         "warnings": ranking["warnings"],
         "candidates": {
@@ -163,8 +165,11 @@ def comparable(ranking: dict[str, Any]) -> dict[str, Any]:
                 "rank": candidate["rank"],
                 "state": candidate["state"],
                 "value": candidate["value"],
+                "chance_of_best": candidate["chance_of_best"],
                 "scores": {
-                    (score["metric"], score["layer"], score["level"]): (score["value"], score["undefined"])
+                    (score["metric"], score["layer"], score["level"]): (
+                        score["value"], score["undefined"], score["null"], score["z"], score["interval"]
+                    )
                     for score in candidate["scores"]
                 },
             }

@@ -129,7 +129,7 @@ class Workspace:
                         "z": 15.0, "interval": [value - 0.2, value + 0.2], "chance_of_best": 1.0 / n, "group": n,
                     }
                     for n, (id, value) in enumerate(order, 1)
-                ],  # fmt: skip
+                ],
                 "summary": "each candidate can be told apart from the next",
                 "groups": [[id] for id, _ in order],
                 "ties": [],

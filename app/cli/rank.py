@@ -31,6 +31,7 @@ def rank(
     max_images: Annotated[int | None, typer.Option(min=1, help="a seeded sample of the training images")] = None,
     image_size: Annotated[int | None, typer.Option(min=32, help="shorter side in pixels; each checkpoint's own where not given")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
+    calibrate: Annotated[bool, typer.Option(help="with intervals, z and the chance of being best")] = True,
     name: Annotated[str | None, typer.Option(help="of the ranking")] = None,
     wait: Annotated[bool, typer.Option(help="until it is done")] = True,
     json: Json = False,
@@ -43,6 +44,7 @@ def rank(
         ranking = client.rankings.create(
             target["id"], [record["id"] for record in candidates], name=name, metrics=_split(metrics), layers=_split(layers),
             level=level, rank_by=rank_by, max_images=max_images, image_size=image_size, seed=seed,
+            calibrate=calibrate,
         )  # fmt: skip
         if wait:
             ranking = wait_for_ranking(client, ranking)

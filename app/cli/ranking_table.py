@@ -25,23 +25,25 @@ def show_ranking(ranking: Record) -> None:
     out.print(ranking_table(ranking))
     for one in ranking["left_out"]:
         say(f"left out: {one['name']}: {one['reason']}")
-    for group in ranking["ties"]:
-        names = {c["checkpoint_id"]: c["name"] for c in ranking["candidates"]}
-        say(f"cannot be told apart: {', '.join(names.get(id, id) for id in group)}")
+    if ranking["summary"]:
+        say(ranking["summary"])
     for warning in ranking["warnings"]:
-        say(f"beware: {warning['detail']}")
+        if warning["code"] != "near_tie":  # the summary has said so
+            say(f"beware: {warning['detail']}")
     say(f"{ranking['id']}  {ranking['state']}")
 
 
 def ranking_table(ranking: Record) -> Table:
-    """One row for each candidate: rank, metrics at the layer that ordered them, cost and seconds."""
+    """One row for each candidate: rank, metrics at the layer that ordered them, how sure that is, cost and seconds."""
     by = ranking["ranked_by"] or {}
     place = (by.get("layer"), by.get("level"))
     metrics = _metrics(ranking, place, by.get("metric"))[: None if out.width >= WIDE else 1]
-    columns = ["rank", "candidate", *metrics, "parameters", "ms/image", "memory", "licence", "seconds", "state"]
+    sure = ["± 95 %", "z", "best"] if any(candidate["interval"] for candidate in ranking["candidates"]) else []
+    columns = ["rank", "candidate", *metrics[:1], *sure, *metrics[1:], "parameters", "ms/image", "memory", "licence", "seconds", "state"]
     rows = [
         [
-            candidate["rank"] or "–", candidate["name"], *(_value(candidate, metric, place) for metric in metrics),
+            candidate["rank"] or "–", candidate["name"], *(_value(candidate, metric, place) for metric in metrics[:1]),
+            *(_sure(candidate) if sure else ()), *(_value(candidate, metric, place) for metric in metrics[1:]),
             millions(candidate["cost"]["parameters"]), number_of(candidate["cost"]["ms_per_image"]),
             bytes_of(candidate["cost"]["peak_memory_bytes"]), candidate["cost"]["licence"] or "–",
             number_of(seconds(candidate)), state(candidate["state"]),
@@ -49,8 +51,18 @@ def ranking_table(ranking: Record) -> Table:
         for candidate in ranking["candidates"]
     ]  # fmt: skip
     title = f"ranked by {by['metric']} at {by['layer']} ({by['level']})" if by.get("metric") else "not ranked yet"
-    numbers = frozenset({"rank", *metrics, "parameters", "ms/image", "memory", "seconds"})
+    numbers = frozenset({"rank", *metrics, *sure, "parameters", "ms/image", "memory", "seconds"})
     return table_of(title, columns, rows, numbers=numbers)
+
+
+def _sure(candidate: Record) -> list[str]:
+    """Half the interval, z and the chance of being best."""
+    limits, z, chance = candidate["interval"], candidate["z"], candidate["chance_of_best"]
+    return [
+        number(limits and (limits[1] - limits[0]) / 2),
+        number_of(z),
+        "–" if chance is None else f"{chance:.0%}",
+    ]
 
 
 def seconds(candidate: Record) -> float | None:

@@ -217,7 +217,7 @@ class Checkpoints(Resource):
 
 class Rankings(Resource):
     def create(self, dataset_id: str, checkpoint_ids: list[str], **fields: Any) -> Record:
-        """Fields: metrics, layers, level, max_images, image_size, seed, ..."""
+        """Fields: metrics, layers, level, max_images, image_size, seed, calibrate, ..."""
         return self._client.post(
             self._path, {"dataset_id": dataset_id, "checkpoint_ids": checkpoint_ids} | _given(fields)
         )

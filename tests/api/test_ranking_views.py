@@ -38,8 +38,17 @@ def test_best_first_with_scores_costs_and_who_is_left_out(space: Workspace, rank
     assert names(shown) == [("slow", 1), ("=cheap", 2), ("undefined", None), ("broken", None)]
     best, _, undefined, broken = shown["candidates"]
     assert best["scores"] == [
-        {"metric": "logme", "layer": "backbone.c4", "level": "local", "value": 2.0, "undefined": None, "seconds": 0.5, "details": None}
-    ]
+        {
+            "metric": "logme", "layer": "backbone.c4", "level": "local", "value": 2.0, "undefined": None, "seconds": 0.5,
+            "null": {"mean": 0.5, "std": 0.1, "permutations": 20}, "z": 15.0, "interval": [1.8, 2.2],
+            "pool_relative": False, "notes": [], "details": {"objects": 12},
+        }
+    ]  # fmt: skip
+    assert (best["z"], best["interval"], best["chance_of_best"], best["group"]) == (15.0, [1.8, 2.2], 1.0, 1)
+    assert (undefined["z"], undefined["interval"], undefined["chance_of_best"], undefined["group"]) == (None,) * 4
+    assert (undefined["scores"][0]["null"], undefined["scores"][0]["interval"]) == (None, None)
+    assert shown["groups"] == [[one["checkpoint_id"]] for one in shown["candidates"][:2]]
+    assert shown["summary"] == "each candidate can be told apart from the next"
     assert (undefined["scores"][0]["value"], undefined["scores"][0]["undefined"]) == (None, "only one category")
     assert best["cost"] == {
         "parameters": 2000, "peak_memory_bytes": 10_000, "ms_per_image": 50.0, "device": "cpu", "licence": "GPL-3.0"
@@ -69,6 +78,10 @@ def test_filters_close_the_ranks_up_and_say_why(
     assert [one for one in names(shown) if one[1] is not None] == left
     filtered = [out["reason"] for out in shown["left_out"] if out["code"] == "filtered"]
     assert (reason is None and not filtered) or any(reason in given for given in filtered)
+    assert shown["summary"].startswith("before the filters") == (len(left) < 2)
+    assert shown["groups"] == [
+        [one["checkpoint_id"]] for one in shown["candidates"] if one["rank"] is not None
+    ]
     assert names(space.http.get(f"/v1/rankings/{ranked['id']}").json())[0] == ("slow", 1)
 
 
@@ -83,6 +96,8 @@ def test_a_table_for_spreadsheets_that_runs_no_formula(space: Workspace, ranked:
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     assert [(row["rank"], row["name"]) for row in rows] == [("1", "slow"), ("2", "'=cheap"), ("", "undefined"), ("", "broken")]
     assert rows[0]["logme@backbone.c4.local"] == "2.0"
+    sure = [(row["interval_low"], row["interval_high"], row["z"], row["chance_of_best"], row["group"]) for row in rows]
+    assert sure == [("1.8", "2.2", "15.0", "1.0", "1"), ("0.8", "1.2", "15.0", "0.5", "2"), ("",) * 5, ("",) * 5]
     assert rows[2]["logme@backbone.c4.local"] == ""
     assert rows[3]["left_out"] == "no such layer"
     only = csv.DictReader(io.StringIO(space.http.get(f"/v1/rankings/{ranked['id']}.csv?licence=MIT").text))

@@ -17,7 +17,7 @@ def test_a_ranking_has_a_job_for_each_candidate_and_every_default_filled_in(spac
     assert (asked["dataset_id"], asked["checkpoint_ids"]) == (dataset, [second, first])
     assert (asked["metrics"], asked["layers"]) == (default_names("metrics"), default_names("layers"))
     assert asked["layers_by_default"] is True
-    assert (asked["level"], asked["seed"]) == ("local", 0)
+    assert (asked["level"], asked["seed"], asked["calibrate"]) == ("local", 0, True)
     assert set(asked) >= {"max_images", "image_size", "rank_by", "filters", "name"}
     assert [one["name"] for one in made["candidates"]] == ["second", "first"]
     for one in made["candidates"]:
@@ -35,6 +35,7 @@ def test_what_is_asked_for_is_echoed(space: Workspace) -> None:
         "max_images": 10,
         "image_size": 320,
         "seed": 3,
+        "calibrate": False,
         "rank_by": {"metric": "logme", "layer": "neck.roi", "level": "global"},
         "filters": {"max_parameters": 5, "max_memory_bytes": None, "max_ms_per_image": 1.5, "licences": ["MIT"]},
     }
@@ -65,6 +66,7 @@ def test_a_metric_alone_is_something_to_rank_by(space: Workspace) -> None:
         ({"layers": ["backbone.c9"]}, ["/layers/0"]),
         ({"layers": ["backbone.c4", "backbone.c9"], "metrics": ["x"]}, ["/metrics/0", "/layers/1"]),
         ({"level": "nearby"}, ["/level"]),
+        ({"calibrate": "perhaps"}, ["/calibrate"]),
         ({"max_images": 0}, ["/max_images"]),
         ({"max_images": 1.5}, ["/max_images"]),
         ({"image_size": 7}, ["/image_size"]),

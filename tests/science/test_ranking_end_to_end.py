@@ -127,11 +127,27 @@ def check_ranking(ranking: dict[str, Any], ids: set[str]) -> None:
             assert (score["value"] is None) == bool(score["undefined"])
             # one category: nothing about categories has a value, and each says so
             assert (score["value"] is not None) == (metric == "logme_boxes"), (metric, score)
+            assert (score["pool_relative"], score["details"]["objects"] > 0) == (False, True)
+            if score["value"] is None:
+                assert (score["null"], score["z"], score["interval"]) == (None, None, None)
+            else:
+                assert score["z"] == pytest.approx(
+                    (score["value"] - score["null"]["mean"]) / score["null"]["std"]
+                )
+                assert score["interval"][0] < score["value"] < score["interval"][1]
         assert candidate["cost"]["parameters"] > 1_000_000
         assert candidate["cost"]["ms_per_image"] > 0
         assert candidate["cost"]["peak_memory_bytes"] > 1_000_000
-        assert {"load", "decode", "forward", "pool", "score"} <= set(candidate["timings"])
+        assert {"load", "decode", "forward", "pool", "score", "calibrate"} <= set(candidate["timings"])
         assert set(candidate["baselines"]) >= {"parameters"}
+    assert sum(candidate["chance_of_best"] for candidate in candidates) == pytest.approx(1.0)
+    assert [id for group in ranking["groups"] for id in group] == [
+        each["checkpoint_id"] for each in candidates
+    ]
+    assert [candidate["group"] for candidate in candidates] == [
+        n for n, group in enumerate(ranking["groups"], 1) for _ in group
+    ]
+    assert ranking["summary"]
     assert "single_class" in {warning["code"] for warning in ranking["warnings"]}
 
 
@@ -141,6 +157,10 @@ def check_files(client: Client, ranking: dict[str, Any]) -> None:
     assert [int(row["rank"]) for row in rows] == [1, 2, 3, 4]
     place = ranking["ranked_by"]
     column = f"{place['metric']}@{place['layer']}.{place['level']}"
+    assert [[float(row["interval_low"]), float(row["interval_high"])] for row in rows] == [
+        each["interval"] for each in ranking["candidates"]
+    ]
+    assert [float(row["z"]) for row in rows] == [each["z"] for each in ranking["candidates"]]
     assert [float(row[column]) for row in rows] == [each["value"] for each in ranking["candidates"]]
     assert client.rankings.plot(ranking["id"])[:8] == b"\x89PNG\r\n\x1a\n"
 

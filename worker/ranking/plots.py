@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from worker.ranking.records import Ordering
+from worker.ranking.records import Ordering, Row
 
 _BAR = "#3b6ea5"
 _NEAR = "#9db8d2"
+_LIMITS = "#22303c"
 _LONGEST_NAME = 40
 
 
 def bar_chart(ordering: Ordering, path: Path, title: str | None = None) -> Path:
     """Draws one bar per ordered candidate, best on top, into a PNG at `path` and returns it.
 
-    Candidates too close to tell apart from another are paler. Scores have no zero that means anything, so
+    Lines are intervals over images; candidates that cannot be told apart from another are paler. Scores have no zero that means anything, so
     bars start a little below the lowest value. Draws a sentence where nothing is ordered.
     """
     rows = ordering.rows
@@ -31,18 +34,29 @@ def bar_chart(ordering: Ordering, path: Path, title: str | None = None) -> Path:
         axes.set_axis_off()
     else:
         values = [row.value for row in rows]
-        spread = (max(values) - min(values)) or max(abs(values[0]), 1.0)
-        left, right = min(values) - 0.15 * spread, max(values) + 0.18 * spread
+        limits = [row.interval or (row.value, row.value) for row in rows]
+        lowest, highest = min(low for low, _ in limits), max(high for _, high in limits)
+        spread = (highest - lowest) or max(abs(values[0]), 1.0)
+        left, right = lowest - 0.15 * spread, highest + 0.55 * spread
         places = list(range(len(rows)))
         colours = [_NEAR if row.near else _BAR for row in rows]
         axes.barh(places, [value - left for value in values], left=left, color=colours, height=0.68)
+        axes.errorbar(
+            values,
+            places,
+            xerr=_errors(rows),
+            fmt="none",
+            ecolor=_LIMITS,
+            elinewidth=1.2,
+            capsize=3,
+        )
         axes.set_yticks(places, [f"{row.rank}  {_short(row.name)}" for row in rows])
         axes.invert_yaxis()
         axes.set_xlim(left, right)
-        for place, value in zip(places, values, strict=True):
+        for place, row, (_, high) in zip(places, rows, limits, strict=True):
             axes.annotate(
-                f"{value:.4g}",
-                (value, place),
+                _label(row),
+                (high, place),
                 xytext=(4, 0),
                 textcoords="offset points",
                 va="center",
@@ -52,11 +66,15 @@ def bar_chart(ordering: Ordering, path: Path, title: str | None = None) -> Path:
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        if ordering.ties:
+        key = [
+            *(["lines: 95 % over images"] if any(row.interval for row in rows) else []),
+            *(["pale: cannot be told apart"] if ordering.ties else []),
+        ]
+        if key:
             axes.text(
                 1.0,
                 1.01,
-                "pale: too close to tell apart",
+                "; ".join(key),
                 transform=axes.transAxes,
                 ha="right",
                 fontsize=8,
@@ -66,6 +84,24 @@ def bar_chart(ordering: Ordering, path: Path, title: str | None = None) -> Path:
         axes.set_title(_plain(title), loc="left", fontsize=12)
     figure.savefig(path, format="png", metadata={"Software": None})
     return path
+
+
+def _errors(rows: Sequence[Row]) -> np.ndarray:
+    """(2, rows) distance of the limits from the value; NaN, which is not drawn, without an interval."""
+    return np.array(
+        [
+            [row.value - row.interval[0], row.interval[1] - row.value] if row.interval else [np.nan] * 2
+            for row in rows
+        ]
+    ).T
+
+
+def _label(row: Row) -> str:
+    """The value, z and the chance of being best, as far as they are known."""
+    parts = [f"{row.value:.4g}"]
+    parts += [f"z {row.z:.3g}"] if row.z is not None else []
+    parts += [f"best: {row.chance_of_best:.0%}"] if row.chance_of_best is not None else []
+    return ", ".join(parts)
 
 
 def _short(name: str) -> str:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 
 from worker.ranking.order import STATIC_BASELINES
-from worker.ranking.records import Candidate, Ordering
+from worker.ranking.records import Candidate, Ordering, Row
 from worker.ranking.rule import is_defined
 
 _SCORE = "{metric}@{layer}.{level}"
@@ -29,14 +29,14 @@ def flat_rows(ordering: Ordering, candidates: Sequence[Candidate]) -> list[dict[
     )
     placed = [
         _row(
-            by_id[row.id], columns, rank=row.rank, value=row.value, static=dict(row.static_ranks), reason=None
+            by_id[row.id],
+            columns,
+            place=row,
+            reason=None,
         )
         for row in ordering.rows
     ]
-    others = [
-        _row(by_id[out.id], columns, rank=None, value=None, static={}, reason=out.reason)
-        for out in ordering.left_out
-    ]
+    others = [_row(by_id[out.id], columns, place=None, reason=out.reason) for out in ordering.left_out]
     return placed + others
 
 
@@ -55,9 +55,7 @@ def _row(
     candidate: Candidate,
     columns: Sequence[str],
     *,
-    rank: int | None,
-    value: float | None,
-    static: dict[str, int | None],
+    place: Row | None,
     reason: str | None,
 ) -> dict[str, object]:
     scores = {
@@ -66,11 +64,16 @@ def _row(
         if is_defined(scored)
     }
     return {
-        "rank": rank,
+        "rank": place and place.rank,
         "id": candidate.id,
         "name": candidate.name,
-        "value": value,
-        **{f"rank_by_{name}": static.get(name) for name in STATIC_BASELINES},
+        "value": place and place.value,
+        "interval_low": place and place.interval and place.interval[0],
+        "interval_high": place and place.interval and place.interval[1],
+        "z": place and place.z,
+        "chance_of_best": place and place.chance_of_best,
+        "group": place and place.group,
+        **{f"rank_by_{name}": place and place.static_ranks.get(name) for name in STATIC_BASELINES},
         "parameters": candidate.parameters,
         "peak_memory_bytes": candidate.peak_memory_bytes,
         "ms_per_image": candidate.ms_per_image,

@@ -98,6 +98,20 @@ def scores(bench: Bench, id: str = "rk_1") -> dict[tuple, tuple]:
     return {(r.checkpoint_id, r.metric, r.layer, r.level): (r.value, r.undefined) for r in rows}
 
 
+def calibrations(bench: Bench, id: str = "rk_1") -> dict[tuple, tuple]:
+    with bench.database.reading() as session:
+        rows = session.scalars(select(Score).where(Score.ranking_id == id)).all()
+    return {
+        (r.checkpoint_id, r.metric, r.layer, r.level): (
+            r.details["null"],
+            r.details["z"],
+            r.details["interval"],
+            r.replicates,
+        )
+        for r in rows
+    }
+
+
 def test_ranking_from_scores_to_order(prepared: Bench) -> None:
     bench = prepared
     for job_id in ranking(bench):
@@ -113,7 +127,7 @@ def test_ranking_from_scores_to_order(prepared: Bench) -> None:
     assert all(value is not None for (_, metric, *_), (value, _) in found.items() if metric == "logme_boxes")
     candidate = bench.get(Candidate, ("rk_1", "ckpt_1"))
     assert candidate.cost["parameters"] > 0
-    assert {"load", "decode", "forward", "pool", "score", "total"} <= set(candidate.timings)
+    assert {"load", "decode", "forward", "pool", "score", "calibrate", "total"} <= set(candidate.timings)
     with bench.database.reading() as session:
         told = session.scalars(select(Event).where(Event.stream_id == "rk_1", Event.kind == "score")).all()
     assert len(told) == len(found)
@@ -129,6 +143,23 @@ def test_ranking_from_scores_to_order(prepared: Bench) -> None:
     values = [found[id, place["metric"], place["layer"], place["level"]][0] for id in order]
     assert values == sorted(values, reverse=True) == [each["value"] for each in row.result["order"]]
     assert [bench.get(Candidate, ("rk_1", id)).rank for id in order] == [1, 2]
+    for (_, metric, *_), (null, z, interval, replicates) in calibrations(bench).items():
+        if metric == "logme_boxes":
+            assert null["permutations"] == 20
+            assert null["std"] > 0
+            assert interval[0] < interval[1]
+            assert len(replicates) == 6 * 8  # one group for each of the few images
+            assert z is not None
+        if metric == "leep":
+            assert (null, z, interval, replicates) == (None, None, None, None)
+    for each in row.result["order"]:
+        _, z, interval, _ = calibrations(bench)[
+            each["checkpoint_id"], place["metric"], place["layer"], place["level"]
+        ]
+        assert (each["z"], each["interval"]) == (z, interval)
+    assert sum(each["chance_of_best"] for each in row.result["order"]) == pytest.approx(1.0)
+    assert sorted(id for group in row.result["groups"] for id in group) == ["ckpt_1", "ckpt_2"]
+    assert row.result["summary"]
     assert {warning["code"] for warning in row.result["warnings"]} >= {"few_objects"}
     assert bench.get(Blob, row.plot_sha256).media_type == "image/png"
     assert bench.store.open(row.plot_sha256).read(4) == b"\x89PNG"
@@ -141,6 +172,7 @@ def test_second_run_takes_features_from_the_cache_and_gives_the_same_numbers(pre
         for job_id in ranking(bench, id):
             assert bench.work(job_id).state == "succeeded"
     assert scores(bench, "rk_1") == scores(bench, "rk_2")
+    assert calibrations(bench, "rk_1") == calibrations(bench, "rk_2")
     assert bench.get(Candidate, ("rk_1", "ckpt_1")).timings["cached"] is False
     assert bench.get(Candidate, ("rk_2", "ckpt_1")).timings["cached"] is True
 
@@ -156,6 +188,20 @@ def test_pool_relative_metrics_are_filled_in_when_all_have_ended(prepared: Bench
         value, undefined = found[id, "etran", "backbone.c3", "local"]
         assert (value is None) != (undefined is None)
     assert bench.get(Ranking, "rk_1").state == "succeeded"
+
+
+def test_a_ranking_without_calibration_says_that_nothing_is_known(prepared: Bench) -> None:
+    bench = prepared
+    for job_id in ranking(
+        bench, metrics=["logme_boxes"], layers=["backbone.c3"], level="local", calibrate=False
+    ):
+        assert bench.work(job_id).state == "succeeded"
+    bench.work(bench.get(Ranking, "rk_1").rank_job_id)
+    assert set(calibrations(bench).values()) == {(None, None, None, None)}
+    result = bench.get(Ranking, "rk_1").result
+    assert (result["groups"], result["ties"]) == ([], [])
+    assert [each["chance_of_best"] for each in result["order"]] == [None, None]
+    assert "no_interval" in {warning["code"] for warning in result["warnings"]}
 
 
 def test_a_layer_that_is_not_there_fails_this_candidate_with_the_reason(prepared: Bench) -> None:
@@ -196,11 +242,11 @@ def test_a_second_attempt_writes_the_same_rows(prepared: Bench, monkeypatch: pyt
 
     bench, real, calls = prepared, handler.score, []
 
-    def fails_at_the_third(*given: Any) -> Any:
+    def fails_at_the_third(*given: Any, **asked: Any) -> Any:
         calls.append(1)
         if len(calls) == 3:
             raise RuntimeError("the power went")
-        return real(*given)
+        return real(*given, **asked)
 
     monkeypatch.setattr(handler, "score", fails_at_the_third)
     job_id = ranking(bench)[0]

@@ -2,17 +2,30 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from worker.metrics.jackknife import jackknife_interval
 from worker.ranking.order import order
 from worker.ranking.plots import bar_chart
 from worker.ranking.records import Candidate, Scored, Target
 
 
-def ordering(values: list[float]):
+def ordering(values: list[float], error: float = 0.0):
+    rng = np.random.default_rng(0)
     pool = [
         Candidate(
             f"ckpt_{i}",
             f"candidate ${i} with a name that is much too long to be shown",
-            (Scored("logme", "backbone.c4", "local", v),),
+            (
+                Scored(
+                    "logme",
+                    "backbone.c4",
+                    "local",
+                    v,
+                    z=v / 2,
+                    interval=jackknife_interval(v, v + error * rng.standard_normal(20), 0.95)
+                    if error
+                    else None,
+                ),
+            ),
         )
         for i, v in enumerate(values)
     ]
@@ -37,6 +50,19 @@ def test_one_bar_per_candidate_longest_first(tmp_path, values):
     drawn = lengths(path)
     assert len(drawn) == len(values)
     assert drawn == sorted(drawn, reverse=True)
+
+
+def test_intervals_are_drawn_as_lines_inside_the_picture(tmp_path):
+    plain = bar_chart(ordering([1.0, 2.0, 2.1]), tmp_path / "plain.png")
+    path = bar_chart(ordering([1.0, 2.0, 2.1], error=0.3), tmp_path / "scores.png")
+    dark = {
+        file: (np.asarray(PIL.Image.open(file).convert("RGB")).astype(int) - (0x22, 0x30, 0x3C) == 0).all(-1)
+        for file in (plain, path)
+    }
+    assert dark[path].sum(1).max() > 50
+    assert not dark[plain].any()
+    assert not dark[path][:, -5:].any()
+    assert len(lengths(path)) == 3
 
 
 def test_the_same_order_draws_the_same_file(tmp_path):
