@@ -48,7 +48,8 @@ def running(settings: Settings) -> Iterator[Running]:
     thread.start()
     until = time.monotonic() + 30
     while not server.started:
-        assert thread.is_alive() and time.monotonic() < until, "the service did not start"
+        assert thread.is_alive(), "the service did not start"
+        assert time.monotonic() < until, "the service did not start in time"
         time.sleep(0.005)
     port = server.servers[0].sockets[0].getsockname()[1]
     parts = app.state.parts
