@@ -14,7 +14,8 @@ commands = typer.Typer(help="Scores that predict how well a checkpoint will fine
 
 @commands.command("list")
 def list_(
-    ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="print the service's own document")] = False
+    ctx: typer.Context,
+    json: Annotated[bool, typer.Option("--json", help="print the service's own document")] = False,
 ) -> None:
     """Every metric: what it needs, what it is called, where it was published."""
     where = ctx.find_object(Where)
@@ -22,9 +23,21 @@ def list_(
         with connected(ctx) as client:
             items = client.catalogue("metrics")
     else:
-        items = json_module.loads(resources.files("app").joinpath("catalogue.json").read_text(encoding="utf-8"))["metrics"]
+        items = json_module.loads(
+            resources.files("app").joinpath("catalogue.json").read_text(encoding="utf-8")
+        )["metrics"]
     if json:
         as_json({"items": items})
         return
-    rows = [[m["name"], m.get("title"), ", ".join(m.get("needs") or []), "yes" if m.get("default") else "", m.get("paper")] for m in items]
-    out.print(table_of("", ["metric", "title", "needs", "default", "paper"], rows))
+    rows = [
+        [
+            m["name"],
+            m.get("title"),
+            ", ".join(m.get("needs") or []),
+            "yes" if m.get("default") else "",
+            "yes" if m.get("pool_relative") else "",
+            m.get("paper"),
+        ]
+        for m in items
+    ]
+    out.print(table_of("", ["metric", "title", "needs", "default", "of the pool", "paper"], rows))

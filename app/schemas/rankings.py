@@ -53,8 +53,9 @@ class RankingCreate(Body):
     calibrate: bool = Field(
         default=True,
         description="give every score its null (labels permuted 20 times), z and an interval over images (20 groups left "
-        "out), and with them which candidates cannot be told apart. It costs several times the scoring, which is little "
-        "beside reading the pictures; with false the order comes without them",
+        "out), and with them which candidates cannot be told apart. It costs 20 to 40 times the scoring alone: "
+        "under 1 % of a candidate's time at layers of 100 channels, about a third at 3,000 objects and 1,280 channels, more "
+        "where features are cached or metrics are slow (n_leep, parc). With false the order comes without them",
     )
     rank_by: RankBy | None = Field(
         default=None, description="a metric's name, or an object with metric, layer and level"

@@ -1,0 +1,51 @@
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from app.cli import ranking_table
+
+Record = dict[str, Any]
+
+
+def candidate(name: str, rank: int, **sure: Any) -> Record:
+    score = {"metric": "logme", "layer": "backbone.c4", "level": "local", "value": 1.0 / rank, "undefined": None}
+    cost = {"parameters": 10**6, "ms_per_image": 5.0, "peak_memory_bytes": 2**20, "licence": "MIT"}
+    none = {"interval": None, "z": None, "chance_of_best": None}
+    shown = {"checkpoint_id": name, "name": name, "rank": rank, "state": "succeeded", "timings": {"total": 1.0}}
+    return shown | {"scores": [score], "cost": cost} | none | sure
+
+
+def ranking(*candidates: Record) -> Record:
+    return {
+        "id": "rk_1", "state": "succeeded", "ranked_by": {"metric": "logme", "layer": "backbone.c4", "level": "local"},
+        "candidates": list(candidates), "left_out": [], "summary": "candidates 1 and 2 cannot be told apart",
+        "warnings": [{"code": "near_tie", "detail": "twice said"}, {"code": "few_objects", "detail": "12 objects"}],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    def show(record: Record) -> str:
+        monkeypatch.setattr(ranking_table, "out", Console(width=160))
+        ranking_table.show_ranking(record)
+        return capsys.readouterr().out
+
+    return show
+
+
+def test_how_sure_the_order_is_stands_beside_the_score(shown: Any) -> None:
+    sure = {"interval": [0.8, 1.2], "z": 31.25, "chance_of_best": 0.625}
+    text = shown(ranking(candidate("first", 1, **sure), candidate("other", 2)))
+    first, second = (next(line for line in text.splitlines() if name in line) for name in ("first", "other"))
+    cells = [[cell.strip() for cell in line.split("│")[3:7]] for line in (first, second)]
+    assert cells == [["1.0000", "0.2000", "31.2", "62%"], ["0.5000", "–", "–", "–"]]
+    assert "candidates 1 and 2 cannot be told apart" in text
+    assert "beware: 12 objects" in text
+    assert "twice said" not in text
+
+
+def test_a_ranking_without_intervals_has_no_empty_columns(shown: Any) -> None:
+    text = shown(ranking(candidate("first", 1)))
+    assert "±" not in text
+    assert "best" not in text
