@@ -27,9 +27,9 @@ serve: $(READY)
 lint: $(READY)
 	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/lint-imports
 
-# one process for each of two cores; a file's tests stay together, so that they share what they start
+# one process for each of two cores, with one thread each; a file's tests stay together, so that they share what they start
 test: lint
-	cd $(ROOT) && $(BIN)/python -m pytest -n 2 --dist loadfile
+	cd $(ROOT) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15
 
 clean:
 	rm -rf $(VENV) $(ROOT)demo

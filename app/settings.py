@@ -29,7 +29,6 @@ class Settings(BaseSettings):
     max_archive_bytes: int = 256 << 30
     max_archive_file_bytes: int = 8 << 30
     max_archive_ratio: int = 200
-    max_image_pixels: int = 100_000_000
     min_free_disk_bytes: int = 1 << 30
     upload_expires_s: int = 24 * 3600
     idempotency_expires_s: int = 24 * 3600

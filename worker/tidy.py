@@ -35,6 +35,9 @@ def tidy(database: Database, settings: Settings, store: BlobStore) -> None:
     with database.unit_of_work() as session:
         forget_history(session)
     remove_old_files(settings.scratch_dir)
+    # copies of what lies in a remote store, touched when they are used
+    for folder in sorted((settings.cache_dir / "blobs").glob("*")):
+        remove_old_files(folder)
     remove_orphaned_blobs(database, store)
 
 

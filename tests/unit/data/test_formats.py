@@ -261,6 +261,14 @@ def test_pictures_alone_are_unlabelled(tmp_path: Path) -> None:
     assert dataset.categories == ()
 
 
+def test_annotations_that_nothing_reads_are_named_when_pictures_count_as_unlabelled(tmp_path: Path) -> None:
+    scene(tmp_path / "in")
+    (tmp_path / "in" / "train.json").write_text('{"annotations": [')
+    result = ingest(tmp_path / "in", tmp_path / "out")
+    assert result.format == "unlabelled"
+    assert [(fault["code"], fault["file"]) for fault in result.report["faults"]] == [("unreadable_file", "train.json")]
+
+
 def test_two_formats_are_named(tmp_path: Path) -> None:
     coco(tmp_path / "in")
     voc(tmp_path / "in")

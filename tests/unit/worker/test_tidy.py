@@ -116,6 +116,16 @@ def test_history_is_forgotten_progress_first(bench):
     assert [(event.kind, event.data["age"]) for event in kept] == [("log", 7200), ("progress", 60)]
 
 
+def test_copies_of_remote_files_go_a_day_after_their_last_use(bench, store):
+    folder = bench.settings.cache_dir / "blobs" / "ab"
+    folder.mkdir(parents=True)
+    for name, age_s in (("used", 60), ("unused", 2 * DAY_S)):
+        (folder / name).write_bytes(b"copy")
+        os.utime(folder / name, (time.time() - age_s,) * 2)
+    tidy(bench.database, bench.settings, store)
+    assert [path.name for path in folder.iterdir()] == ["used"]
+
+
 def test_a_round_of_all_of_it_on_nothing_at_all(bench, store):
     tidy(bench.database, bench.settings, store)
 
