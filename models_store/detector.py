@@ -22,6 +22,7 @@ from models_store.errors import Unusable
 from models_store.manifest import WEIGHTS_FILE, Layer, Manifest
 
 LONG_SIDE_LIMIT = 2
+from models_store.source import NoSourceClasses, no_source_classes
 ROI_LAYERS = ("neck.roi", "head.penultimate")
 
 
@@ -68,6 +69,20 @@ class Detector(Protocol):
 
     def losses(self, images: Sequence[np.ndarray], targets: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Training losses by name. Targets: ``boxes`` (n,4) xyxy in the image's own pixels, ``labels`` (n,) from 0."""
+    def source_maps(self) -> tuple[str, ...] | NoSourceClasses:
+        """The maps that ``source_probabilities`` is computed from, or why its head says nothing about classes."""
+        ...
+
+    def source_probabilities(
+        self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor], image_hw: tuple[int, int]
+    ) -> Tensor:
+        """(sum n_i, C) float32: the detector's own classes for each object, background left out, rows sum to 1.
+
+        ``maps``: of ``source_maps()``; the rest as for ``object_features``. Raises ValueError where
+        ``source_maps`` gives a reason against it.
+        """
+        ...
+
         ...
 
     def predictions(self, images: Sequence[np.ndarray]) -> list[dict[str, Tensor]]:
@@ -169,6 +184,30 @@ class TorchvisionDetector:
         with torch.inference_mode():
             outputs = self.module(self._plain(images))
         return [dict(output) | {"labels": output["labels"] - offset} for output in outputs]
+
+    def source_maps(self) -> tuple[str, ...] | NoSourceClasses:
+        source = self.face.source
+        if reason := no_source_classes(self.manifest, source.parts if source else ()):
+            return reason
+        if source is None:
+            return NoSourceClasses(
+                "no_source_head",
+                f"class scores of given boxes cannot be read from {self.manifest.architecture}",
+            )
+        return source.maps
+
+    def source_probabilities(
+        self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor], image_hw: tuple[int, int]
+    ) -> Tensor:
+        names = self.source_maps()
+        if isinstance(names, NoSourceClasses):
+            raise ValueError(names.detail)
+        with torch.inference_mode():
+            if not sum(len(b) for b in boxes):
+                return torch.zeros(
+                    0, self.manifest.num_classes or 0, device=next(self.module.parameters()).device
+                )
+            return self.face.source.probabilities({name: maps[name] for name in names}, boxes, image_hw)  # type: ignore[union-attr]
 
     def replace_head(self, num_classes: int, seed: int) -> None:
         if num_classes < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,19 @@ class Neck:
 
 
 @dataclass(frozen=True)
+class SourceHead:
+    """The head's class probabilities for given boxes: (sum n_i, C) float32, rows sum to 1, background left out.
+
+    ``maps``: map layers that are read; ``parts``: prefixes of the parameters that the scores come through;
+    ``probabilities(maps, boxes, image_hw)``: arguments as of ``Detector.source_probabilities``.
+    """
+
+    maps: tuple[str, ...]
+    parts: tuple[str, ...]
+    probabilities: Callable[[Mapping[str, Tensor], Sequence[Tensor], tuple[int, int]], Tensor]
+
+
+@dataclass(frozen=True)
 class Face:
     """``body(x, names)`` gives {stage: map}; ``stages`` are its stages; the rest is optional.
 
@@ -51,6 +64,7 @@ class Face:
     def maps(self, pixels: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
         """{layer: (B,C,h,w)} for ``backbone.*`` and ``neck.*`` map layers; nothing deeper is run."""
         necks = [name for name in wanted if name.startswith("neck.")]
+    source: SourceHead | None = None
         stages = {name.removeprefix("backbone.") for name in wanted if name.startswith("backbone.")}
         takes = self.neck.takes if self.neck and necks else ()
         body = self.body(pixels, stages | set(takes))

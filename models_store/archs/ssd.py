@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 
 import torch
@@ -17,6 +17,7 @@ from torchvision.models.detection.ssdlite import SSDLiteFeatureExtractorMobileNe
 from models_store.archs.base import Architecture, BuildSpec, register
 from models_store.archs.common import apply_input
 from models_store.archs.face import Face, probe_neck
+from models_store.archs.source import Levels, best_anchor, dense_source, without_background
 from models_store.archs.stages import find_stages, walk
 from models_store.manifest import Input
 
@@ -24,6 +25,7 @@ HALF = (0.5, 0.5, 0.5)
 ROI_STRIDE = 16
 VGG_PROBE_PIXELS = 160
 VGG_MAPS = 3
+VGG_LEAST_CELLS = 3
 LITE_PROBE_PIXELS = 512
 
 
@@ -97,7 +99,14 @@ def replace_logits(module: nn.Module, num_classes: int) -> tuple[str, ...]:
     return tuple(fresh)
 
 
-def _chain_face(module: nn.Module, steps: list[nn.Module], takes: tuple[str, ...], run, pixels: int) -> Face:
+def _chain_face(
+    module: nn.Module,
+    steps: list[nn.Module],
+    takes: tuple[str, ...],
+    run,
+    pixels: int,
+    levels: Levels | None = None,
+) -> Face:
     stages = find_stages(steps, pixels=pixels)
     index = {stage.name: stage.index for stage in stages}
 
@@ -112,6 +121,7 @@ def _chain_face(module: nn.Module, steps: list[nn.Module], takes: tuple[str, ...
         neck=neck,
         roi_levels=(neck.names[neck.strides.index(ROI_STRIDE)],),
         replace_head=partial(replace_logits, module),
+        source=dense_source(module, neck.names, best_anchor, without_background, levels),
     )
 
 
@@ -137,7 +147,16 @@ def vgg_face(module: nn.Module) -> Face:
         third = backbone.extra[1](maps[1])
         return [backbone.scale_weight.view(1, -1, 1, 1) * F.normalize(maps[0]), maps[1], third][:VGG_MAPS]
 
-    return _chain_face(module, steps, ("c3", "c4"), run, VGG_PROBE_PIXELS)
+    def levels(found: Mapping[str, Tensor]) -> list[Tensor]:
+        maps = list(found.values())
+        for block in backbone.extra[VGG_MAPS - 1 :]:
+            # Their unpadded convolutions leave nothing of the last map of a small input.
+            if min(maps[-1].shape[-2:]) < VGG_LEAST_CELLS:
+                break
+            maps.append(block(maps[-1]))
+        return maps
+
+    return _chain_face(module, steps, ("c3", "c4"), run, VGG_PROBE_PIXELS, levels)
 
 
 register(

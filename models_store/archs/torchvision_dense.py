@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from torch import nn
+from torchvision.models.detection import FCOS
 
 from models_store.archs.base import Architecture, register
 from models_store.archs.common import BodyWalk, build_torchvision, pyramid_run
 from models_store.archs.face import Face, probe_neck
+from models_store.archs.source import best_anchor, dense_source, foreground_sigmoids, nearest_point
 from models_store.manifest import Input
 
 LOGITS = "head.classification_head.cls_logits"
@@ -27,12 +29,14 @@ def replace_logits(module: nn.Module, num_classes: int) -> tuple[str, ...]:
 def face(module: nn.Module) -> Face:
     walker = BodyWalk(module.backbone.body)
     neck = probe_neck(walker.run, walker.takes, partial(pyramid_run, module.backbone.fpn), module.backbone)
+    match = nearest_point if isinstance(module, FCOS) else best_anchor
     return Face(
         body=walker.run,
         stages=walker.stages,
         neck=neck,
         roi_levels=neck.names[: len(walker.taken)],
         replace_head=partial(replace_logits, module),
+        source=dense_source(module, neck.names, match, foreground_sigmoids),
     )
 
 

@@ -12,6 +12,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from models_store.archs.base import Architecture, BuildSpec, register
 from models_store.archs.common import BodyWalk, build_torchvision, pyramid_run
 from models_store.archs.face import Face, probe_neck
+from models_store.archs.source import with_box_head
 from models_store.manifest import Input
 
 MASK_HIDDEN = 256
@@ -42,7 +43,7 @@ def face(module: nn.Module) -> Face:
     neck = probe_neck(walker.run, walker.takes, partial(pyramid_run, module.backbone.fpn), module.backbone)
     # The last map is the extra pool for proposals; boxes are never read from it.
     heads = module.roi_heads
-    return Face(
+    made = Face(
         body=walker.run,
         stages=walker.stages,
         neck=neck,
@@ -52,6 +53,7 @@ def face(module: nn.Module) -> Face:
         head_modules=("roi_heads.box_predictor", "roi_heads.mask_predictor"),
         replace_head=lambda num_classes: replace_predictors(module, num_classes),
     )
+    return with_box_head(made, heads)
 
 
 TITLES = {

@@ -19,6 +19,7 @@ from models_store.detr.layerwise import layerwise
 from models_store.detr.loss import Target, set_loss
 from models_store.detr.maps import MATCHED, MEMORY, QUERIES, Maps, size_multiple, unpacked, width
 from models_store.manifest import Layer, Manifest
+from models_store.source import NoSourceClasses, no_source_classes, normalised_sigmoids
 
 LONG_SIDE_LIMIT = 2
 FOCAL_PRIOR = 0.01
@@ -114,20 +115,25 @@ class DetrDetector:
             states, _ = self._matched(maps, boxes, image_hw)
             return states
 
+    def source_maps(self) -> tuple[str, ...] | NoSourceClasses:
+        # Any new tensor is on the way to the class scores, or to the boxes that queries are matched by.
+        return no_source_classes(self.manifest, ("",)) or (QUERIES,)
+
     def source_probabilities(
         self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor], image_hw: tuple[int, int]
     ) -> Tensor:
         """(sum n_i, C) class probabilities of each object's matched query, summing to 1; "no object" left out.
 
-        ``maps``: of ``map_layers("decoder.matched_query")``. Where classes are sigmoids they are divided by their
-        sum.
+        Where classes are sigmoids they are divided by their sum.
         """
+        names = self.source_maps()
+        if isinstance(names, NoSourceClasses):
+            raise ValueError(names.detail)
         with torch.no_grad():
             _, logits = self._matched(maps, boxes, image_hw)
             if self.family.no_object:
-                return logits[:, :-1].softmax(-1)
-            scores = logits.sigmoid()
-            return scores / scores.sum(-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
+                return logits[:, :-1].float().softmax(-1)
+            return normalised_sigmoids(logits)
 
     def _matched(
         self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor], image_hw: tuple[int, int]

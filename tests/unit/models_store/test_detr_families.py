@@ -1,5 +1,6 @@
 """Every query-based family of transformers: converted exactly, read by layer, trained a step, predicting."""
 
+import copy
 import io
 import json
 import tarfile
@@ -149,13 +150,24 @@ def test_matched_query_is_the_state_of_the_query_that_predicts_the_box(name: str
     found = detector.object_features(maps, boxes, hw, MATCHED)
     wanted = torch.cat([states[i, chosen] for i, chosen in enumerate(order)])
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
-    probabilities = detector.source_probabilities(maps, boxes, hw)
+    probabilities = detector.source_probabilities(
+        detector.feature_maps(pixels, detector.source_maps()), boxes, hw
+    )
     assert probabilities.shape == (5, CLASSES)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(5))
     logits = torch.cat([outputs.logits[i, chosen] for i, chosen in enumerate(order)])
     family = detector.family
     raw = logits.softmax(-1)[:, :-1] if family.no_object else logits.sigmoid()
     torch.testing.assert_close(probabilities, raw / raw.sum(1, keepdim=True), atol=1e-5, rtol=1e-4)
+
+
+def test_a_new_head_has_no_source_classes(made) -> None:
+    detector = copy.deepcopy(made("detr")[1])
+    assert detector.source_maps() == (QUERIES,)
+    detector.replace_head(4, seed=0)
+    assert detector.source_maps().code == "untrained_head"
+    with pytest.raises(ValueError, match="not trained"):
+        detector.source_probabilities({}, [], (32, 32))
 
 
 def test_more_objects_than_queries_all_get_a_vector(made) -> None:
