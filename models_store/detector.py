@@ -20,9 +20,9 @@ from models_store.archs.initialise import initialise
 from models_store.build import architecture_of, build_module, fill, layers_of
 from models_store.errors import Unusable
 from models_store.manifest import WEIGHTS_FILE, Layer, Manifest
+from models_store.source import NoSourceClasses, no_source_classes
 
 LONG_SIDE_LIMIT = 2
-from models_store.source import NoSourceClasses, no_source_classes
 ROI_LAYERS = ("neck.roi", "head.penultimate")
 
 
@@ -67,8 +67,6 @@ class Detector(Protocol):
         """
         ...
 
-    def losses(self, images: Sequence[np.ndarray], targets: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Training losses by name. Targets: ``boxes`` (n,4) xyxy in the image's own pixels, ``labels`` (n,) from 0."""
     def source_maps(self) -> tuple[str, ...] | NoSourceClasses:
         """The maps that ``source_probabilities`` is computed from, or why its head says nothing about classes."""
         ...
@@ -83,6 +81,8 @@ class Detector(Protocol):
         """
         ...
 
+    def losses(self, images: Sequence[np.ndarray], targets: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Training losses by name. Targets: ``boxes`` (n,4) xyxy in the image's own pixels, ``labels`` (n,) from 0."""
         ...
 
     def predictions(self, images: Sequence[np.ndarray]) -> list[dict[str, Tensor]]:
@@ -163,28 +163,6 @@ class TorchvisionDetector:
                 return regions.mean(dim=(2, 3))
             return self.face.box_head(regions)  # type: ignore[misc]
 
-    def losses(self, images: Sequence[np.ndarray], targets: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        offset = int(self.manifest.has_background)
-        shifted = [
-            dict(target)
-            | {"boxes": target["boxes"].float().view(-1, 4), "labels": target["labels"].long() + offset}
-            for target in targets
-        ]
-        self.module.train()
-        for part in self.module.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                part.eval()
-        try:
-            return self.module(self._plain(images), shifted)
-        finally:
-            self.module.eval()
-
-    def predictions(self, images: Sequence[np.ndarray]) -> list[dict[str, Tensor]]:
-        offset = int(self.manifest.has_background)
-        with torch.inference_mode():
-            outputs = self.module(self._plain(images))
-        return [dict(output) | {"labels": output["labels"] - offset} for output in outputs]
-
     def source_maps(self) -> tuple[str, ...] | NoSourceClasses:
         source = self.face.source
         if reason := no_source_classes(self.manifest, source.parts if source else ()):
@@ -208,6 +186,28 @@ class TorchvisionDetector:
                     0, self.manifest.num_classes or 0, device=next(self.module.parameters()).device
                 )
             return self.face.source.probabilities({name: maps[name] for name in names}, boxes, image_hw)  # type: ignore[union-attr]
+
+    def losses(self, images: Sequence[np.ndarray], targets: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        offset = int(self.manifest.has_background)
+        shifted = [
+            dict(target)
+            | {"boxes": target["boxes"].float().view(-1, 4), "labels": target["labels"].long() + offset}
+            for target in targets
+        ]
+        self.module.train()
+        for part in self.module.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.eval()
+        try:
+            return self.module(self._plain(images), shifted)
+        finally:
+            self.module.eval()
+
+    def predictions(self, images: Sequence[np.ndarray]) -> list[dict[str, Tensor]]:
+        offset = int(self.manifest.has_background)
+        with torch.inference_mode():
+            outputs = self.module(self._plain(images))
+        return [dict(output) | {"labels": output["labels"] - offset} for output in outputs]
 
     def replace_head(self, num_classes: int, seed: int) -> None:
         if num_classes < 1:

@@ -50,6 +50,7 @@ class Face:
     ``roi_levels``: neck maps that object features are pooled from, by the canonical rule of arXiv
     1612.03144 equation 1. ``box_head``: takes (n, C, 7, 7) to (n, ``penultimate_channels``) with its ReLUs.
     ``replace_head(num_classes)`` puts a fresh predictor and returns its parameter names.
+    ``source``: its class probabilities for given boxes.
     """
 
     body: Callable[[Tensor, Collection[str]], dict[str, Tensor]]
@@ -60,11 +61,11 @@ class Face:
     penultimate_channels: int = 0
     head_modules: tuple[str, ...] = ()
     replace_head: Callable[[int], tuple[str, ...]] | None = None
+    source: SourceHead | None = None
 
     def maps(self, pixels: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
         """{layer: (B,C,h,w)} for ``backbone.*`` and ``neck.*`` map layers; nothing deeper is run."""
         necks = [name for name in wanted if name.startswith("neck.")]
-    source: SourceHead | None = None
         stages = {name.removeprefix("backbone.") for name in wanted if name.startswith("backbone.")}
         takes = self.neck.takes if self.neck and necks else ()
         body = self.body(pixels, stages | set(takes))
