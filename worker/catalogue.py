@@ -13,8 +13,16 @@ from typing import Any
 
 from models_store.archs import ARCHITECTURES
 from worker.data.formats import READERS
-from worker.features.layers import DEFAULT_LAYERS, DEFAULT_LEVELS, LAYER_HELP, LEVEL_HELP, LEVELS
-from worker.metrics.registry import METRICS
+from worker.features.layers import (
+    DEFAULT_LAYERS,
+    DEFAULT_LEVELS,
+    LAYER_HELP,
+    LEVEL_HELP,
+    LEVELS,
+    SOURCE_HELP,
+    SOURCE_LAYER,
+)
+from worker.metrics.registry import METRICS, OF_SOURCE
 from worker.ranking.rule import PREFERRED_LAYERS, PREFERRED_METRICS
 
 PATH = Path(__file__).resolve().parent.parent / "app" / "catalogue.json"
@@ -59,7 +67,9 @@ def catalogue() -> dict[str, Any]:
         "layers": [
             {"name": name, "help": text, "default": name in DEFAULT_LAYERS}
             for name, text in LAYER_HELP.items()
-        ],
+        ]
+        # scored by these metrics alone, and not to be asked for
+        + [{"name": SOURCE_LAYER, "help": SOURCE_HELP, "default": False, "metrics": list(OF_SOURCE)}],
         "levels": list(LEVELS),
         "level_help": LEVEL_HELP,
         "architectures": [

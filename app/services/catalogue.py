@@ -30,6 +30,17 @@ def default_names(section: str) -> list[str]:
     return [entry["name"] for entry in catalogue()[section] if entry.get("default")]
 
 
+def readable_layers() -> list[str]:
+    """Names of the layers that can be asked for: not the one that stands for metrics of its own."""
+    return [entry["name"] for entry in catalogue()["layers"] if "metrics" not in entry]
+
+
+def source_layer() -> tuple[str, list[str]]:
+    """Where metrics of a detector's own classes are scored, whatever layers are asked for, and their names."""
+    (entry,) = (entry for entry in catalogue()["layers"] if "metrics" in entry)
+    return entry["name"], entry["metrics"]
+
+
 def dataset_formats() -> list[str]:
     return [entry["name"] for entry in catalogue()["formats"]["datasets"]]
 

@@ -14,7 +14,15 @@ from app.queue import control
 from app.queue.jobs import add_job
 from app.queue.states import ENDED, JobKind, JobState, ResourceState
 from app.schemas.rankings import RankBy, RankingCreate, RankingFilters, RankingQuery
-from app.services.catalogue import ALL_LAYERS, default, default_names, names, unknown
+from app.services.catalogue import (
+    ALL_LAYERS,
+    default,
+    default_names,
+    names,
+    readable_layers,
+    source_layer,
+    unknown,
+)
 from app.services.datasets import ready
 from app.services.listing import page
 from app.services.records import forget_jobs, owned
@@ -27,7 +35,7 @@ def normalised(asked: RankingCreate, settings: Settings) -> dict[str, Any]:
     """The request with every default filled in. Raises InvalidRequest naming each field at fault."""
     faults: list[Fault] = []
     metrics = _names("metrics", "metric", asked.metrics, names("metrics"), faults)
-    layers = _names("layers", "layer", asked.layers, [*names("layers"), ALL_LAYERS], faults)
+    layers = _names("layers", "layer", asked.layers, [*readable_layers(), ALL_LAYERS], faults)
     level = asked.level or default("level") or "local"
     rank_by = asked.rank_by or RankBy()
     _rank_by(rank_by, metrics, layers, level, faults)
@@ -176,12 +184,19 @@ def _names(
     if asked is None:
         return default_names(field)
     faults += [
-        {"pointer": f"/{field}/{index}", "message": unknown(what, name, known)}
+        {"pointer": f"/{field}/{index}", "message": _not_to_be_read(name) or unknown(what, name, known)}
         for index, name in enumerate(asked)
         if name not in known
     ]
     faults += _twice(field, asked)
     return asked
+
+
+def _not_to_be_read(name: str) -> str | None:
+    place, of_source = source_layer()
+    if name != place:
+        return None
+    return f"{place} is no layer to read features at: ask for the metrics scored there, {' and '.join(of_source)}, whatever layers you name"
 
 
 def _twice(field: str, values: Sequence[str]) -> list[Fault]:
@@ -193,8 +208,13 @@ def _twice(field: str, values: Sequence[str]) -> list[Fault]:
 
 
 def _rank_by(rank_by: RankBy, metrics: list[str], layers: list[str], level: str, faults: list[Fault]) -> None:
-    asked_layers = names("layers") if ALL_LAYERS in layers else layers
+    asked_layers = readable_layers() if ALL_LAYERS in layers else layers
     levels = ["local", "global"] if level == "both" else [level]
+    place, of_source = source_layer()
+    if set(of_source).issuperset([rank_by.metric] if rank_by.metric else metrics):
+        asked_layers, levels = [place], ["local"]
+    elif rank_by.metric is None and not set(of_source).isdisjoint(metrics):
+        asked_layers, levels = [*asked_layers, place], sorted({*levels, "local"}, reverse=True)
     for field, value, computed in (
         ("metric", rank_by.metric, metrics),
         ("layer", rank_by.layer, asked_layers),

@@ -77,6 +77,14 @@ def test_a_metric_alone_is_something_to_rank_by(space: Workspace) -> None:
         ({"rank_by": {"layer": "neck.p6"}}, ["/rank_by/layer"]),
         ({"rank_by": {"level": "global"}}, ["/rank_by/level"]),
         ({"rank_by": {"colour": "red"}}, ["/rank_by/colour"]),
+        ({"layers": ["head.class_probabilities"], "metrics": ["leep"]}, ["/layers/0"]),
+        ({"metrics": ["logme"], "rank_by": {"layer": "head.class_probabilities"}}, ["/rank_by/layer"]),
+        (
+            {"metrics": ["logme", "leep"], "rank_by": {"metric": "logme", "layer": "head.class_probabilities"}},
+            ["/rank_by/layer"],
+        ),
+        ({"metrics": ["leep"], "rank_by": {"metric": "leep", "layer": "backbone.c4"}}, ["/rank_by/layer"]),
+        ({"metrics": ["leep"], "level": "global", "rank_by": {"metric": "leep", "level": "global"}}, ["/rank_by/level"]),
         ({"filters": {"max_parameters": -1}}, ["/filters/max_parameters"]),
         ({"filters": {"colour": 1}}, ["/filters/colour"]),
         ({"name": "a\x00"}, ["/name"]),
@@ -96,6 +104,29 @@ def test_wrong_requests_point_at_each_field(space: Workspace, fields: dict, poin
     assert [error["pointer"] for error in answer.json()["errors"]] == pointers
     assert space.http.get("/v1/rankings").json()["items"] == []
     assert space.http.get("/v1/jobs?kind=score").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    "rank_by",
+    [
+        {"metric": "leep"},
+        {"metric": "leep", "layer": "head.class_probabilities", "level": "local"},
+        {"layer": "head.class_probabilities"},
+        {"metric": "logme", "layer": "backbone.c4", "level": "global"},
+    ],
+)
+def test_metrics_of_a_detectors_own_classes_have_their_place(space: Workspace, rank_by: dict) -> None:
+    made = space.ranking(1, metrics=["logme", "leep"], layers=["backbone.c4"], level="global", rank_by=rank_by)
+    assert made["request"]["rank_by"] == {"metric": None, "layer": None, "level": None} | rank_by
+    assert made["request"]["layers"] == ["backbone.c4"]
+
+
+def test_the_place_of_a_detectors_own_classes_is_no_layer_to_ask_for(space: Workspace) -> None:
+    body = {"dataset_id": space.dataset(), "checkpoint_ids": [space.checkpoint()], "layers": ["head.class_probabilities"]}
+    answer = space.http.post("/v1/rankings", json=body).json()
+    assert "leep and nce" in answer["errors"][0]["message"]
+    (entry,) = (e for e in space.http.get("/v1/layers").json()["items"] if e["name"] == "head.class_probabilities")
+    assert entry["metrics"] == ["leep", "nce"]
 
 
 def test_an_unknown_metric_lists_the_known(space: Workspace) -> None:

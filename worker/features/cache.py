@@ -1,7 +1,7 @@
 """Extracted features on disk: one safetensors file per candidate and request, found by content digests.
 
-Readable without our code: arrays `annotation_ids`, `image_ids`, `labels`, `boxes` and `features/<layer>/<level>`
-stand row by row in one file, the rest as JSON in its header under `detrank`.
+Readable without our code: arrays `annotation_ids`, `image_ids`, `labels`, `boxes`, `features/<layer>/<level>`
+and, where asked for, `source_probabilities` stand row by row in one file, the rest as JSON in its header under `detrank`.
 """
 
 from __future__ import annotations

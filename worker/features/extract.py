@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from models_store.detector import Detector
+from models_store.source import NoSourceClasses
 from worker.data.batches import decoded
 from worker.data.dataset import Dataset, Image, sample_images
 from worker.features import cache as store
@@ -36,7 +37,8 @@ class Spec:
 
     layers: names, ("all",) for every trained one, or None for the default; levels: "local", "global" or both;
     max_images: at most so many sampled images, None for all; image_size: shorter side in pixels, None for the
-    checkpoint's own; seed: of the sample; split: whose images, None for all splits.
+    checkpoint's own; seed: of the sample; split: whose images, None for all splits; source_probabilities: also
+    the detector's own class probabilities of every object.
     """
 
     layers: tuple[str, ...] | None = None
@@ -45,6 +47,7 @@ class Spec:
     image_size: int | None = None
     seed: int = 0
     split: str | None = "train"
+    source_probabilities: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Features:
     annotation_ids, image_ids, labels: (N,) int64, labels from 0 into `categories`; boxes: (N, 4) float64 xyxy
     divided by the original image's width and height; layers: (layer, level) to (N, D) float32;
     seconds: wall seconds by step; cost: of one image through the layers read; cached: nothing was run.
+    source_probabilities: (N, Cs) float32, rows sum to 1, None where not asked for or not to be had;
+    no_source: then why it is not to be had.
     """
 
     annotation_ids: np.ndarray
@@ -67,6 +72,8 @@ class Features:
     warnings: tuple[str, ...] = ()
     cached: bool = False
     untrained: frozenset[str] = field(default_factory=frozenset)
+    source_probabilities: np.ndarray | None = None
+    no_source: str | None = None
 
 
 def extract(
@@ -100,12 +107,17 @@ def extract(
     objects = objects_of(dataset, images)
     device = torch.device(device)
     wanted = [(layer.name, level) for layer in chosen.layers for level in spec.levels]
-    key = _key(detector, dataset, objects, wanted, spec.image_size, device, precision)
+    source = detector.source_maps() if spec.source_probabilities else ()
+    no_source = source.detail if isinstance(source, NoSourceClasses) else None
+    source_maps = () if isinstance(source, NoSourceClasses) else source
+    key = _key(
+        detector, dataset, objects, wanted, (source_maps, no_source), spec.image_size, device, precision
+    )
     if cache is not None and (kept := store.load(cache, key)) is not None:
         progress(len(objects.rows), len(objects.rows), "features from the cache")
         return _restored(*kept, objects, dataset, wanted, time.perf_counter() - started)
 
-    reader = Reader(detector, chosen.layers, spec.levels, spec.image_size, device, precision)
+    reader = Reader(detector, chosen.layers, spec.levels, spec.image_size, device, precision, source_maps)
     filled = np.zeros(len(objects), dtype=np.int64)
     tables: dict[tuple[str, str], np.ndarray] = {}
     clock = {"decode": 0.0, "forward": 0.0, "pool": 0.0}
@@ -140,6 +152,8 @@ def extract(
         cost=cost,
         warnings=(*chosen.warnings, *reader.warnings),
         untrained=frozenset(layer.name for layer in chosen.layers if not layer.trained),
+        source_probabilities=tables.get((naming.SOURCE_LAYER, naming.SOURCE_LEVEL)),
+        no_source=no_source,
     )
     if cache is not None:
         store.save(cache, key, _arrays(features), _facts(features), cache_max_bytes)
@@ -176,6 +190,7 @@ def _key(
     dataset: Dataset,
     objects: Objects,
     wanted: list[tuple[str, str]],
+    source: tuple[tuple[str, ...], str | None],
     image_size: int | None,
     device: torch.device,
     precision: str,
@@ -192,6 +207,7 @@ def _key(
             "sample": sample.hexdigest(),
             "detector": {name: manifest[name] for name in _MANIFEST_FACTS},
             "read": wanted,
+            "source": source,
             "image_size": image_size,
             "device": device.type,
             "precision": precision,
@@ -201,6 +217,8 @@ def _key(
 
 def _arrays(features: Features) -> dict[str, np.ndarray]:
     named = {f"features/{layer}/{level}": table for (layer, level), table in features.layers.items()}
+    if features.source_probabilities is not None:
+        named["source_probabilities"] = features.source_probabilities
     return {
         "annotation_ids": features.annotation_ids,
         "image_ids": features.image_ids,
@@ -217,6 +235,7 @@ def _facts(features: Features) -> dict[str, object]:
         "cost": dataclasses.asdict(features.cost),
         "warnings": list(features.warnings),
         "untrained": sorted(features.untrained),
+        "no_source": features.no_source,
     }
 
 
@@ -243,4 +262,6 @@ def _restored(
         warnings=tuple(facts["warnings"]),
         cached=True,
         untrained=frozenset(facts["untrained"]),
+        source_probabilities=arrays.get("source_probabilities"),
+        no_source=facts["no_source"],
     )

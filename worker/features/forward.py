@@ -14,6 +14,7 @@ from models_store.detector import Detector
 from models_store.manifest import Layer
 from worker.features.cost import Cost, measure
 from worker.features.grouping import Picture
+from worker.features.layers import SOURCE_LAYER, SOURCE_LEVEL
 from worker.features.pool import global_vectors, local_vectors
 
 _BATCH_SIZE = {"cpu": 4, "cuda": 16}
@@ -30,7 +31,9 @@ class Reader:
         image_size: int | None,
         device: torch.device,
         precision: str,
+        source_maps: Sequence[str] = (),
     ) -> None:
+        """`source_maps`: what source probabilities are computed from; empty where they are not asked for."""
         self.detector = detector
         self.layers = tuple(layers)
         self.levels = tuple(levels)
@@ -39,6 +42,8 @@ class Reader:
         self.dtype = getattr(torch, precision)
         self.batch_size = _BATCH_SIZE.get(device.type, 4)
         self.maps = tuple(dict.fromkeys(name for layer in layers for name in detector.map_layers(layer.name)))
+        self.source_maps = tuple(source_maps)
+        self.run_maps = tuple(dict.fromkeys((*self.maps, *self.source_maps)))
         self.warnings: list[str] = []
         self._fits: int | None = None
         detector.module.eval()
@@ -53,6 +58,7 @@ class Reader:
     ) -> tuple[np.ndarray, dict[tuple[str, str], np.ndarray]]:
         """Rows (n,) and, by layer and level, their vectors (n, D) float32, for pictures of one target size.
 
+        Source probabilities are among them, under `SOURCE_LAYER` and `SOURCE_LEVEL`.
         Out of memory on the device halves the batch, for the batches after it too; a single picture that does
         not fit raises torch.OutOfMemoryError.
         """
@@ -99,7 +105,7 @@ class Reader:
         boxes = [self._boxes(picture, image_hw) for picture in batch]
         counts = [len(picture.rows) for picture in batch]
         with self._mode():
-            maps = self.detector.feature_maps(pixels, self.maps)
+            maps = self.detector.feature_maps(pixels, self.run_maps)
             self._wait()
             clock["forward"] += time.perf_counter() - begin
             begin = time.perf_counter()
@@ -110,6 +116,10 @@ class Reader:
                 for layer in self.layers
                 for level in self.levels
             }
+            if self.source_maps:
+                vectors[SOURCE_LAYER, SOURCE_LEVEL] = self.detector.source_probabilities(
+                    maps, boxes, image_hw
+                )
             out = {name: values.float().cpu().numpy() for name, values in vectors.items()}
         clock["pool"] += time.perf_counter() - begin
         for name, values in out.items():

@@ -40,6 +40,14 @@ LAYER_HELP: dict[str, str] = {
     "head.penultimate": "last hidden layer of the box head, with its ReLUs (the published penultimate)",
 }
 
+# Where metrics of the detector's own classes stand. No layer to read features at, so not among those above.
+SOURCE_LAYER = "head.class_probabilities"
+SOURCE_LEVEL = "local"
+SOURCE_HELP = (
+    "the detector's own class probabilities of each object, background left out; metrics that re-read its classes are "
+    "scored here whatever layers are read, the others never"
+)
+
 LEVEL_HELP: dict[str, str] = {
     "local": "one row per object: ROI align of its box, averaged",
     "global": "the mean of the whole map, repeated for every object of the image",

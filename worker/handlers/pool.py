@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from app.db import tables
 from worker.handlers.calibration import score_of, score_row
-from worker.metrics import METRICS, Score
+from worker.metrics import METRICS, OF_SOURCE, Score
 from worker.metrics.pool import pool_scores, with_terms
 
 
@@ -21,6 +21,8 @@ def pool_rows(rows: Iterable[tables.Score], asked: Sequence[str]) -> list[tables
         return []
     places: dict[tuple[str, str], dict[str, dict[str, Score]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
+        if row.metric in OF_SOURCE:
+            continue  # they stand at a layer of their own, where the pool's metrics have no terms
         places[row.layer, row.level][row.checkpoint_id][row.metric] = score_of(row)
         ranking_id = row.ranking_id
     return [

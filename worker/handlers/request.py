@@ -4,6 +4,7 @@ from typing import Any
 
 from worker.features.extract import Spec
 from worker.features.layers import DEFAULT_LEVELS, LEVELS
+from worker.metrics import OF_SOURCE
 from worker.ranking.records import Filters, RankBy
 
 
@@ -19,6 +20,7 @@ def spec_of(request: dict[str, Any]) -> Spec:
         max_images=request.get("max_images"),
         image_size=request.get("image_size"),
         seed=request.get("seed") or 0,
+        source_probabilities=not set(OF_SOURCE).isdisjoint(request.get("metrics") or ()),
     )
 
 

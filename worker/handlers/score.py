@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import numpy as np
 from sqlalchemy.orm import Session
 
 import models_store
@@ -18,11 +19,12 @@ from worker.data.dataset import open_dataset
 from worker.device import choose_device
 from worker.features.errors import Unextractable
 from worker.features.extract import Features, extract
+from worker.features.layers import SOURCE_LAYER, SOURCE_LEVEL
 from worker.files import scratch, unpacked_dataset
 from worker.handlers.calibration import calibration_of, score_row
 from worker.handlers.pool import per_candidate
 from worker.handlers.request import spec_of
-from worker.metrics import FeatureSet, Score, score
+from worker.metrics import OF_SOURCE, FeatureSet, Score, score
 from worker.step import JobView, Step
 
 
@@ -49,9 +51,9 @@ def run(step: Step, job: JobView) -> Callable[[Session], None]:
         with _refusals():
             features, loading_s = _features(step, checkpoint, ranking, root, folder)
     step.stage("scoring")
-    metrics = per_candidate(ranking.request["metrics"])
+    places = _places(features, per_candidate(ranking.request["metrics"]))
     scoring_s = calibrating_s = 0.0
-    for done, (layer, level) in enumerate(features.layers):
+    for done, ((layer, level), metrics) in enumerate(places.items()):
         step.check()
         began = time.perf_counter()
         found = _scores(step, features, layer, level, metrics, calibration_of(ranking.request))
@@ -59,7 +61,7 @@ def run(step: Step, job: JobView) -> Callable[[Session], None]:
         scoring_s += alone
         calibrating_s += max(time.perf_counter() - began - alone, 0.0)
         _write_scores(step, job, features, layer, level, found)
-        step.progress(done + 1, len(features.layers), "layers", f"{layer} ({level}) scored")
+        step.progress(done + 1, len(places), "layers", f"{layer} ({level}) scored")
 
     steps = {name: seconds for name, seconds in features.seconds.items() if name != "total"}
     timings = {
@@ -139,6 +141,14 @@ def checkpoint_folder(step: Step, checkpoint: Checkpoint, folder: Path) -> Path:
     return folder
 
 
+def _places(features: Features, metrics: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """What is scored where: metrics of the detector's own classes once, the others at every layer and level."""
+    of_source = [name for name in metrics if name in OF_SOURCE]
+    others = [name for name in metrics if name not in OF_SOURCE]
+    places = dict.fromkeys(features.layers, others) if others else {}
+    return places | ({(SOURCE_LAYER, SOURCE_LEVEL): of_source} if of_source else {})
+
+
 def _scores(
     step: Step,
     features: Features,
@@ -147,19 +157,31 @@ def _scores(
     metrics: Sequence[str],
     calibration: Mapping[str, int],
 ) -> dict[str, Score]:
+    table = _table(features, layer, level)
+    if table is None:
+        reason = f"no source class probabilities: {features.no_source}"
+        return {name: Score(None, reason, 0.0) for name in metrics}
     prepared = FeatureSet(
-        features=features.layers[layer, level],
+        features=table,
         labels=features.labels,
         boxes=features.boxes,
+        source_probabilities=features.source_probabilities,
         image_ids=features.image_ids,
     )
     return score(prepared, metrics, **calibration, check=step.check)
 
 
+def _table(features: Features, layer: str, level: str) -> np.ndarray | None:
+    if (layer, level) == (SOURCE_LAYER, SOURCE_LEVEL):
+        return features.source_probabilities
+    return features.layers[layer, level]
+
+
 def _write_scores(
     step: Step, job: JobView, features: Features, layer: str, level: str, found: dict[str, Score]
 ) -> None:
-    objects, dimensions = features.layers[layer, level].shape
+    table = _table(features, layer, level)
+    objects, dimensions = (len(features.labels), None) if table is None else table.shape
     with step.writing() as session:
         ranking = session.get(Ranking, job.resource_id)
         for metric, each in found.items():

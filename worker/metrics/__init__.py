@@ -12,12 +12,13 @@ from worker.metrics.base import (
 from worker.metrics.baselines import BASELINES, static_scores
 from worker.metrics.options import Options
 from worker.metrics.pool import Comparison, compare, pool_scores, with_terms
-from worker.metrics.registry import METRICS, score
+from worker.metrics.registry import METRICS, OF_SOURCE, score
 from worker.metrics.statistics import Statistics, accumulate, score_statistics
 
 __all__ = [
     "BASELINES",
     "METRICS",
+    "OF_SOURCE",
     "Comparison",
     "FeatureSet",
     "Interval",

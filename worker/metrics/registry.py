@@ -54,6 +54,9 @@ MODULES = (
 
 METRICS: Mapping[str, Metric] = MappingProxyType({m.name: m for module in MODULES for m in module.METRICS})
 
+# Those that read the candidate's own class probabilities and nothing of its features: one value for all layers.
+OF_SOURCE = tuple(m.name for m in METRICS.values() if "source_probabilities" in m.needs)
+
 
 def lookup(names: Sequence[str]) -> list[Metric]:
     """The metrics of these names, in order and once each. Raises UnknownMetric."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from worker.features.layers import DEFAULT_LAYERS, LAYER_HELP, LEVELS
+from worker.features.layers import DEFAULT_LAYERS, LAYER_HELP, LEVELS, SOURCE_LAYER
 from worker.ranking.records import Candidate, RankBy, Scored
 
 # First the published score for detection, then what is left of it when there is one category only, then
@@ -14,7 +14,17 @@ PREFERRED_METRICS = ("tlogme", "logme_boxes", "logme", "h_score_regularized", "t
 
 # The default place first, then the other backbone maps by how close their stride is, then the rest.
 PREFERRED_LAYERS = tuple(
-    dict.fromkeys((*DEFAULT_LAYERS, "backbone.c4", "backbone.c5", "backbone.c3", "backbone.c2", *LAYER_HELP))
+    dict.fromkeys(
+        (
+            *DEFAULT_LAYERS,
+            "backbone.c4",
+            "backbone.c5",
+            "backbone.c3",
+            "backbone.c2",
+            *LAYER_HELP,
+            SOURCE_LAYER,
+        )
+    )
 )
 
 

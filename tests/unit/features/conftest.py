@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from models_store.manifest import Input, Layer, Manifest
+from models_store.source import NoSourceClasses
 from worker.data.canonical import VERSION
 from worker.data.dataset import Dataset, open_dataset
 
@@ -120,6 +121,7 @@ class TinyDetector:
             weights_sha256=hashlib.sha256(b"averager").hexdigest(),
         )
         self.oom_above = oom_above
+        self.no_source: NoSourceClasses | None = None
         self.batches: list[tuple[int, ...]] = []
         self.forwards = 0
 
@@ -157,6 +159,14 @@ class TinyDetector:
             for x1, y1, x2, y2 in (of_image / 4).tolist():
                 found.append(whole[:, round(y1) : round(y2), round(x1) : round(x2)].mean((1, 2)))
         return torch.stack(found)
+
+    def source_maps(self):
+        return ("backbone.c2",) if self.no_source is None else self.no_source
+
+    def source_probabilities(self, maps, boxes, image_hw):
+        """Three classes: shares of image, column and row in the mean under the box."""
+        means = self.object_features(maps, boxes, image_hw, "neck.roi")
+        return means / means.sum(1, keepdim=True)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import random_module
 from torch.nn.functional import softmax
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
@@ -15,13 +14,14 @@ from models_store import load_detector
 from models_store.archs.source import nearest_point
 from models_store.manifest import Input, Manifest
 from models_store.source import NoSourceClasses, no_source_classes, normalised_sigmoids
+from tests.unit.models_store.conftest import random_module
 
 CLASSES = 3
 SIZE = 128
 BOXES = [torch.tensor([[10.0, 12, 70, 80], [40, 30, 60, 110]]), torch.tensor([[5.0, 5, 120, 90]])]
 DENSE = ["torchvision/retinanet_resnet50_fpn", "torchvision/fcos_resnet50_fpn"]
 SSD = [
-    "torchvision/ssd300_vgg16",
+    pytest.param("torchvision/ssd300_vgg16", marks=pytest.mark.slow),
     "torchvision/ssdlite320_mobilenet_v3_large",
     "detrank/ssdlite_mobilenet_v2",
 ]

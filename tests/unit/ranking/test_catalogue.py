@@ -3,7 +3,7 @@ import json
 from models_store.archs import ARCHITECTURES
 from worker import catalogue
 from worker.data.formats import READERS
-from worker.features.layers import LAYER_HELP
+from worker.features.layers import LAYER_HELP, SOURCE_LAYER
 from worker.metrics.registry import METRICS
 from worker.ranking.rule import PREFERRED_LAYERS, PREFERRED_METRICS
 
@@ -15,14 +15,18 @@ def test_the_committed_file_is_what_the_code_says():
 def test_it_lists_everything_that_can_be_asked_for():
     listed = json.loads(catalogue.text())
     assert [entry["name"] for entry in listed["metrics"]] == list(METRICS)
-    assert [entry["name"] for entry in listed["layers"]] == list(LAYER_HELP)
+    assert [entry["name"] for entry in listed["layers"]] == [*LAYER_HELP, SOURCE_LAYER]
+    # the one that is not to be asked for says which metrics stand there
+    assert {entry["name"]: entry["metrics"] for entry in listed["layers"] if "metrics" in entry} == {
+        SOURCE_LAYER: ["leep", "nce"]
+    }
     assert {entry["name"] for entry in listed["architectures"]} == set(ARCHITECTURES)
     assert [entry["name"] for entry in listed["formats"]["datasets"]] == list(READERS)
 
 
 def test_defaults_and_preferences_exist():
     assert set(catalogue.DEFAULT_METRICS) | set(PREFERRED_METRICS) <= set(METRICS)
-    assert set(PREFERRED_LAYERS) == set(LAYER_HELP)
+    assert set(PREFERRED_LAYERS) == {*LAYER_HELP, SOURCE_LAYER}
     listed = catalogue.catalogue()
     assert {entry["name"] for entry in listed["metrics"] if entry["default"]} == set(
         catalogue.DEFAULT_METRICS
