@@ -88,8 +88,11 @@ class Ranked:
 def _scores(features: Features) -> tuple[Scored, ...]:
     found = []
     for (layer, level), table in features.layers.items():
-        scores = score(FeatureSet(features=table, labels=features.labels, boxes=features.boxes), METRICS)
-        found += [Scored(name, layer, level, each.value, each.undefined) for name, each in scores.items()]
+        objects = FeatureSet(table, features.labels, features.boxes, image_ids=features.image_ids)
+        found += [
+            Scored(name, layer, level, each.value, each.undefined, interval=each.interval, notes=each.notes)
+            for name, each in score(objects, METRICS, groups=20).items()
+        ]
     return tuple(found)
 
 
