@@ -93,7 +93,10 @@ def fill(
 def layers_of(face: Face, initialised: Collection[str]) -> tuple[Layer, ...]:
     """Every layer that the face offers, with whether learned weights stand before it."""
     fresh_neck = any(key.startswith(("backbone.fpn.", "backbone.neck.")) for key in initialised)
-    fresh_box_head = fresh_neck or any(key.startswith("roi_heads.box_head.") for key in initialised)
+    fresh_box_head = fresh_neck or any(
+        key.startswith("roi_heads.box_head.") and not key.startswith(face.identity_at_first)
+        for key in initialised
+    )
     layers = [Layer(f"backbone.{s.name}", s.stride, s.channels, "map", True) for s in face.stages]
     if face.neck is not None:
         for name, stride, channels in zip(

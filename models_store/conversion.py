@@ -18,10 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models_store import archives, formats, inspect
+from models_store import archives, formats, inspect, numpy_pickle
 from models_store.archs import Architecture
 from models_store.build import COUNTER, architecture_of, build_module, fill, layers_of
 from models_store.errors import Unusable, out_of_memory, some
+from models_store.formats import reasons
 from models_store.formats.state import Recognised, StateDict, unwrap
 from models_store.known import Facts, input_of, known_file, metadata_input, named_facts
 from models_store.limits import Limits
@@ -29,6 +30,7 @@ from models_store.manifest import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS_FILE, Inp
 
 SEED = 0
 CHECK_PIXELS = (96, 128)
+CHECK_PROPOSALS = 20
 OVERRIDES = ("mean", "std", "min_size", "max_size", "class_names", "licence", "provenance", "options")
 
 
@@ -53,17 +55,18 @@ def convert_here(request: Request) -> Manifest:
     check_tensors(state, request.limits)
     facts = known_file(request.sha256) or named_facts(request.uri) or Facts()
     hint = request.architecture or facts.architecture or facts.backbone
-    recognised = formats.recognise(state, hint)
+    given = dict(request.overrides.get("options", {}))
+    recognised = formats.recognise(state, hint, given.pop("backbone", None) or facts.backbone)
     if request.kind not in (None, recognised.kind):
         raise Unusable("wrong_kind", f"the file is a {recognised.kind}, not a {request.kind}")
     architecture = architecture_of(recognised.architecture)
     spec = _input(architecture, recognised, state, facts, request.overrides)
-    options = {**recognised.options, **facts.options, **request.overrides.get("options", {})}
+    options = {**recognised.options, **facts.options, **given}
     return _write(request, state, recognised, facts, architecture, spec, options)
 
 
 def read(path: Path, limits: Limits) -> StateDict:
-    """The state dict of ``path`` by torch's restricted unpickler or from safetensors; nothing else is tried."""
+    """The state dict of ``path`` by torch's restricted unpickler, ours for numpy, or from safetensors; nothing else."""
     inspection = inspect.inspect(path, limits)
     if inspection.container == "archive":
         return _read_folder(path, limits)
@@ -72,6 +75,8 @@ def read(path: Path, limits: Limits) -> StateDict:
             return unwrap(load_file(path), ordered=False, metadata=inspection.metadata)
         except SafetensorError as error:
             raise Unusable("corrupt", f"the safetensors file cannot be read: {error}") from None
+    if inspection.container == "numpy_pickle":
+        return unwrap(numpy_pickle.read(path), ordered=True)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             loaded = torch.load(
@@ -217,6 +222,7 @@ def _write(
             "bad_override",
             f"{len(names)} class names for a head of {recognised.num_classes} classes (without background)",
         )
+    dropped = tuple(k for k in recognised.dropped if not k.endswith(COUNTER))
     manifest = Manifest(
         architecture=recognised.architecture,
         format=recognised.format,
@@ -228,8 +234,12 @@ def _write(
         input=spec,
         layers=layers,
         parameters=sum(p.numel() for p in module.parameters()),
-        dropped_keys=tuple(k for k in recognised.dropped if not k.endswith(COUNTER)),
+        dropped_keys=dropped,
         initialised_keys=initialised,
+        reasons={
+            "dropped": reasons.grouped(recognised.format, dropped),
+            "initialised": reasons.grouped_initialised(initialised, recognised.architecture),
+        },
         initialisation_seed=SEED,
         source={"uri": request.uri, "sha256": request.sha256, "size": request.source.stat().st_size},
         weights_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -253,7 +263,10 @@ def run_once(module: nn.Module, spec: Input) -> None:
     """One prediction on a small grey picture: what builds and loads must also run."""
     height, width = spec.fixed_size or CHECK_PIXELS
     transform = module.transform
-    kept = transform.min_size, transform.max_size
+    rpn = getattr(module, "rpn", None)
+    kept = transform.min_size, transform.max_size, getattr(rpn, "_post_nms_top_n", None)
+    if rpn is not None:
+        rpn._post_nms_top_n = {"training": CHECK_PROPOSALS, "testing": CHECK_PROPOSALS}
     transform.min_size, transform.max_size = (min(CHECK_PIXELS),), max(CHECK_PIXELS)
     try:
         outputs = module([torch.full((3, height, width), 0.5)])
@@ -262,7 +275,9 @@ def run_once(module: nn.Module, spec: Input) -> None:
             raise MemoryError(str(error)) from None
         raise Unusable("forward_failed", f"the model loads but does not run: {str(error)[:300]}") from None
     finally:
-        transform.min_size, transform.max_size = kept
+        transform.min_size, transform.max_size = kept[:2]
+        if rpn is not None:
+            rpn._post_nms_top_n = kept[2]
     if not all(bool(torch.isfinite(v).all()) for o in outputs for v in _floats(o)):
         raise Unusable("not_finite", "the model's output on a grey picture is not finite")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from models_store.archs.face import Face
 from models_store.archs.initialise import initialise
+from models_store.archs.norms import statistics_move
 from models_store.build import architecture_of, build_module, fill, layers_of
 from models_store.errors import Unusable
 from models_store.manifest import WEIGHTS_FILE, Layer, Manifest
@@ -82,7 +84,12 @@ class Detector(Protocol):
         ...
 
     def losses(self, images: Sequence[np.ndarray], targets: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Training losses by name. Targets: ``boxes`` (n,4) xyxy in the image's own pixels, ``labels`` (n,) from 0."""
+        """Training losses by name.
+
+        Targets: ``boxes`` (n,4) xyxy in the image's own pixels, ``labels`` (n,) from 0; for a mask branch also
+        ``masks`` (n,h,w) uint8, without which that branch is not trained. Running statistics of norms move only
+        where the option ``norm`` is ``bn`` or ``syncbn``.
+        """
         ...
 
     def predictions(self, images: Sequence[np.ndarray]) -> list[dict[str, Tensor]]:
@@ -92,6 +99,21 @@ class Detector(Protocol):
     def replace_head(self, num_classes: int, seed: int) -> None:
         """A fresh, seeded head for ``num_classes`` categories; everything else stays."""
         ...
+
+
+@contextlib.contextmanager
+def mask_branch(module: nn.Module, wanted: bool) -> Iterator[None]:
+    """Within, a Mask R-CNN without masks to learn from runs as a Faster R-CNN."""
+    heads = getattr(module, "roi_heads", None)
+    pool = getattr(heads, "mask_roi_pool", None)
+    if wanted or pool is None:
+        yield
+        return
+    heads.mask_roi_pool = None
+    try:
+        yield
+    finally:
+        heads.mask_roi_pool = pool
 
 
 class TorchvisionDetector:
@@ -195,11 +217,13 @@ class TorchvisionDetector:
             for target in targets
         ]
         self.module.train()
-        for part in self.module.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                part.eval()
+        if not statistics_move(self.module):
+            for part in self.module.modules():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    part.eval()
         try:
-            return self.module(self._plain(images), shifted)
+            with mask_branch(self.module, all("masks" in target for target in targets)):
+                return self.module(self._plain(images), shifted)
         finally:
             self.module.eval()
 

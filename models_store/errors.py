@@ -13,7 +13,7 @@ class Unusable(Exception):
 
     Codes of a file: ``missing empty too_large too_slow truncated corrupt not_a_checkpoint unsafe_pickle
     not_a_state_dict no_tensors unsupported_tensor shape_bomb not_finite unknown_architecture
-    wrong_architecture wrong_kind missing_keys unmapped_keys shape_mismatch forward_failed sha256_mismatch
+    wrong_architecture wrong_kind unsuitable missing_backbone missing_config missing_keys unmapped_keys shape_mismatch forward_failed sha256_mismatch
     bad_override loader_failed``; of a name also ``bad_uri not_found unreachable``.
     """
 

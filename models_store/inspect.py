@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 import zipfile
 from dataclasses import dataclass, field
@@ -18,10 +19,13 @@ from models_store.archives import holds_config, is_tar
 from models_store.errors import Unusable
 from models_store.limits import Limits
 
-Container = Literal["torch_zip", "torch_legacy", "safetensors", "archive"]
+Container = Literal["torch_zip", "torch_legacy", "safetensors", "archive", "numpy_pickle"]
 
 # torch's own magic number as a protocol 2 pickle, the first object of every legacy file.
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# A pickle of protocol 2 to 5; what is in it only the restricted unpickler finds out.
+PICKLE_STARTS = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
+PICKLE_STOP = b"."
 ZIP_MAGIC = b"PK\x03\x04"
 
 DTYPE_BYTES = {
@@ -67,6 +71,8 @@ def inspect(path: Path, limits: Limits = Limits()) -> Inspection:
         )
     with path.open("rb") as file:
         first = file.read(512)
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)
     head = first[:64]
     if head.startswith(ZIP_MAGIC):
         return _torch_zip(path, size, limits)
@@ -76,10 +82,14 @@ def inspect(path: Path, limits: Limits = Limits()) -> Inspection:
         return Inspection("archive", size)
     if _looks_like_safetensors(head, size):
         return _safetensors(path, size, limits)
+    if head.startswith(PICKLE_STARTS):
+        if last != PICKLE_STOP:
+            raise Unusable("truncated", "the file begins as a pickle but does not end as one: send the whole file")
+        return Inspection("numpy_pickle", size)
     raise Unusable(
         "not_a_checkpoint",
-        f"{_what_it_is(head)}, not a checkpoint: send a torch file (.pth, .pt) with a state dict, .safetensors, or a "
-        "packed transformers folder (.zip, .tar.gz)",
+        f"{_what_it_is(head)}, not a checkpoint: send a torch file (.pth, .pt) with a state dict, .safetensors, a "
+        "pickle of numpy arrays as detectron2 writes it (.pkl), or a packed transformers folder (.zip, .tar.gz)",
     )
 
 
@@ -90,8 +100,6 @@ def _what_it_is(head: bytes) -> str:
         return "the file is HTML or XML (a download page that was saved instead of the file?)"
     if head.startswith(b"version https://git-lfs"):
         return "the file is a Git LFS pointer (fetch the file itself with `git lfs pull`)"
-    if head.startswith(b"\x80"):
-        return "the file is a bare pickle without torch's header"
     if head.startswith(b"\x89HDF"):
         return "the file is HDF5 (Keras?)"
     if all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head):

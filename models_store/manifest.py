@@ -55,7 +55,8 @@ class Manifest:
 
     ``num_classes`` counts categories without background; ``has_background`` says that output 0 of the head
     is reserved. ``format`` is what the file was. ``dropped_keys`` were in the file and are not used,
-    ``initialised_keys`` are used and were not in the file.
+    ``initialised_keys`` are used and were not in the file; ``reasons`` says why of both, as
+    {"dropped" | "initialised": [{"why": sentence, "keys": [...]}]}.
     """
 
     architecture: str
@@ -73,6 +74,7 @@ class Manifest:
     dropped_keys: tuple[str, ...] = ()
     initialised_keys: tuple[str, ...] = ()
     initialisation_seed: int = 0
+    reasons: dict[str, Any] = field(default_factory=dict)
     licence: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     published: dict[str, Any] = field(default_factory=dict)

@@ -31,6 +31,7 @@ def architectures() -> list[dict[str, Any]]:
             "family": a.family,
             "family_title": CATEGORY[a.family],
             "places_backbone": a.places_backbone,
+            "norms": list(a.norms),
             "input": asdict(a.input),
             "weights": [_torchvision_row(w) for w in torchvision.models.get_model_weights(a.builder)]
             if a.builder

@@ -33,7 +33,7 @@ DEFAULT_MAX_IMAGES = 500
 DEFAULT_IMAGE_SIZE = 320
 
 CHECKPOINT_FORMATS = {
-    "torchvision_detection": "state dict of a torchvision detector; architecture and classes are read from keys and shapes",
+    "torchvision_detection": "state dict of a torchvision detector; architecture and classes are read from keys and shapes (also .ptch)",
     "detr": "checkpoint of the published DETR code; read from keys and shapes, heads from its arguments",
     "deformable_detr": "checkpoint of the published Deformable DETR code: plain, with box refinement, two-stage",
     "detreg_detr": "DETReg's pretrained DETR; its embedding head is dropped",
@@ -42,6 +42,11 @@ CHECKPOINT_FORMATS = {
     "transformers": "folder of a transformers object detector (config.json and weights), as a folder, .zip or .tar.gz",
     "torchvision_classifier": "state dict of a torchvision classifier, whose backbone is placed in a Faster R-CNN with FPN",
     "timm_classifier": "state dict of a timm classifier, whose backbone is placed in a Faster R-CNN with FPN",
+    "pycontrast": "PyContrast's InstDis, PIRL, MoCo v1/v2 or InfoMin: the encoder is placed, heads and memory are dropped",
+    "moco": "official MoCo v1/v2: encoder_q is placed; its head, encoder_k and the queue are dropped",
+    "swav": "SwAV's ResNet; projection head and prototypes are dropped",
+    "dino": "DINO's ResNet or ViT, alone or as a full checkpoint, of which the teacher is taken",
+    "detectron2": "a ResNet under detectron2's names, .pkl of numpy arrays or torch file; also written (convert --to detectron2)",
 }
 
 
@@ -78,6 +83,7 @@ def catalogue() -> dict[str, Any]:
                 "title": architecture.title,
                 "family": architecture.family,
                 "kind": "backbone" if architecture.places_backbone else "detector",
+                "norms": list(architecture.norms),
                 "notes": list(architecture.notes),
             }
             for _, architecture in sorted(ARCHITECTURES.items())

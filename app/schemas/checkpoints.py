@@ -34,6 +34,11 @@ class CheckpointOptions(Body):
     mean: Channels | None = Field(default=None, description="of the input, per channel in 0..1, RGB")
     std: Channels | None = Field(default=None, description="of the input, per channel in 0..1, RGB")
     class_names: Annotated[list[text(200)], Field(max_length=100_000)] | None = None
+    options: JsonObject | None = Field(
+        default=None,
+        description="of the architecture: norm (frozen, bn, syncbn or gn) where a backbone is placed, backbone (its name, "
+        "where several have the same tensors), config (of the DETR family)",
+    )
 
 
 class CheckpointCreate(CheckpointOptions):

@@ -1,6 +1,15 @@
 """Every architecture, registered by importing its family's file."""
 
-from models_store.archs import detr, fasterrcnn_fpn, ssd, torchvision_dense, torchvision_rcnn
+from models_store.archs import (
+    detr,
+    fasterrcnn_fpn,
+    maskrcnn_c4,
+    rcnn_fpn_v2,
+    retinanet,
+    ssd,
+    torchvision_dense,
+    torchvision_rcnn,
+)
 from models_store.archs.base import ARCHITECTURES, Architecture, BuildSpec
 
 __all__ = [
@@ -9,6 +18,9 @@ __all__ = [
     "BuildSpec",
     "detr",
     "fasterrcnn_fpn",
+    "maskrcnn_c4",
+    "rcnn_fpn_v2",
+    "retinanet",
     "ssd",
     "torchvision_dense",
     "torchvision_rcnn",

@@ -28,6 +28,7 @@ class Architecture:
 
     ``build`` returns the module with fresh weights, ``face`` wraps it for reading features.
     ``places_backbone``: it takes any backbone. ``builder``: torchvision's name, where there is one.
+    ``norms``: the values of its option ``norm``.
     Instead of ``face``, a family with an interface of its own gives ``layers(module, input, initialised)``, which
     also runs the module once, and ``wrap(manifest, module)``, its Detector; what it does not find in a file keeps the
     values of its own construction. ``body_prefix``: where a placed backbone's tensors are.
@@ -45,6 +46,7 @@ class Architecture:
     body_prefix: str = "backbone.body."
     places_backbone: bool = False
     builder: str | None = None
+    norms: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models_store.archs.outline import outline
 from models_store.archs.stages import PROBE_PIXELS, Stage, find_stages, nearest_stride, walk
+from models_store.archs.wide_resnets import build_wide
 from models_store.errors import Unusable, out_of_memory
 
 # The rest of torchvision's classifiers are not one chain of maps (side heads, fixed token grids).
@@ -32,21 +33,22 @@ class TorchvisionBody(nn.Module):
     ``run(x (B,3,H,W), names)`` gives {name: (B,C,h,w)} and stops at the deepest asked stage.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, net: nn.Module | None = None) -> None:
         super().__init__()
-        net = torchvision.models.get_model(name, weights=None)
-        kept = _trunk_children(net)
-        for child, module in kept.items():
+        net = torchvision.models.get_model(name, weights=None) if net is None else net
+        for child, module in _trunk_children(net).items():
             self.add_module(child, module)
         self.channels_last = name.startswith("swin")
-        self._steps = _steps(kept)
-        if name.startswith("densenet"):
-            self._steps.append(nn.ReLU())
-        self.stages = find_stages(self._steps, channels_last=self.channels_last)
+        self.last_relu = name.startswith("densenet")
+        self.stages = find_stages(self._steps(), channels_last=self.channels_last)
+
+    def _steps(self) -> list[nn.Module]:
+        """Read anew each time: norms may have been replaced since."""
+        return _steps(dict(self.named_children())) + ([nn.ReLU()] if self.last_relu else [])
 
     def run(self, x: Tensor, names: Collection[str]) -> dict[str, Tensor]:
         index = {s.name: s.index for s in self.stages if s.name in names}
-        maps = walk(self._steps, x, set(index.values()), channels_last=self.channels_last)
+        maps = walk(self._steps(), x, set(index.values()), channels_last=self.channels_last)
         return {name: maps[i] for name, i in index.items()}
 
 
@@ -128,17 +130,22 @@ def full_model(backbone: str) -> nn.Module:
     """The whole classifier, for its names and shapes only."""
     library, _, name = backbone.partition("/")
 
-    return outline(
-        lambda: timm_model(name) if library == "timm" else torchvision.models.get_model(name, weights=None)
-    )
+    def build() -> nn.Module:
+        if library == "timm":
+            return timm_model(name)
+        return build_wide(name) if library == "detrank" else torchvision.models.get_model(name, weights=None)
+
+    return outline(build)
 
 
 def build_body(backbone: str) -> nn.Module:
-    """``torchvision/<name>`` or ``timm/<name>`` as a body with ``stages`` and ``run``. Raises Unusable."""
+    """``torchvision/<name>``, ``timm/<name>`` or ``detrank/<name>`` as a body with ``stages`` and ``run``. Raises Unusable."""
     library, _, name = backbone.partition("/")
     try:
         if library == "timm":
             return TimmBody(name)
+        if library == "detrank":
+            return TorchvisionBody(name, build_wide(name))
         if (
             library == "torchvision"
             and name.startswith(TORCHVISION_CHAINS)

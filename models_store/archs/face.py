@@ -48,8 +48,9 @@ class Face:
     """``body(x, names)`` gives {stage: map}; ``stages`` are its stages; the rest is optional.
 
     ``roi_levels``: neck maps that object features are pooled from, by the canonical rule of arXiv
-    1612.03144 equation 1. ``box_head``: takes (n, C, 7, 7) to (n, ``penultimate_channels``) with its ReLUs.
-    ``replace_head(num_classes)`` puts a fresh predictor and returns its parameter names.
+    1612.03144 equation 1. ``box_head``: takes (n, C, r, r) to (n, ``penultimate_channels``) with its ReLUs.
+    ``roi_output``: cells a side of these regions. ``identity_at_first``: prefixes of parameters in the head that change
+    nothing as long as they are fresh. ``replace_head(num_classes)`` puts a fresh predictor and returns its parameter names.
     ``source``: its class probabilities for given boxes.
     """
 
@@ -57,6 +58,8 @@ class Face:
     stages: tuple[Stage, ...]
     neck: Neck | None
     roi_levels: tuple[str, ...] = ()
+    roi_output: int = ROI_OUTPUT
+    identity_at_first: tuple[str, ...] = ()
     box_head: Callable[[Tensor], Tensor] | None = None
     penultimate_channels: int = 0
     head_modules: tuple[str, ...] = ()
@@ -76,8 +79,8 @@ class Face:
         return {name: found[name] for name in wanted}
 
     def regions(self, maps: dict[str, Tensor], boxes: Sequence[Tensor], image_hw: tuple[int, int]) -> Tensor:
-        """(sum n_i, C, 7, 7): each box (xyxy, input pixels) from the pyramid level of its size."""
-        pooler = MultiScaleRoIAlign(list(self.roi_levels), ROI_OUTPUT, ROI_SAMPLING)
+        """(sum n_i, C, r, r): each box (xyxy, input pixels) from the pyramid level of its size."""
+        pooler = MultiScaleRoIAlign(list(self.roi_levels), self.roi_output, ROI_SAMPLING)
         levels = OrderedDict((name, maps[name]) for name in self.roi_levels)
         return pooler(levels, list(boxes), [image_hw] * len(boxes))
 

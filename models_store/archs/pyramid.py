@@ -7,9 +7,10 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool
 
 from models_store.archs.bodies import build_body
+from models_store.archs.norms import NormLayer, layer_of, set_body_norms
 
 OUT_CHANNELS = 256
 PYRAMID_STAGES = ("c2", "c3", "c4", "c5")
@@ -44,40 +45,59 @@ class SimplePyramid(nn.Module):
 
 
 class PyramidBackbone(nn.Module):
-    """``forward(x)`` gives OrderedDict('0'.., 'pool') as torchvision's detectors expect.
+    """``forward(x)`` gives OrderedDict('0'.., then the names of ``extra``) as torchvision's detectors expect.
 
-    Keys are ``body.*`` with the classifier's own names and ``fpn.*``.
+    Keys are ``body.*`` with the classifier's own names and ``fpn.*``. ``finest``: the first stage the pyramid reads.
+    ``norm`` is the body's and, with ``norm_in_neck``, a feature pyramid's; the simple one has norms of its own.
     """
 
-    def __init__(self, backbone: str) -> None:
+    def __init__(
+        self,
+        backbone: str,
+        *,
+        norm: str | None = None,
+        norm_in_neck: bool = False,
+        finest: str = PYRAMID_STAGES[0],
+        extra: ExtraFPNBlock | None = None,
+    ) -> None:
         super().__init__()
         self.body = build_body(backbone)
+        set_body_norms(self.body, norm)
         stages = {stage.name: stage for stage in self.body.stages}
-        several = tuple(name for name in PYRAMID_STAGES if name in stages)
+        first = PYRAMID_STAGES.index(finest)
+        several = tuple(name for name in PYRAMID_STAGES[first:] if name in stages)
         self.out_channels = OUT_CHANNELS
+        self.skipped = 0
+        extra = extra or LastLevelMaxPool()
         if len(several) > 1:
             self.takes = several
+            norm_layer: NormLayer | None = layer_of(norm) if norm_in_neck else None
             self.fpn: nn.Module = FeaturePyramidNetwork(
-                [stages[name].channels for name in several], OUT_CHANNELS, LastLevelMaxPool()
+                [stages[name].channels for name in several], OUT_CHANNELS, extra, norm_layer
             )
             self.levels = len(several)
+            self.first_stride = stages[several[0]].stride
             self.divisor = 32
         else:
             deepest = self.body.stages[-1]
             self.takes = (deepest.name,)
             self.fpn = SimplePyramid(deepest.channels)
-            self.levels = 4
+            self.beyond = extra
+            self.skipped = first
+            self.levels = 4 - first
+            self.first_stride = max(1, deepest.stride * 2**first // 4)
             self.divisor = deepest.stride * 2
+        ends = ("pool",) if isinstance(extra, LastLevelMaxPool) else ("p6", "p7")
+        self.names = (*(str(i) for i in range(self.levels)), *ends)
 
     def neck(self, maps: list[Tensor]) -> list[Tensor]:
         """Body maps in the order of ``takes`` to pyramid maps, coarsest last."""
         if isinstance(self.fpn, SimplePyramid):
-            levels = self.fpn(maps[0])
-            return [*levels, F.max_pool2d(levels[-1], 1, 2)]
+            levels = self.fpn(maps[0])[self.skipped :]
+            return self.beyond(levels, levels, [str(i) for i in range(len(levels))])[0]
         return list(self.fpn(OrderedDict((str(i), x) for i, x in enumerate(maps))).values())
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         maps = self.body.run(x, self.takes)
         outputs = self.neck([maps[name] for name in self.takes])
-        names = [str(i) for i in range(self.levels)] + ["pool"]
-        return OrderedDict(zip(names, outputs, strict=True))
+        return OrderedDict(zip(self.names, outputs, strict=True))

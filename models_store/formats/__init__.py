@@ -6,20 +6,29 @@ from dataclasses import replace
 
 from models_store.archs import ARCHITECTURES
 from models_store.errors import Unusable, some
-from models_store.formats import classifiers, detr, torchvision_detection, transformers_folder
+from models_store.formats import (
+    classifiers,
+    detectron2,
+    detr,
+    self_supervised,
+    torchvision_detection,
+    transformers_folder,
+)
 from models_store.formats.nearest import nearest
 from models_store.formats.state import Recognised, StateDict
 
 __all__ = ["recognise"]
 
+BACKBONES = (detectron2.recognise, self_supervised.recognise, classifiers.recognise)
 DETECTORS = (transformers_folder.recognise, detr.recognise, torchvision_detection.recognise)
 
 
-def recognise(state: StateDict, hint: str | None = None) -> Recognised:
+def recognise(state: StateDict, hint: str | None = None, backbone: str | None = None) -> Recognised:
     """What the state dict is, under canonical names.
 
     ``hint``: an architecture's name for a detector, ``torchvision/<name>`` or ``timm/<name>`` for a
-    classifier to be placed. Raises Unusable: ``unknown_architecture``, ``missing_keys``, ``unmapped_keys``,
+    classifier to be placed. ``backbone``: the classifier's name where ``hint`` is the architecture to place it in and
+    several classifiers have the same keys. Raises Unusable: ``unknown_architecture``, ``missing_keys``, ``unmapped_keys``,
     ``shape_mismatch``.
     """
     if not state.tensors:
@@ -35,9 +44,9 @@ def recognise(state: StateDict, hint: str | None = None) -> Recognised:
                     )
                 return found
     if detector_hint is None or ARCHITECTURES[detector_hint].places_backbone:
-        found = classifiers.recognise(state, None if detector_hint else hint)
-        if found is not None:
-            return _placed(found, detector_hint)
+        for known in BACKBONES:
+            if (found := known(state, backbone if detector_hint else hint or backbone)) is not None:
+                return _placed(found, detector_hint)
     if detector_hint is not None and ARCHITECTURES[detector_hint].family != "detr":
         near = nearest(state)
         if near is None or near.name != detector_hint:

@@ -14,7 +14,7 @@ from models_store.errors import Unusable, some
 
 # In the order of preference: the plain weights before their running average.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "teacher",
-            "model_ema", "state_dict_ema", "ema", "module")  # fmt: skip
+            "student", "model_ema", "state_dict_ema", "ema", "module")  # fmt: skip
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 MAX_NESTING = 4
 COUNTER = ".num_batches_tracked"

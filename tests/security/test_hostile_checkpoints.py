@@ -72,7 +72,9 @@ def test_payload_in_a_bare_pickle_is_not_run(tmp_path):
     touched = tmp_path / "touched"
     source = tmp_path / "x.pth"
     source.write_bytes(pickle.dumps(Payload(touched)))
-    assert refused(source, tmp_path).code == "not_a_checkpoint"
+    refusal = refused(source, tmp_path)
+    assert refusal.code == "unsafe_pickle"
+    assert "system" in refusal.detail
     assert not touched.exists()
 
 

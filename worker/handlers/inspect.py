@@ -15,7 +15,7 @@ from worker.handlers.blobs import keep_file
 from worker.step import JobView, Step
 
 # what the file does not say about itself and the request may
-OVERRIDES = ("mean", "std", "class_names")
+OVERRIDES = ("mean", "std", "class_names", "options")
 
 
 def run(step: Step, job: JobView) -> Callable[[Session], None]:

@@ -80,7 +80,6 @@ def test_a_header_longer_than_the_file_or_the_limit(tmp_path):
         (b"<!DOCTYPE html><html>" + b" " * 50, "HTML"),
         (b"version https://git-lfs.github.com/spec/v1\n" + b"x" * 50, "LFS"),
         (b"hello, these are weights\n" * 9, "text"),
-        (b"\x80\x04\x95" + b"x" * 90, "bare pickle"),
         (b"\x89HDF\r\n\x1a\n" + b"\0" * 90, "HDF5"),
         (b"x", "text"),
         (bytes(range(130, 230)), "no known container"),
@@ -115,3 +114,12 @@ def test_size_limit_and_absence(tmp_path):
     with pytest.raises(Unusable) as refusal:
         inspect(tmp_path / "absent")
     assert refusal.value.code == "missing"
+
+
+def test_pickle_is_looked_at_from_both_ends(tmp_path):
+    (tmp_path / "x").write_bytes(b"\x80\x04\x95" + b"x" * 90)
+    with pytest.raises(Unusable) as refusal:
+        inspect(tmp_path / "x")
+    assert refusal.value.code == "truncated"
+    (tmp_path / "x").write_bytes(b"\x80\x04}.")
+    assert inspect(tmp_path / "x").container == "numpy_pickle"
