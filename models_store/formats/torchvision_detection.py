@@ -145,18 +145,58 @@ def _candidates(shapes: Shapes) -> list[tuple[str, int, dict]]:
 
 
 def _placed(state: StateDict, tensors: dict[str, Tensor], shapes: Shapes, renamed: int) -> Recognised | None:
-    """A trained Faster R-CNN over another backbone: ours, or torchvision's ``resnet_fpn_backbone``, same names."""
-    if "roi_heads.box_head.fc6.weight" not in shapes:
+    """A trained detector over another backbone: one of ours, or torchvision's ``resnet_fpn_backbone``, same names."""
+    name = _placed_name(shapes)
+    if name is None:
         return None
-    classes = shapes["roi_heads.box_predictor.cls_score.weight"][0] - 1
+    options = _placed_norm(state, shapes, name)
+    dense = "head.classification_head.cls_logits.weight"
+    outputs = (
+        shapes[dense][0] // RETINANET_ANCHORS
+        if dense in shapes
+        else shapes["roi_heads.box_predictor.cls_score.weight"][0]
+    )
     body = {k.removeprefix(BODY): s for k, s in shapes.items() if k.startswith(BODY)}
     in_timm = all(k.startswith("model.") for k in body)
-    name = "detrank/fasterrcnn_fpn"
     for backbone in lookup({k.removeprefix("model."): s for k, s in body.items()} if in_timm else body):
-        if backbone.startswith("timm/") == in_timm and expected_shapes(name, classes, {}, backbone) == shapes:
-            recognised = _recognised(state, tensors, name, classes, {}, renamed, None)
+        if (
+            backbone.startswith("timm/") == in_timm
+            and expected_shapes(name, outputs - 1, options, backbone) == shapes
+        ):
+            recognised = _recognised(state, tensors, name, outputs - 1, options, renamed, None)
             return replace(recognised, backbone=backbone)
     return None
+
+
+def _placed_name(shapes: Shapes) -> str | None:
+    masks = "roi_heads.mask_predictor.mask_fcn_logits.weight" in shapes
+    if "roi_heads.box_head.fc6.weight" in shapes:
+        return None if masks else "detrank/fasterrcnn_fpn"
+    if "roi_heads.box_head.5.weight" in shapes:
+        return "detrank/maskrcnn_fpn" if masks else "detrank/fasterrcnn_fpn_v2"
+    if "roi_heads.box_head.norm.weight" in shapes:
+        return "detrank/maskrcnn_c4"
+    return "detrank/retinanet" if "head.classification_head.cls_logits.weight" in shapes else None
+
+
+# A norm of neck or head in each: with statistics it is a batch norm, without them groups.
+NORM_OF = {
+    "detrank/fasterrcnn_fpn_v2": "roi_heads.box_head.0.1",
+    "detrank/maskrcnn_fpn": "roi_heads.box_head.0.1",
+    "detrank/maskrcnn_c4": "roi_heads.box_head.norm",
+    "detrank/retinanet": "head.classification_head.conv.0.1",
+}
+
+
+def _placed_norm(state: StateDict, shapes: Shapes, name: str) -> dict[str, str]:
+    norm = NORM_OF.get(name)
+    if norm is None or f"{norm}.weight" not in shapes:
+        return {}
+    if f"{norm}.running_var" not in shapes:
+        return {"norm": "gn"}
+    # A safetensors file often leaves the counters out, a torch file has them wherever norms are not frozen.
+    counted = f"{norm}{COUNTER}" in state.tensors or not state.ordered
+    return {"norm": "bn" if counted else "frozen"}
 
 
 def expected_shapes(name: str, classes: int, options: dict, backbone: str | None = None) -> Shapes:

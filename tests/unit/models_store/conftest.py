@@ -16,6 +16,14 @@ from models_store.manifest import Manifest
 
 torch.set_num_threads(1)
 BACKBONE = "torchvision/mobilenet_v2"
+RESNET = "torchvision/resnet18"
+
+
+def backbone_for(architecture: str) -> str | None:
+    """A small backbone that the architecture takes."""
+    if not ARCHITECTURES[architecture].places_backbone:
+        return None
+    return RESNET if architecture == "detrank/maskrcnn_c4" else BACKBONE
 
 
 def random_module(
@@ -27,7 +35,7 @@ def random_module(
         arch,
         num_classes=num_classes,
         input=arch.input,
-        backbone=(backbone or BACKBONE) if arch.places_backbone else None,
+        backbone=backbone or backbone_for(architecture),
         options={},
     )
     generator = torch.Generator().manual_seed(seed)

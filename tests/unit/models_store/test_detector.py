@@ -9,10 +9,11 @@ from models_store.archs import ARCHITECTURES
 from models_store.build import layers_of
 from models_store.detector import TorchvisionDetector
 from models_store.manifest import Manifest
-from tests.unit.models_store.conftest import BACKBONE, random_module
+from tests.unit.models_store.conftest import backbone_for, random_module
 
 NAMES = sorted(n for n, a in ARCHITECTURES.items() if a.face is not None)
 TWO_STAGE = [n for n in NAMES if ARCHITECTURES[n].family == "two_stage"]
+NO_NECK = "detrank/maskrcnn_c4"
 SMALL = 96
 
 
@@ -36,7 +37,7 @@ def fresh(name: str) -> TorchvisionDetector:
         source={},
         weights_sha256="",
         num_classes=3,
-        backbone=BACKBONE if architecture.places_backbone else None,
+        backbone=backbone_for(name),
     )
     return TorchvisionDetector(manifest, module, face)
 
@@ -69,7 +70,7 @@ def test_layers_have_the_channels_and_strides_they_state(found):
     assert not any(p.requires_grad for p in found.module.parameters())
 
 
-@pytest.mark.parametrize("found", NAMES, indirect=True)
+@pytest.mark.parametrize("found", [n for n in NAMES if n != NO_NECK], indirect=True)
 def test_neck_maps_are_those_of_the_detector_itself(found):
     # SSD300's last convolutions are unpadded and need its whole input.
     pixels = found.prepare(
@@ -95,7 +96,7 @@ def test_one_layer_alone_is_the_same_and_runs_less(found):
     alone = found.feature_maps(pixels, ["backbone.c3"])
     shallow = len(ran)
     ran.clear()
-    found.feature_maps(pixels, [n for n in map_layers(found) if n.startswith("neck.")])
+    found.feature_maps(pixels, [n for n in map_layers(found) if n.startswith("neck.")] or ["backbone.c5"])
     for handle in handles:
         handle.remove()
     torch.testing.assert_close(alone["backbone.c3"], whole["backbone.c3"])
@@ -141,9 +142,11 @@ def test_object_features_are_those_of_the_box_head(found):
     torch.testing.assert_close(
         found.object_features(maps, boxes, size, "head.penultimate"), expected, rtol=1e-4, atol=1e-5
     )
+    assert (expected >= 0).all() or found.manifest.architecture == NO_NECK
+    if found.manifest.architecture == NO_NECK:
+        return
     pooled = found.object_features(maps, boxes, size, "neck.roi")
     torch.testing.assert_close(pooled, regions.mean((2, 3)), rtol=1e-4, atol=1e-5)
-    assert (expected >= 0).all()
 
 
 @pytest.mark.parametrize("found", NAMES, indirect=True)

@@ -12,7 +12,7 @@ from models_store.errors import Unusable
 from models_store.formats.signatures import lookup
 from models_store.formats.state import StateDict, unwrap
 from models_store.formats.torchvision_detection import new_name
-from tests.unit.models_store.conftest import BACKBONE, random_module
+from tests.unit.models_store.conftest import backbone_for, random_module
 
 TWIN = "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn"
 DETECTORS = sorted(name for name, a in ARCHITECTURES.items() if a.face is not None)
@@ -38,7 +38,7 @@ def test_every_architecture_is_recognised_with_its_class_count(name, states):
     state = remembered(states, name)
     found = formats.recognise(state, name if name == TWIN else None)
     assert (found.architecture, found.num_classes, found.kind) == (name, 4, "detector")
-    assert found.backbone == (BACKBONE if ARCHITECTURES[name].places_backbone else None)
+    assert found.backbone == backbone_for(name)
     assert set(found.tensors) == {k for k in state.tensors if not k.endswith("num_batches_tracked")}
 
 
