@@ -9,10 +9,6 @@ from app.cli.tables import bytes_of, millions, number, state, table_of
 
 Record = dict[str, Any]
 
-# narrower terminals get the score that orders the candidates; the others are in the JSON and the CSV
-WIDE = 170
-
-
 def rankings(records: list[Record]) -> Table:
     rows = [
         [r["id"], r.get("name"), state(r["state"]), r["dataset_id"], len(r["checkpoint_ids"]), r["created_at"]] for r in records
@@ -23,6 +19,8 @@ def rankings(records: list[Record]) -> Table:
 def show_ranking(ranking: Record) -> None:
     """Prints the order, who is left out and why, and what to beware of."""
     out.print(ranking_table(ranking))
+    if any(candidate["scores"] for candidate in ranking["candidates"]):
+        out.print(scores_table(ranking))
     for one in ranking["left_out"]:
         say(f"left out: {one['name']}: {one['reason']}")
     if ranking["summary"]:
@@ -34,25 +32,38 @@ def show_ranking(ranking: Record) -> None:
 
 
 def ranking_table(ranking: Record) -> Table:
-    """One row for each candidate: rank, metrics at the layer that ordered them, how sure that is, cost and seconds."""
+    """One row for each candidate: rank, the score that ordered them, how sure that is, cost and seconds."""
     by = ranking["ranked_by"] or {}
-    place = (by.get("layer"), by.get("level"))
-    metrics = _metrics(ranking, place, by.get("metric"))[: None if out.width >= WIDE else 1]
+    place = _place(ranking)
+    metrics = [by["metric"]] if by.get("metric") else []
     sure = ["± 95 %", "z", "best"] if any(candidate["interval"] for candidate in ranking["candidates"]) else []
-    columns = ["rank", "candidate", *metrics[:1], *sure, *metrics[1:], "parameters", "ms/image", "memory", "licence", "seconds", "state"]
+    unfinished = ["state"] if any(candidate["state"] != "succeeded" for candidate in ranking["candidates"]) else []
+    columns = ["rank", "candidate", *metrics, *sure, "parameters", "ms/image", "memory", "licence", "seconds", *unfinished]
     rows = [
         [
-            candidate["rank"] or "–", candidate["name"], *(_value(candidate, metric, place) for metric in metrics[:1]),
-            *(_sure(candidate) if sure else ()), *(_value(candidate, metric, place) for metric in metrics[1:]),
+            candidate["rank"] or "–", candidate["name"], *(_value(candidate, metric, place) for metric in metrics),
+            *(_sure(candidate) if sure else ()),
             millions(candidate["cost"]["parameters"]), number_of(candidate["cost"]["ms_per_image"]),
             bytes_of(candidate["cost"]["peak_memory_bytes"]), candidate["cost"]["licence"] or "–",
-            number_of(seconds(candidate)), state(candidate["state"]),
+            number_of(seconds(candidate)), *(state(candidate["state"]) for _ in unfinished),
         ]
         for candidate in ranking["candidates"]
     ]  # fmt: skip
     title = f"ranked by {by['metric']} at {by['layer']} ({by['level']})" if by.get("metric") else "not ranked yet"
     numbers = frozenset({"rank", *metrics, *sure, "parameters", "ms/image", "memory", "seconds"})
-    return table_of(title, columns, rows, numbers=numbers)
+    return table_of(title, columns, rows, numbers=numbers, whole=frozenset({"candidate"}))
+
+
+def scores_table(ranking: Record) -> Table:
+    """One row for each metric at the layer that ordered the candidates, one column for each candidate's rank."""
+    place = _place(ranking)
+    candidates = [candidate for candidate in ranking["candidates"] if candidate["scores"]]
+    names = [f"#{candidate['rank']}" if candidate["rank"] else candidate["name"] for candidate in candidates]
+    rows = [
+        [metric, *(_value(candidate, metric, place) for candidate in candidates)] for metric in _metrics(ranking, place)
+    ]
+    title = f"every score at {place[0]} ({place[1]}), by rank" if place[0] else "scores so far"
+    return table_of(title, ["metric", *names], rows, numbers=frozenset(names), whole=frozenset({"metric"}))
 
 
 def _sure(candidate: Record) -> list[str]:
@@ -73,18 +84,24 @@ def number_of(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def _metrics(ranking: Record, place: tuple[str | None, str | None], first: str | None) -> list[str]:
+def _place(ranking: Record) -> tuple[str | None, str | None]:
+    by = ranking["ranked_by"] or {}
+    return by.get("layer"), by.get("level")
+
+
+def _metrics(ranking: Record, place: tuple[str | None, str | None]) -> list[str]:
+    first = (ranking["ranked_by"] or {}).get("metric")
     found = [
         score["metric"]
         for candidate in ranking["candidates"]
         for score in candidate["scores"]
-        if (score["layer"], score["level"]) == place
+        if place[0] is None or (score["layer"], score["level"]) == place
     ]
     return list(dict.fromkeys([first, *found] if first else found))
 
 
 def _value(candidate: Record, metric: str, place: tuple[str | None, str | None]) -> str:
     for score in candidate["scores"]:
-        if score["metric"] == metric and (score["layer"], score["level"]) == place:
+        if score["metric"] == metric and (place[0] is None or (score["layer"], score["level"]) == place):
             return number(score["value"]) if score["undefined"] is None else "undefined"
     return "–"

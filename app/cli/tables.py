@@ -13,11 +13,18 @@ STATE_STYLES = {
 }  # fmt: skip
 
 
-def table_of(title: str, columns: list[str], rows: list[list[object]], *, numbers: frozenset[str] = frozenset()) -> Table:
-    """Plain cells; whatever a user wrote is shown, never read as markup."""
+def table_of(
+    title: str,
+    columns: list[str],
+    rows: list[list[object]],
+    *,
+    numbers: frozenset[str] = frozenset(),
+    whole: frozenset[str] = frozenset({"id"}),
+) -> Table:
+    """Plain cells; whatever a user wrote is shown, never read as markup. Columns named in `whole` are not folded."""
     table = Table(title=escape(title) if title else None, title_justify="left", header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold", no_wrap=column == "id")
+        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold", no_wrap=column in whole)
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
     return table

@@ -49,3 +49,14 @@ def test_a_ranking_without_intervals_has_no_empty_columns(shown: Any) -> None:
     text = shown(ranking(candidate("first", 1)))
     assert "±" not in text
     assert "best" not in text
+
+
+def test_every_score_stands_below_by_rank(shown: Any) -> None:
+    second = {"metric": "tlogme", "layer": "backbone.c4", "level": "local", "value": None, "undefined": "one class"}
+    elsewhere = {"metric": "logme", "layer": "backbone.c5", "level": "local", "value": 9.0, "undefined": None}
+    first = candidate("first", 1)
+    first["scores"] = [*first["scores"], second, elsewhere]
+    text = shown(ranking(first, candidate("other", 2)))
+    below = text[text.index("every score at backbone.c4 (local)") :]
+    cells = {row[1].strip(): [cell.strip() for cell in row[2:-1]] for line in below.splitlines() if len(row := line.split("│")) > 2}
+    assert cells == {"logme": ["1.0000", "0.5000"], "tlogme": ["undefined", "–"]}
