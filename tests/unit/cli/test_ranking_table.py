@@ -57,6 +57,6 @@ def test_every_score_stands_below_by_rank(shown: Any) -> None:
     first = candidate("first", 1)
     first["scores"] = [*first["scores"], second, elsewhere]
     text = shown(ranking(first, candidate("other", 2)))
-    below = text[text.index("every score at backbone.c4 (local)") :]
+    below = text[text.index("every score at") :]
     cells = {row[1].strip(): [cell.strip() for cell in row[2:-1]] for line in below.splitlines() if len(row := line.split("│")) > 2}
     assert cells == {"logme": ["1.0000", "0.5000"], "tlogme": ["undefined", "–"]}
