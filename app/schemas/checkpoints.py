@@ -1,9 +1,10 @@
 """Requests and answers about checkpoints."""
 
+import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from app.schemas.common import (
     Body,
@@ -20,6 +21,11 @@ from app.schemas.common import (
 Channels = Annotated[list[Annotated[float, Field(ge=-1000, le=1000)]], Field(min_length=3, max_length=3)]
 
 
+def parsed(value: Any) -> Any:
+    """A query can hold an object only as text."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
 class CheckpointOptions(Body):
     """What the file does not say about itself. All of it can be left out."""
 
@@ -34,10 +40,10 @@ class CheckpointOptions(Body):
     mean: Channels | None = Field(default=None, description="of the input, per channel in 0..1, RGB")
     std: Channels | None = Field(default=None, description="of the input, per channel in 0..1, RGB")
     class_names: Annotated[list[text(200)], Field(max_length=100_000)] | None = None
-    options: JsonObject | None = Field(
+    options: Annotated[JsonObject, BeforeValidator(parsed)] | None = Field(
         default=None,
         description="of the architecture: norm (frozen, bn, syncbn or gn) where a backbone is placed, backbone (its name, "
-        "where several have the same tensors), config (of the DETR family)",
+        "where several have the same tensors), config (of the DETR family); in a query as JSON text",
     )
 
 

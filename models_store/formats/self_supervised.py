@@ -24,13 +24,17 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Scheme:
-    """``prefix``: of the encoder's tensors. ``fits`` says from the keys whether a file is of this kind."""
+    """``prefix``: of the encoder's tensors. ``fits`` says from the keys whether a file is of this kind.
+
+    ``a_guess``: it could be another's file too, so a backbone named by the user or by the source goes first.
+    """
 
     format: str
     title: str
     prefix: str
     fits: Callable[[Tensors], bool]
     remark: Callable[[Tensors], str] = lambda tensors: ""
+    a_guess: bool = False
 
 
 def _starts(tensors: Tensors, *prefixes: str) -> bool:
@@ -76,6 +80,7 @@ SCHEMES = (
         lambda t: (
             "a ViT without a classifier is taken for DINO's, normalised as ImageNet: give mean and std otherwise"
         ),
+        a_guess=True,
     ),
 )
 
@@ -91,7 +96,7 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
             "the file holds CMC's two half-width encoders, which see the L and ab (or Y and DbDr) channels apart: "
             "neither takes an RGB picture; send a file of another method, such as InfoMin or MoCo",
         )
-    scheme = next((s for s in SCHEMES if s.fits(state.tensors)), None)
+    scheme = next((s for s in SCHEMES if s.fits(state.tensors) and not (s.a_guess and hint)), None)
     return None if scheme is None else _placed(state, scheme, hint)
 
 

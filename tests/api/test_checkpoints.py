@@ -118,3 +118,15 @@ def test_a_candidate_is_not_deleted(space: Workspace) -> None:
     free = space.checkpoint(name="free")
     assert space.http.delete(f"/v1/checkpoints/{free}").status_code == 204
     assert space.http.get(f"/v1/checkpoints/{free}").status_code == 404
+
+
+def test_options_of_the_architecture_reach_the_request(space: Workspace) -> None:
+    options = {"norm": "frozen"}
+    body = {"source": "timm://resnet18.a1_in1k", "architecture": "detrank/maskrcnn_fpn", "options": options}
+    made = space.http.post("/v1/checkpoints", json=body).raise_for_status().json()
+    assert made["request"]["options"] == options
+    query = {"architecture": "detrank/maskrcnn_fpn", "options": '{"norm": "frozen"}'}
+    made = space.http.post("/v1/checkpoints", params=query, content=b"weights").raise_for_status().json()
+    assert made["request"]["options"] == options
+    for wrong in ("norm=frozen", "[]", "3"):
+        assert space.http.post("/v1/checkpoints", params={"options": wrong}, content=b"weights").status_code == 422

@@ -33,6 +33,18 @@ def test_what_the_request_knows_of_the_input_is_taken(bench: Bench, shared_data:
     assert bench.get(Checkpoint, job.resource_id).manifest["input"]["mean"] == half, job.error
 
 
+@pytest.mark.slow
+def test_options_and_what_was_dropped_and_initialised_are_kept(bench: Bench, shared_data: Path) -> None:
+    options = {"norm": "frozen"}
+    asked = {"architecture": "detrank/maskrcnn_fpn", "options": options}
+    job = bench.work(bench.checkpoint((shared_data / WEIGHTS).read_bytes(), **asked))
+    manifest = bench.get(Checkpoint, job.resource_id).manifest
+    assert (manifest["architecture"], manifest["options"]["norm"]) == ("detrank/maskrcnn_fpn", "frozen"), job.error
+    initialised = [key for group in manifest["reasons"]["initialised"] for key in group["keys"]]
+    assert sorted(initialised) == sorted(manifest["initialised_keys"])
+    assert all(group["why"] for group in manifest["reasons"]["initialised"])
+
+
 class Payload:
     def __reduce__(self) -> tuple:
         return (open, ("/tmp/detrank-payload-ran", "w"))

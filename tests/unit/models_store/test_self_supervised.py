@@ -233,6 +233,13 @@ def test_dino_vit_is_normalised_as_imagenet(convert_inline, tmp_path):
     assert float((ours - expected).abs().max()) <= 1e-5
 
 
+def test_vit_named_by_its_source_is_no_dino():
+    body = build_body("timm/vit_tiny_patch16_224")
+    weights = {k.removeprefix("model."): v for k, v in body.state_dict().items()}
+    found = formats.recognise(unwrap(weights, ordered=True), "timm/vit_tiny_patch16_224")
+    assert (found.format, found.backbone) == ("timm_classifier", "timm/vit_tiny_patch16_224")
+
+
 def test_vit_with_a_classifier_is_no_dino():
     import timm
 
