@@ -94,7 +94,8 @@ def layers_of(face: Face, initialised: Collection[str]) -> tuple[Layer, ...]:
     """Every layer that the face offers, with whether learned weights stand before it."""
     fresh_neck = any(key.startswith(("backbone.fpn.", "backbone.neck.")) for key in initialised)
     fresh_box_head = fresh_neck or any(
-        key.startswith("roi_heads.box_head.") and not key.startswith(face.identity_at_first)
+        key.startswith(("roi_heads.box_head.", "head.classification_head.conv."))
+        and not key.startswith(face.identity_at_first)
         for key in initialised
     )
     layers = [Layer(f"backbone.{s.name}", s.stride, s.channels, "map", True) for s in face.stages]
@@ -106,7 +107,7 @@ def layers_of(face: Face, initialised: Collection[str]) -> tuple[Layer, ...]:
         if face.roi_levels:
             channels = face.neck.channels[face.neck.names.index(face.roi_levels[0])]
             layers.append(Layer("neck.roi", None, channels, "vector", not fresh_neck))
-    if face.box_head is not None:
+    if face.box_head is not None or face.tower is not None:
         layers.append(
             Layer("head.penultimate", None, face.penultimate_channels, "vector", not fresh_box_head)
         )

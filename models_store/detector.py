@@ -64,6 +64,8 @@ class Detector(Protocol):
     ) -> Tensor:
         """(sum n_i, D) for ``neck.roi`` (mean over 7x7) or ``head.penultimate`` (with its ReLUs).
 
+        Of a dense head the latter is the mean over the 7x7 cells of its classification tower's map.
+
         ``maps``: of ``map_layers(layer)``; ``boxes``: per image (n_i, 4) xyxy in prepared pixels;
         ``image_hw``: the target size before padding.
         """
@@ -180,6 +182,9 @@ class TorchvisionDetector:
         with torch.inference_mode():
             if not sum(len(b) for b in boxes):
                 return torch.zeros(0, channels, device=next(self.module.parameters()).device)
+            if layer == "head.penultimate" and self.face.tower is not None:
+                towers = {name: self.face.tower(maps[name]) for name in self.face.roi_levels}
+                return self.face.regions(towers, boxes, image_hw).mean(dim=(2, 3))
             regions = self.face.regions(dict(maps), boxes, image_hw)
             if layer == "neck.roi":
                 return regions.mean(dim=(2, 3))

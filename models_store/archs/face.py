@@ -49,6 +49,7 @@ class Face:
 
     ``roi_levels``: neck maps that object features are pooled from, by the canonical rule of arXiv
     1612.03144 equation 1. ``box_head``: takes (n, C, r, r) to (n, ``penultimate_channels``) with its ReLUs.
+    ``tower``: of a dense head instead, (B, C, h, w) to (B, ``penultimate_channels``, h, w), all before its class logits.
     ``roi_output``: cells a side of these regions. ``identity_at_first``: prefixes of parameters in the head that change
     nothing as long as they are fresh. ``replace_head(num_classes)`` puts a fresh predictor and returns its parameter names.
     ``source``: its class probabilities for given boxes.
@@ -61,6 +62,7 @@ class Face:
     roi_output: int = ROI_OUTPUT
     identity_at_first: tuple[str, ...] = ()
     box_head: Callable[[Tensor], Tensor] | None = None
+    tower: Callable[[Tensor], Tensor] | None = None
     penultimate_channels: int = 0
     head_modules: tuple[str, ...] = ()
     replace_head: Callable[[int], tuple[str, ...]] | None = None

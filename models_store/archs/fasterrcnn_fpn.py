@@ -13,6 +13,7 @@ from models_store.archs.base import Architecture, BuildSpec, register
 from models_store.archs.face import Face, probe_neck
 from models_store.archs.norms import norm_of
 from models_store.archs.pyramid import PyramidBackbone
+from models_store.archs.source import with_box_head
 from models_store.archs.stages import PROBE_PIXELS
 from models_store.archs.torchvision_rcnn import replace_predictors
 from models_store.errors import Unusable
@@ -58,7 +59,7 @@ def face(module: nn.Module) -> Face:
     backbone = module.backbone
     pixels = max(PROBE_PIXELS, 4 * backbone.divisor)
     neck = probe_neck(backbone.body.run, backbone.takes, backbone.neck, backbone, pixels=pixels)
-    return Face(
+    two_stage = Face(
         body=backbone.body.run,
         stages=backbone.body.stages,
         neck=neck,
@@ -68,6 +69,7 @@ def face(module: nn.Module) -> Face:
         head_modules=("roi_heads.box_predictor", "roi_heads.mask_predictor"),
         replace_head=lambda num_classes: replace_predictors(module, num_classes),
     )
+    return with_box_head(two_stage, module.roi_heads)
 
 
 register(

@@ -21,6 +21,7 @@ from models_store.archs.bodies import build_body
 from models_store.archs.face import Face
 from models_store.archs.fasterrcnn_fpn import ASPECT_RATIOS, needed_backbone
 from models_store.archs.norms import KINDS, layer_of, norm_of, set_body_norms
+from models_store.archs.source import with_box_head
 from models_store.archs.torchvision_rcnn import MASK_HIDDEN, replace_predictors
 from models_store.errors import Unusable
 from models_store.manifest import Input
@@ -118,7 +119,7 @@ def build(spec: BuildSpec) -> nn.Module:
 
 
 def face(module: nn.Module) -> Face:
-    return Face(
+    two_stage = Face(
         body=module.backbone.body.run,
         stages=module.backbone.body.stages,
         neck=None,
@@ -131,6 +132,7 @@ def face(module: nn.Module) -> Face:
         head_modules=("roi_heads.box_predictor", "roi_heads.mask_predictor"),
         replace_head=lambda num_classes: replace_predictors(module, num_classes),
     )
+    return with_box_head(two_stage, module.roi_heads)
 
 
 register(

@@ -15,6 +15,7 @@ from models_store.archs.face import Face, probe_neck
 from models_store.archs.fasterrcnn_fpn import ASPECT_RATIOS, needed_backbone
 from models_store.archs.norms import KINDS, layer_of, norm_of
 from models_store.archs.pyramid import OUT_CHANNELS, PyramidBackbone
+from models_store.archs.source import best_anchor, dense_source, foreground_sigmoids
 from models_store.archs.stages import PROBE_PIXELS
 from models_store.archs.torchvision_dense import replace_logits
 from models_store.manifest import Input
@@ -63,7 +64,10 @@ def face(module: nn.Module) -> Face:
         stages=backbone.body.stages,
         neck=neck,
         roi_levels=neck.names[: backbone.levels],
+        tower=module.head.classification_head.conv,
+        penultimate_channels=module.head.classification_head.cls_logits.in_channels,
         replace_head=partial(replace_logits, module),
+        source=dense_source(module, neck.names, best_anchor, foreground_sigmoids),
     )
 
 

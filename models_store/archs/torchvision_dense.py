@@ -35,6 +35,8 @@ def face(module: nn.Module) -> Face:
         stages=walker.stages,
         neck=neck,
         roi_levels=neck.names[: len(walker.taken)],
+        tower=module.head.classification_head.conv,
+        penultimate_channels=module.head.classification_head.cls_logits.in_channels,
         replace_head=partial(replace_logits, module),
         source=dense_source(module, neck.names, match, foreground_sigmoids),
     )

@@ -37,7 +37,8 @@ LAYER_HELP: dict[str, str] = {
     },
     "decoder.matched_query": "last decoder state of the query whose predicted box fits the object best "
     "(5 L1 - 2 GIoU, matched one to one, no class term)",
-    "head.penultimate": "last hidden layer of the box head, with its ReLUs (the published penultimate)",
+    "head.penultimate": "last hidden layer of the box head, with its ReLUs (the published penultimate); of a one-stage "
+    "detector the last map of its classification tower",
 }
 
 # Where metrics of the detector's own classes stand. No layer to read features at, so not among those above.

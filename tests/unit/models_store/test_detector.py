@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torchvision.models import get_model
+from torchvision.ops import roi_align
 
 from models_store.archs import ARCHITECTURES
 from models_store.build import layers_of
@@ -244,3 +245,35 @@ def test_unknown_layers_and_mixed_sizes_are_refused():
         found.object_features({}, [], (1, 1), "backbone.c3")
     with pytest.raises(ValueError, match="one target size"):
         found.prepare([picture(60, 90), picture(90, 60)], SMALL)
+
+
+DENSE = [n for n in NAMES if ARCHITECTURES[n].family == "one_stage"]
+
+
+@pytest.mark.parametrize("found", DENSE, indirect=True)
+def test_penultimate_of_a_dense_head_is_what_its_logits_are_made_of(found):
+    pixels = found.prepare([picture()], SMALL)
+    seen: list[torch.Tensor] = []
+    hook = found.module.head.classification_head.cls_logits.register_forward_pre_hook(
+        lambda module, given: seen.append(given[0].detach())
+    )
+    with torch.inference_mode():
+        found.module.head.classification_head(list(found.module.backbone(pixels).values()))
+    hook.remove()
+    # objects this small are pooled from the finest level
+    boxes = [torch.tensor([[8.0, 8.0, 40.0, 40.0], [30.0, 20.0, 60.0, 50.0]])]
+    maps = found.feature_maps(pixels, found.map_layers("head.penultimate"))
+    features = found.object_features(maps, boxes, found.resized(60, 90, SMALL), "head.penultimate")
+    scale = 2.0 ** round(np.log2(seen[0].shape[-2] / pixels.shape[-2]))
+    expected = roi_align(seen[0], boxes, 7, scale, 2).mean(dim=(2, 3))
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+    assert {layer.name: layer.channels for layer in found.layers}["head.penultimate"] == features.shape[1]
+
+
+def test_penultimate_of_a_fresh_tower_is_untrained():
+    found = fresh("detrank/retinanet")
+    key = "head.classification_head.conv.0.0.weight"
+    trained = {layer.name: layer.trained for layer in layers_of(found.face, (key,))}
+    assert key in dict(found.module.named_parameters())
+    assert not trained["head.penultimate"]
+    assert trained["neck.roi"]
