@@ -87,12 +87,14 @@ class Comparison:
     """Candidates in order by one metric, best first, and how sure that order is.
 
     chance_of_best: sums to 1 over the candidates with an interval. group: 1, 2, ... candidates of one group
-    cannot be told apart from the group's first. left_out: candidates without a value or interval, and why.
+    cannot be told apart from the group's first. near: for each candidate those whose difference from it is not clear,
+    best first; unlike groups, not transitive. left_out: candidates without a value or interval, and why.
     """
 
     order: tuple[str, ...]
     chance_of_best: Mapping[str, float]
     group: Mapping[str, int]
+    near: Mapping[str, tuple[str, ...]]
     left_out: Mapping[str, str]
 
 
@@ -109,7 +111,7 @@ def compare(
     left_out = {name: reason for name, s in scores.items() if (reason := _not_comparable(s))}
     names = sorted((n for n in scores if n not in left_out), key=lambda n: -scores[n].value)
     if not names:
-        return Comparison((), {}, {}, left_out)
+        return Comparison((), {}, {}, {}, left_out)
     counts = {len(scores[n].interval.replicates) for n in names}
     if len(counts) > 1:
         raise ValueError(
@@ -122,11 +124,13 @@ def compare(
     rng = np.random.default_rng(seed)
     spread = np.sqrt(rng.chisquare(groups - 1, draws) / (groups - 1))
     drawn = values[:, None] + deviations @ rng.standard_normal((groups, draws)) / spread
+    clear = _clear(values, deviations, float(stdtrit(groups - 1, 0.5 + level / 2)))
     best = _shared(np.bincount(drawn.argmax(axis=0), minlength=len(names)) / draws, values, replicates)
     return Comparison(
         tuple(names),
         dict(zip(names, best.tolist(), strict=True)),
-        _groups(names, values, deviations, float(stdtrit(groups - 1, 0.5 + level / 2))),
+        _groups(names, clear),
+        {n: tuple(o for o, c in zip(names, row, strict=True) if not c and o != n) for n, row in zip(names, clear, strict=True)},
         left_out,
     )
 
@@ -144,13 +148,18 @@ def _not_comparable(score: Score) -> str | None:
     return None if score.interval else "it has no interval"
 
 
-def _groups(names: Sequence[str], values: np.ndarray, deviations: np.ndarray, limit: float) -> dict[str, int]:
+def _clear(values: np.ndarray, deviations: np.ndarray, limit: float) -> np.ndarray:
+    """(n, n) bool: the difference of two candidates is larger than `limit` standard errors of that difference."""
+    errors = np.linalg.norm(deviations[:, None] - deviations[None], axis=2)
+    return np.abs(values[:, None] - values[None]) > limit * errors
+
+
+def _groups(names: Sequence[str], clear: np.ndarray) -> dict[str, int]:
     """Start a group at the best candidate; the next one starts where the difference to its first is clear."""
     group: dict[str, int] = {}
     first, number = 0, 1
     for i, name in enumerate(names):
-        error = float(np.linalg.norm(deviations[first] - deviations[i]))
-        if values[first] - values[i] > limit * error:
+        if clear[first, i]:
             first, number = i, number + 1
         group[name] = number
     return group

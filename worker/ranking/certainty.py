@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from worker.metrics import Score, compare
 from worker.ranking.records import Scored
@@ -19,12 +19,14 @@ NOT_CALIBRATED = "it was scored without one"
 class Certainty:
     """groups: ids, best first; those of one group cannot be told apart from its first. Everyone with an interval is in one.
 
-    chance_of_best: by id, sums to 1 over the candidates with an interval. unknown: id -> why it has no interval.
+    near: by id, those whose difference from it is not clear, whatever their groups. chance_of_best: by id, sums to 1 over
+    the candidates with an interval. unknown: id -> why it has no interval.
     """
 
     groups: tuple[tuple[str, ...], ...] = ()
     chance_of_best: Mapping[str, float] | None = None
     unknown: Mapping[str, str] | None = None
+    near: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def certainty(valued: Sequence[tuple[str, Scored]], seed: int = 0) -> Certainty:
@@ -55,7 +57,7 @@ def certainty(valued: Sequence[tuple[str, Scored]], seed: int = 0) -> Certainty:
         else:
             groups.append([id])
         before = (each.value, found.group[id])
-    return Certainty(tuple(map(tuple, groups)), found.chance_of_best, unknown)
+    return Certainty(tuple(map(tuple, groups)), found.chance_of_best, unknown, found.near)
 
 
 def sentence(names: Mapping[str, str], sure: Certainty) -> str:

@@ -91,10 +91,7 @@ def _rows(
                 other
                 for other, its in values.items()
                 if other != candidate.id
-                and (
-                    its == values[candidate.id]
-                    or (candidate.id in group and group[candidate.id] == group.get(other))
-                )
+                and (its == values[candidate.id] or other in sure.near.get(candidate.id, ()))
             ),
             static_ranks={name: static_ranks[name].get(candidate.id) for name in STATIC_BASELINES},
             z=scored.z,
@@ -138,9 +135,12 @@ def _ranks(values: dict[str, float | None]) -> dict[str, int]:
 
 
 def _ties(rows: Sequence[Row]) -> tuple[tuple[str, ...], ...]:
-    """Ids of rows that are near each other, each set of two or more once, in the order of its first."""
-    sets = {(row.id, *row.near) for row in rows if row.near}
-    whole = [each for each in sets if not any(set(each) < set(other) for other in sets)]
-    place = {row.id: position for position, row in enumerate(rows)}
-    once = {tuple(sorted(each, key=place.__getitem__)) for each in whole}
-    return tuple(sorted(once, key=lambda ids: [place[id] for id in ids]))
+    """Ids of rows of one group or of equal value, each set of two or more once, in the order of its first."""
+    runs: list[list[Row]] = []
+    for row in rows:
+        last = runs[-1][-1] if runs else None
+        if last and (row.value == last.value or (row.group is not None and row.group == last.group)):
+            runs[-1].append(row)
+        else:
+            runs.append([row])
+    return tuple(tuple(row.id for row in run) for run in runs if len(run) > 1)

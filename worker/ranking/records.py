@@ -79,7 +79,7 @@ class Target:
 class Row:
     """A place in the order. Equal values share a rank, and the next rank is skipped (1, 1, 3).
 
-    near: ids of candidates that cannot be told apart from this one: of its group, or of equal value.
+    near: ids of candidates that cannot be told apart from this one, of its group or not.
     z, interval (low, high), chance_of_best, group (1, 2, ... in `Ordering.groups`): None where not known.
     static_ranks: rank of this candidate by each static baseline, None where the baseline has no value.
     """
