@@ -1,8 +1,11 @@
 """Small random checkpoints, built once; conversion in this process where the child is not the subject."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 from torch import nn
@@ -13,10 +16,13 @@ from models_store.conversion import Request, convert_here
 from models_store.limits import Limits
 from models_store.load import digest_of
 from models_store.manifest import Manifest
+from worker.data.canonical import VERSION
+from worker.data.dataset import Dataset, open_dataset
 
 torch.set_num_threads(1)
 BACKBONE = "torchvision/mobilenet_v2"
 RESNET = "torchvision/resnet18"
+SIZES = ((48, 64), (64, 48), (48, 64), (60, 60), (48, 64))
 
 
 def backbone_for(architecture: str) -> str | None:
@@ -72,3 +78,32 @@ def convert_inline(tmp_path: Path) -> Convert:
         )
 
     return run
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """Five images of three shapes; annotation ids run against image ids."""
+    rng = np.random.default_rng(2)
+    root = tmp_path / "dataset"
+    (root / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for index, (height, width) in enumerate(SIZES):
+        name = f"images/{index}.png"
+        PIL.Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(root / name)
+        images.append(
+            {"id": index + 1, "file_name": name, "width": width, "height": height, "split": "train"}
+        )
+        for number in range(2):
+            x, y = (float(v) for v in rng.uniform(2, 20, 2))
+            annotations.append({
+                "id": 100 - 10 * index - number, "image_id": index + 1, "category_id": 1 + (index + number) % 2,
+                "bbox": [x, y, 16.5, 14.25], "area": 16.5 * 14.25, "iscrowd": 0,
+            })  # fmt: skip
+    document = {
+        "info": {"supervision": "boxes", "detrank_version": VERSION, "digest": "coded"},
+        "images": images,
+        "annotations": sorted(annotations, key=lambda one: one["id"]),
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+    }
+    (root / "annotations.json").write_text(json.dumps(document))
+    return open_dataset(root)
