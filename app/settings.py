@@ -20,7 +20,6 @@ class Settings(BaseSettings):
 
     auth: Literal["none", "keys"] = Field(default="none", description="none: one workspace, loopback only; keys: API keys")
     allow_local_paths: bool = Field(default=False, description="accept paths on the server's disk as a source")
-    public_url: str = ""
     cors_origins: list[str] = []
 
     max_json_bytes: int = 1 << 20

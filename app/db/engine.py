@@ -29,10 +29,6 @@ class Database:
         self.engine = make_engine(url)
         self._reader = self.engine.execution_options(**{READ_ONLY: True})
 
-    @property
-    def is_sqlite(self) -> bool:
-        return self.engine.dialect.name == "sqlite"
-
     @contextmanager
     def unit_of_work(self) -> Iterator[Session]:
         """One transaction that may write: committed at the end, rolled back by any exception. The only place that commits."""

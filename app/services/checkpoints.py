@@ -7,18 +7,17 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.tables import Candidate, Checkpoint
-from app.errors import Conflict, InvalidRequest
+from app.errors import InvalidRequest
 from app.ids import new_id
 from app.queue.jobs import add_job
 from app.queue.states import JobKind, ResourceState
 from app.schemas.checkpoints import CheckpointOptions, CheckpointQuery
-from app.services.datasets import local_source, refuse_while_working
+from app.services.datasets import local_source
 from app.services.listing import contains, page
-from app.services.records import forget_jobs, owned
+from app.services.records import forget_jobs, owned, refuse_in_use, refuse_while_working
 from app.settings import Settings
 
 SCHEMES = ("torchvision", "timm", "hf", "pypi")
-_LISTED_USERS = 20
 
 
 def check_source(settings: Settings, source: str) -> None:
@@ -105,17 +104,8 @@ def listed(
 def remove(session: Session, workspace_id: str, id: str) -> Checkpoint:
     """Deletes the record; its files go when nobody else has the same. Raises Conflict that names who uses it."""
     checkpoint = owned(session, Checkpoint, workspace_id, id, lock=True)
-    users = session.scalars(
-        select(Candidate.ranking_id)
-        .where(Candidate.checkpoint_id == id)
-        .order_by(Candidate.ranking_id)
-        .limit(_LISTED_USERS)
-    ).all()
-    if users:
-        raise Conflict(
-            f"the checkpoint is a candidate of {len(users)} rankings; delete them first: {', '.join(users)}",
-            errors=[{"pointer": "", "message": f"used by /v1/rankings/{user}"} for user in users],
-        )
+    users = select(Candidate.ranking_id).where(Candidate.checkpoint_id == id).order_by(Candidate.ranking_id)
+    refuse_in_use(session, users, "the checkpoint is a candidate of")
     refuse_while_working(session, checkpoint.job_id)
     forget_jobs(session, id)
     session.delete(checkpoint)

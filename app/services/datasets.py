@@ -7,18 +7,16 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.tables import Dataset, Job, Ranking
+from app.db.tables import Dataset, Ranking
 from app.errors import Conflict, InvalidRequest
 from app.ids import new_id
 from app.queue.jobs import add_job
-from app.queue.states import ENDED, JobKind, ResourceState
+from app.queue.states import JobKind, ResourceState
 from app.schemas.datasets import DatasetOptions, DatasetQuery
 from app.services.catalogue import dataset_formats, unknown
 from app.services.listing import contains, page
-from app.services.records import forget_jobs, owned
+from app.services.records import forget_jobs, owned, refuse_in_use, refuse_while_working
 from app.settings import Settings
-
-_LISTED_USERS = 20
 
 
 def check_options(options: DatasetOptions) -> None:
@@ -115,25 +113,9 @@ def ready(dataset: Dataset) -> Dataset:
 def remove(session: Session, workspace_id: str, id: str) -> Dataset:
     """Deletes the record; its files go when nobody else has the same. Raises Conflict that names who uses it."""
     dataset = owned(session, Dataset, workspace_id, id, lock=True)
-    users = session.scalars(
-        select(Ranking.id).where(Ranking.dataset_id == id).order_by(Ranking.id).limit(_LISTED_USERS)
-    ).all()
-    if users:
-        raise Conflict(
-            f"the dataset is used by {len(users)} rankings; delete them first: {', '.join(users)}",
-            errors=[{"pointer": "", "message": f"used by /v1/rankings/{user}"} for user in users],
-        )
+    users = select(Ranking.id).where(Ranking.dataset_id == id).order_by(Ranking.id)
+    refuse_in_use(session, users, "the dataset is used by")
     refuse_while_working(session, dataset.job_id)
     forget_jobs(session, id)
     session.delete(dataset)
     return dataset
-
-
-def refuse_while_working(session: Session, job_id: str | None) -> None:
-    """Raises Conflict where the job of a resource is not over."""
-    job = session.get(Job, job_id) if job_id else None
-    if job is not None and job.state not in ENDED:
-        raise Conflict(
-            f"the job {job.id} still works on it: wait until it ends, or POST /v1/jobs/{job.id}:cancel first",
-            errors=[{"pointer": "", "message": f"used by /v1/jobs/{job.id}"}],
-        )

@@ -2,13 +2,15 @@
 
 from typing import Any, TypeVar
 
-from sqlalchemy import delete, select
+from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
 from app.db.tables import Event, Job, Outbox
-from app.errors import NotFound
+from app.errors import Conflict, NotFound
+from app.queue.states import ENDED
 
 Record = TypeVar("Record")
+LISTED_USERS = 20
 
 
 def owned(session: Session, model: type[Record], workspace_id: str, id: str, *, lock: bool = False) -> Record:
@@ -30,3 +32,23 @@ def forget_jobs(session: Session, resource_id: str) -> None:
     session.execute(delete(Event).where(Event.stream_id.in_(jobs)))
     session.execute(delete(Outbox).where(Outbox.job_id.in_(jobs)))
     session.execute(delete(Job).where(Job.resource_id == resource_id))
+
+
+def refuse_in_use(session: Session, users: Select[tuple[str]], is_used: str) -> None:
+    """Raises Conflict that names the first of the rankings `users` selects; `is_used` begins the sentence about them."""
+    found = session.scalars(users.limit(LISTED_USERS)).all()
+    if found:
+        raise Conflict(
+            f"{is_used} {len(found)} rankings; delete them first: {', '.join(found)}",
+            errors=[{"pointer": "", "message": f"used by /v1/rankings/{user}"} for user in found],
+        )
+
+
+def refuse_while_working(session: Session, job_id: str | None) -> None:
+    """Raises Conflict where the job of a resource is not over."""
+    job = session.get(Job, job_id) if job_id else None
+    if job is not None and job.state not in ENDED:
+        raise Conflict(
+            f"the job {job.id} still works on it: wait until it ends, or POST /v1/jobs/{job.id}:cancel first",
+            errors=[{"pointer": "", "message": f"used by /v1/jobs/{job.id}"}],
+        )

@@ -73,10 +73,6 @@ def _names(tree: Tree, content: dict, report: Report) -> list[str]:
     )
 
 
-def _words(value: object) -> list[str]:
-    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
-
-
 def _members(tree: Tree, base: str, word: str, split: str, report: Report) -> Iterator[str]:
     # `../train/images` and paths of another machine are usual here: only what is in the archive is compared.
     wanted = [part for part in word.replace("\\", "/").split("/") if part not in ("", ".", "..")]
