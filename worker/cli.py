@@ -21,6 +21,7 @@ def commands(groups: dict[str, typer.Typer]) -> None:
     groups["metrics"].command("score")(score)
     groups["checkpoints"].command("convert")(convert)
     groups["checkpoints"].command("formats")(formats)
+    groups["checkpoints"].command("weights")(weights)
     groups["datasets"].command("synth")(synth)
 
 
@@ -129,6 +130,28 @@ def formats(json: Json = False) -> None:
     table = Table("format", "what it is", header_style="bold")
     for one in known:
         table.add_row(one["name"], Text(str(one.get("title") or one.get("summary") or "")))
+    out.print(table)
+
+
+def weights(
+    search: Annotated[str, typer.Argument(help="a part of the name")] = "",
+    json: Json = False,
+) -> None:
+    """Named weights of the installed torchvision and timm, to add by their uri (`detrank checkpoints add URI`)."""
+    from models_store.registry import architectures, backbones  # noqa: PLC0415
+
+    detectors = [row for architecture in architectures() for row in architecture["weights"]]
+    found = [row for row in detectors + backbones() if search.lower() in row["uri"].lower()]
+    if json:
+        typer.echo(json_module.dumps({"items": found}, indent=2))
+        return
+    table = Table(header_style="bold")
+    table.add_column("uri", overflow="fold", min_width=40)  # copied whole; licences are in the JSON
+    for figure in ("parameters", "COCO mAP", "top-1"):
+        table.add_column(figure, justify="right", no_wrap=True)
+    for row in found:
+        figures = (row["parameters"], row["coco_box_map"], row["imagenet_top1"])
+        table.add_row(row["uri"], *("–" if each is None else f"{each:,}" for each in figures))
     out.print(table)
 
 

@@ -143,3 +143,10 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "set.zip").write_text("mine")
     assert run("datasets", "synth", tmp_path / "set.zip").exit_code == 2
     assert (tmp_path / "set.zip").read_text() == "mine"
+
+
+def test_named_weights_are_listed_by_the_uri_that_adds_them() -> None:
+    found = json.loads(run("checkpoints", "weights", "ssdlite320", "--json").stdout)["items"]
+    assert [row["uri"] for row in found] == ["torchvision://ssdlite320_mobilenet_v3_large/COCO_V1"]
+    assert found[0]["coco_box_map"] == 21.3
+    assert "fasterrcnn" not in run("checkpoints", "weights", "ssdlite320").stdout
