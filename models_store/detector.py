@@ -11,20 +11,21 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models_store.archs.face import Face
 from models_store.archs.initialise import initialise
+from models_store.archs.necks import MERGED
 from models_store.archs.norms import statistics_move
 from models_store.build import architecture_of, build_module, fill, layers_of
 from models_store.errors import Unusable
 from models_store.manifest import WEIGHTS_FILE, Layer, Manifest
+from models_store.pixels import stacked
+from models_store.sizes import Size, size_limits
 from models_store.source import NoSourceClasses, no_source_classes
 
-LONG_SIDE_LIMIT = 2
 ROI_LAYERS = ("neck.roi", "head.penultimate")
 
 
@@ -35,16 +36,17 @@ class Detector(Protocol):
     module: nn.Module
     layers: tuple[Layer, ...]
 
-    def resized(self, height: int, width: int, image_size: int | None) -> tuple[int, int]:
+    def resized(self, height: int, width: int, image_size: Size | None) -> tuple[int, int]:
         """(h', w') that an image of ``height`` x ``width`` gets.
 
         ``image_size`` None: as the detector itself does. An int: the shorter side has that many pixels and
-        the longer at most twice as many; a detector of one fixed size gets a square of it.
+        the longer at most twice as many, or as many as a second int says; a detector of one fixed size gets a square
+        of the first.
         """
         ...
 
-    def prepare(self, images: Sequence[np.ndarray], image_size: int | None = None) -> Tensor:
-        """(B,3,H,W) float32 from uint8 (h,w,3) RGB pictures that share one target size.
+    def prepare(self, images: Sequence[np.ndarray], image_size: Size | None = None) -> Tensor:
+        """(B,3,H,W) float32, channels last, from uint8 (h,w,3) RGB pictures that share one target size.
 
         Resized (bilinear, not antialiased, as torchvision's detectors), normalised, padded right and bottom
         with zeros to the detector's divisor. Raises ValueError when target sizes differ.
@@ -57,6 +59,14 @@ class Detector(Protocol):
 
     def feature_maps(self, pixels: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """{layer: (B,C,h,w)} of map layers; no proposals, no suppression, nothing deeper than asked."""
+        ...
+
+    def before(self, layer: str) -> tuple[str, nn.Module] | None:
+        """Where ``layer`` is one 3x3 convolution of another map (and a frozen norm): that map's name, and these modules.
+
+        Whatever is linear in the layer, such as a mean over places, can be had from that map without running the
+        convolution everywhere. None for a layer of another kind.
+        """
         ...
 
     def object_features(
@@ -85,8 +95,14 @@ class Detector(Protocol):
         """
         ...
 
-    def losses(self, images: Sequence[np.ndarray], targets: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Training losses by name.
+    def losses(
+        self,
+        images: Sequence[np.ndarray],
+        targets: Sequence[Mapping[str, Any]],
+        *,
+        image_size: Size | None = None,
+    ) -> dict[str, Tensor]:
+        """Training losses by name, of images resized as ``resized`` says.
 
         Targets: ``boxes`` (n,4) xyxy in the image's own pixels, ``labels`` (n,) from 0; for a mask branch also
         ``masks`` (n,h,w) uint8, without which that branch is not trained. Running statistics of norms move only
@@ -94,8 +110,13 @@ class Detector(Protocol):
         """
         ...
 
-    def predictions(self, images: Sequence[np.ndarray]) -> list[dict[str, Tensor]]:
-        """Per image ``boxes`` (n,4) xyxy in its own pixels, ``scores`` (n,), ``labels`` (n,) int64 from 0."""
+    def predictions(
+        self, images: Sequence[np.ndarray], *, image_size: Size | None = None
+    ) -> list[dict[str, Tensor]]:
+        """Per image ``boxes`` (n,4) xyxy in its own pixels, ``scores`` (n,), ``labels`` (n,) int64 from 0.
+
+        A mask branch also gives ``masks`` (n,1,h,w) float32 in [0, 1].
+        """
         ...
 
     def replace_head(self, num_classes: int, seed: int) -> None:
@@ -103,19 +124,44 @@ class Detector(Protocol):
         ...
 
 
+# What a branch of a two-stage detector pools with, and the target that it learns from.
+BRANCHES = {"mask_roi_pool": "masks", "keypoint_roi_pool": "keypoints"}
+
+
 @contextlib.contextmanager
-def mask_branch(module: nn.Module, wanted: bool) -> Iterator[None]:
-    """Within, a Mask R-CNN without masks to learn from runs as a Faster R-CNN."""
+def learnable_branches(module: nn.Module, targets: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """Within, mask and keypoint branches whose targets are not all there are off, as in a Faster R-CNN."""
     heads = getattr(module, "roi_heads", None)
-    pool = getattr(heads, "mask_roi_pool", None)
-    if wanted or pool is None:
-        yield
-        return
-    heads.mask_roi_pool = None
+    kept = {
+        pool: getattr(heads, pool)
+        for pool, name in BRANCHES.items()
+        if getattr(heads, pool, None) is not None and not all(name in target for target in targets)
+    }
+    for pool in kept:
+        setattr(heads, pool, None)
     try:
         yield
     finally:
-        heads.mask_roi_pool = pool
+        for pool, module_ in kept.items():
+            setattr(heads, pool, module_)
+
+
+@contextlib.contextmanager
+def resizing(module: nn.Module, image_size: Size | None) -> Iterator[None]:
+    """Within, the module's own transform resizes to ``image_size``; None leaves it as it is."""
+    if image_size is None:
+        yield
+        return
+    transform = module.transform
+    kept = transform.min_size, transform.max_size, transform.fixed_size
+    low, high = size_limits(image_size)
+    transform.min_size, transform.max_size = (low,), high
+    if transform.fixed_size is not None:
+        transform.fixed_size = (low, low)
+    try:
+        yield
+    finally:
+        transform.min_size, transform.max_size, transform.fixed_size = kept
 
 
 class TorchvisionDetector:
@@ -128,39 +174,30 @@ class TorchvisionDetector:
         self.layers = manifest.layers
         self._layer = {layer.name: layer for layer in manifest.layers}
 
-    def resized(self, height: int, width: int, image_size: int | None) -> tuple[int, int]:
+    def resized(self, height: int, width: int, image_size: Size | None) -> tuple[int, int]:
         spec = self.manifest.input
+        low, high = (spec.min_size, spec.max_size) if image_size is None else size_limits(image_size)
         if spec.fixed_size is not None:
-            return spec.fixed_size if image_size is None else (image_size, image_size)
-        low, high = (
-            (spec.min_size, spec.max_size)
-            if image_size is None
-            else (image_size, LONG_SIDE_LIMIT * image_size)
-        )
+            return spec.fixed_size if image_size is None else (low, low)
         scale = min(low / min(height, width), high / max(height, width))
         return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
 
-    def prepare(self, images: Sequence[np.ndarray], image_size: int | None = None) -> Tensor:
+    def prepare(self, images: Sequence[np.ndarray], image_size: Size | None = None) -> Tensor:
         targets = {self.resized(image.shape[0], image.shape[1], image_size) for image in images}
         if len(targets) != 1:
             raise ValueError(f"the images of one batch must share one target size, found {sorted(targets)}")
         height, width = targets.pop()
         spec = self.manifest.input
-        device = next(self.module.parameters()).device
-        # x*a + b with the division by 255 folded in: one pass instead of three.
-        scale = (255.0 * torch.tensor(spec.std, device=device)).reciprocal().view(3, 1, 1)
-        shift = (-torch.tensor(spec.mean, device=device) / torch.tensor(spec.std, device=device)).view(
-            3, 1, 1
+        rows, columns = (math.ceil(side / spec.divisor) * spec.divisor for side in (height, width))
+        return stacked(
+            images,
+            (height, width),
+            (rows, columns),
+            mean=spec.mean,
+            std=spec.std,
+            device=next(self.module.parameters()).device,
+            mode="bilinear",
         )
-        rows = math.ceil(height / spec.divisor) * spec.divisor
-        columns = math.ceil(width / spec.divisor) * spec.divisor
-        batch = torch.zeros(len(images), 3, rows, columns, device=device)
-        for row, image in enumerate(images):
-            x = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1).float()
-            if (height, width) != x.shape[-2:]:
-                x = F.interpolate(x[None], size=(height, width), mode="bilinear", align_corners=False)[0]
-            batch[row, :, :height, :width] = x.mul_(scale).add_(shift)
-        return batch
 
     def map_layers(self, layer: str) -> tuple[str, ...]:
         self._known(layer)
@@ -168,10 +205,13 @@ class TorchvisionDetector:
 
     def feature_maps(self, pixels: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         for layer in layers:
-            if self._known(layer).kind != "map":
+            if self._known(layer.removesuffix(MERGED)).kind != "map":
                 raise KeyError(f"{layer!r} is no map: ask for {self.map_layers(layer)}, then object_features")
         with torch.inference_mode():
             return self.face.maps(pixels, layers)
+
+    def before(self, layer: str) -> tuple[str, nn.Module] | None:
+        return self.face.before(layer)
 
     def object_features(
         self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor], image_hw: tuple[int, int], layer: str
@@ -214,7 +254,13 @@ class TorchvisionDetector:
                 )
             return self.face.source.probabilities({name: maps[name] for name in names}, boxes, image_hw)  # type: ignore[union-attr]
 
-    def losses(self, images: Sequence[np.ndarray], targets: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def losses(
+        self,
+        images: Sequence[np.ndarray],
+        targets: Sequence[Mapping[str, Any]],
+        *,
+        image_size: Size | None = None,
+    ) -> dict[str, Tensor]:
         offset = int(self.manifest.has_background)
         shifted = [
             dict(target)
@@ -227,16 +273,23 @@ class TorchvisionDetector:
                 if isinstance(part, nn.modules.batchnorm._BatchNorm):
                     part.eval()
         try:
-            with mask_branch(self.module, all("masks" in target for target in targets)):
+            with (
+                learnable_branches(self.module, shifted),
+                resizing(self.module, image_size),
+            ):
                 return self.module(self._plain(images), shifted)
         finally:
             self.module.eval()
 
-    def predictions(self, images: Sequence[np.ndarray]) -> list[dict[str, Tensor]]:
+    def predictions(
+        self, images: Sequence[np.ndarray], *, image_size: Size | None = None
+    ) -> list[dict[str, Tensor]]:
         offset = int(self.manifest.has_background)
-        with torch.inference_mode():
+        with torch.inference_mode(), resizing(self.module, image_size):
             outputs = self.module(self._plain(images))
-        return [dict(output) | {"labels": output["labels"] - offset} for output in outputs]
+        found = [dict(output) | {"labels": output["labels"] - offset} for output in outputs]
+        # A dense head may score its reserved output, which is no category.
+        return [{name: values[one["labels"] >= 0] for name, values in one.items()} for one in found]
 
     def replace_head(self, num_classes: int, seed: int) -> None:
         if num_classes < 1:

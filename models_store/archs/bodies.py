@@ -26,6 +26,9 @@ TORCHVISION_CHAINS = (
     "shufflenet", "squeezenet", "swin", "vgg", "wide_resnet",
 )  # fmt: skip
 
+# What lets a family take any input size, tried in this order.
+TIMM_OPTIONS: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+
 
 class TorchvisionBody(nn.Module):
     """A torchvision classifier without its head.
@@ -120,7 +123,7 @@ def timm_model(name: str) -> nn.Module:
     """The timm model at any input size where the family allows it. Raises Unusable for an unknown name."""
     if not timm.is_model(name):
         raise Unusable("unknown_architecture", f"timm has no model {name!r}: `timm.list_models()` lists them")
-    for options in ({"dynamic_img_size": True}, {"strict_img_size": False}, {}):
+    for options in TIMM_OPTIONS:
         with contextlib.suppress(TypeError):
             return timm.create_model(name, pretrained=False, **options)
     raise Unusable("unknown_architecture", f"timm cannot build {name!r} without further options")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models import get_model
 from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from models_store.archs.base import BuildSpec
+from models_store.archs.necks import Neck, TopDown, probe_neck
 from models_store.archs.stages import Stage, find_stages, walk
 from models_store.manifest import Input
 
@@ -73,6 +74,12 @@ class BodyWalk:
         return tuple(by_index.get(i, f"#{i}") for i in self.taken)
 
 
-def pyramid_run(fpn: nn.Module, maps: list[Tensor]) -> list[Tensor]:
-    """Body maps, finest first, to pyramid maps, finest first."""
-    return list(fpn(OrderedDict((str(i), x) for i, x in enumerate(maps))).values())
+def walked_pyramid(backbone: nn.Module) -> tuple[BodyWalk, Neck]:
+    """Body and neck of torchvision's ``BackboneWithFPN``."""
+    walker = BodyWalk(backbone.body)
+    down = TopDown(backbone.fpn, walker.takes)
+    beyond = 1 if isinstance(backbone.fpn.extra_blocks, LastLevelMaxPool) else 2
+    neck = probe_neck(
+        walker.run, down.takes, down.run, down.needs, backbone, count=down.levels + beyond, last=down.last
+    )
+    return walker, neck

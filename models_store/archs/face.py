@@ -6,28 +6,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torchvision.ops import MultiScaleRoIAlign
 
-from models_store.archs.stages import PROBE_PIXELS, Stage, nearest_stride
+from models_store.archs.necks import MERGED, Neck
+from models_store.archs.stages import Stage
 
 ROI_OUTPUT = 7
 ROI_SAMPLING = 2
-
-
-@dataclass(frozen=True)
-class Neck:
-    """A pyramid: which body stages go in, and the modules' own names of the maps that come out.
-
-    ``run`` takes the ordered body maps, ``names`` are the layer names of its outputs in order.
-    """
-
-    takes: tuple[str, ...]
-    run: Callable[[list[Tensor]], list[Tensor]]
-    names: tuple[str, ...]
-    strides: tuple[int, ...]
-    channels: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -69,48 +55,26 @@ class Face:
     source: SourceHead | None = None
 
     def maps(self, pixels: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
-        """{layer: (B,C,h,w)} for ``backbone.*`` and ``neck.*`` map layers; nothing deeper is run."""
-        necks = [name for name in wanted if name.startswith("neck.")]
+        """{layer: (B,C,h,w)} for ``backbone.*`` and ``neck.*`` map layers; nothing deeper is run, no finer pyramid map."""
         stages = {name.removeprefix("backbone.") for name in wanted if name.startswith("backbone.")}
-        takes = self.neck.takes if self.neck and necks else ()
+        places = {name: self.neck.index(name) for name in wanted if self.neck and name.startswith("neck.")}
+        takes = self.neck.needs(set(places.values())) if self.neck and places else ()
         body = self.body(pixels, stages | set(takes))
         found = {f"backbone.{name}": body[name] for name in stages}
-        if self.neck and necks:
-            outputs = dict(zip(self.neck.names, self.neck.run([body[name] for name in takes]), strict=False))
-            found |= {name: outputs[name] for name in necks}
+        if self.neck and places:
+            outputs = self.neck.run(body, set(places.values()))
+            found |= {name: outputs[index] for name, index in places.items()}
         return {name: found[name] for name in wanted}
+
+    def before(self, layer: str) -> tuple[str, nn.Module] | None:
+        """The map that goes into the last convolution of ``layer``, and that convolution, where nothing else follows."""
+        if self.neck is None or layer not in self.neck.names:
+            return None
+        last = self.neck.last[self.neck.names.index(layer)]
+        return None if last is None else (layer + MERGED, last)
 
     def regions(self, maps: dict[str, Tensor], boxes: Sequence[Tensor], image_hw: tuple[int, int]) -> Tensor:
         """(sum n_i, C, r, r): each box (xyxy, input pixels) from the pyramid level of its size."""
         pooler = MultiScaleRoIAlign(list(self.roi_levels), self.roi_output, ROI_SAMPLING)
         levels = OrderedDict((name, maps[name]) for name in self.roi_levels)
         return pooler(levels, list(boxes), [image_hw] * len(boxes))
-
-
-def pyramid_names(strides: Sequence[int]) -> tuple[str, ...]:
-    """``neck.p<log2 stride>``; of several maps with one stride the deepest has the plain name."""
-    names: list[str] = []
-    for index, stride in enumerate(strides):
-        plain = f"neck.p{stride.bit_length() - 1}"
-        earlier_twin = stride in strides[index + 1 :]
-        names.append(f"{plain}_{index}" if earlier_twin else plain)
-    return tuple(names)
-
-
-@torch.no_grad()
-def probe_neck(
-    body: Callable[[Tensor, Collection[str]], dict[str, Tensor]],
-    takes: tuple[str, ...],
-    run: Callable[[list[Tensor]], list[Tensor]],
-    module: nn.Module,
-    pixels: int = PROBE_PIXELS,
-) -> Neck:
-    """Run body and neck once on a small input and name the maps by their strides."""
-    device = next(module.parameters()).device
-    training = module.training
-    module.eval()
-    maps = body(torch.zeros(1, 3, pixels, pixels, device=device), takes)
-    outputs = run([maps[name] for name in takes])
-    module.train(training)
-    strides = tuple(nearest_stride(pixels, x.shape[-2]) for x in outputs)
-    return Neck(takes, run, pyramid_names(strides), strides, tuple(x.shape[1] for x in outputs))

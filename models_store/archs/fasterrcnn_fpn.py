@@ -7,12 +7,13 @@ from typing import Any
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from models_store.archs.base import Architecture, BuildSpec, register
-from models_store.archs.face import Face, probe_neck
+from models_store.archs.face import Face
 from models_store.archs.norms import norm_of
-from models_store.archs.pyramid import PyramidBackbone
+from models_store.archs.pyramid import OUT_CHANNELS, PyramidBackbone
 from models_store.archs.source import with_box_head
 from models_store.archs.stages import PROBE_PIXELS
 from models_store.archs.torchvision_rcnn import replace_predictors
@@ -21,8 +22,15 @@ from models_store.manifest import Input
 
 ANCHOR_PER_STRIDE = 8
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
+ROI_CELLS = 7 * 7
 # There is no norm outside the body that groups could replace.
 NORMS = ("frozen", "bn", "syncbn")
+# How many regions are proposed and learned from, by torchvision's names: its own numbers are for 800 pixels, and on
+# small pictures most of the time goes there.
+REGIONS = (
+    "rpn_pre_nms_top_n_train", "rpn_pre_nms_top_n_test", "rpn_post_nms_top_n_train", "rpn_post_nms_top_n_test",
+    "rpn_batch_size_per_image", "box_batch_size_per_image", "box_detections_per_img",
+)  # fmt: skip
 
 
 def needed_backbone(spec: BuildSpec) -> str:
@@ -32,7 +40,10 @@ def needed_backbone(spec: BuildSpec) -> str:
 
 
 def pyramid_arguments(spec: BuildSpec, backbone: PyramidBackbone) -> dict[str, Any]:
-    """What every two-stage detector over the pyramid is given: our input, one anchor size a level, ROI align."""
+    """What every two-stage detector over the pyramid is given: our input, one anchor size a level, ROI align.
+
+    Options: those of ``REGIONS``.
+    """
     levels = [str(i) for i in range(backbone.levels)]
     sizes = tuple((ANCHOR_PER_STRIDE * backbone.first_stride * 2**i,) for i in range(backbone.levels + 1))
     return {
@@ -44,21 +55,32 @@ def pyramid_arguments(spec: BuildSpec, backbone: PyramidBackbone) -> dict[str, A
         "rpn_anchor_generator": AnchorGenerator(sizes, (ASPECT_RATIOS,) * len(sizes)),
         "box_roi_pool": MultiScaleRoIAlign(levels, 7, 2),
         "size_divisible": backbone.divisor,
+        **{name: int(spec.options[name]) for name in REGIONS if name in spec.options},
     }
 
 
 def build(spec: BuildSpec) -> nn.Module:
+    """Options: ``norm``, those of ``REGIONS``, ``neck_channels`` (of the pyramid) and ``head_width`` (of the box head).
+
+    The widths are torchvision's, 256 and 1024, where they are not given; narrower ones are for small pictures on a CPU.
+    """
     norm = norm_of(spec.options, None, NORMS)
-    backbone = PyramidBackbone(needed_backbone(spec), norm=norm)
-    module = FasterRCNN(backbone, **pyramid_arguments(spec, backbone))
+    channels = int(spec.options.get("neck_channels", OUT_CHANNELS))
+    backbone = PyramidBackbone(needed_backbone(spec), norm=norm, channels=channels)
+    arguments = pyramid_arguments(spec, backbone)
+    if width := spec.options.get("head_width"):
+        arguments |= {
+            "box_head": TwoMLPHead(channels * ROI_CELLS, int(width)),
+            "box_predictor": FastRCNNPredictor(int(width), arguments.pop("num_classes")),
+        }
+    module = FasterRCNN(backbone, **arguments)
     module.norm_kind = norm
     return module
 
 
 def face(module: nn.Module) -> Face:
     backbone = module.backbone
-    pixels = max(PROBE_PIXELS, 4 * backbone.divisor)
-    neck = probe_neck(backbone.body.run, backbone.takes, backbone.neck, backbone, pixels=pixels)
+    neck = backbone.probed(max(PROBE_PIXELS, 4 * backbone.divisor))
     two_stage = Face(
         body=backbone.body.run,
         stages=backbone.body.stages,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool
 
 from models_store.archs.bodies import build_body
+from models_store.archs.necks import Neck, TopDown, probe_neck
 from models_store.archs.norms import NormLayer, layer_of, set_body_norms
 
 OUT_CHANNELS = 256
@@ -40,8 +43,12 @@ class SimplePyramid(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        scaled = (self.up4(x), self.up2(x), x, F.max_pool2d(x, 2, 2))
-        return [block(level) for block, level in zip(self.lateral, scaled, strict=True)]
+        return [self.level(x, index) for index in range(len(self.lateral))]
+
+    def level(self, x: Tensor, index: int) -> Tensor:
+        """The map at stride 4 * 2**index."""
+        scale = (self.up4, self.up2, nn.Identity(), partial(F.max_pool2d, kernel_size=2, stride=2))[index]
+        return self.lateral[index](scale(x))
 
 
 class PyramidBackbone(nn.Module):
@@ -49,6 +56,7 @@ class PyramidBackbone(nn.Module):
 
     Keys are ``body.*`` with the classifier's own names and ``fpn.*``. ``finest``: the first stage the pyramid reads.
     ``norm`` is the body's and, with ``norm_in_neck``, a feature pyramid's; the simple one has norms of its own.
+    ``channels``: of every map of the pyramid.
     """
 
     def __init__(
@@ -59,6 +67,7 @@ class PyramidBackbone(nn.Module):
         norm_in_neck: bool = False,
         finest: str = PYRAMID_STAGES[0],
         extra: ExtraFPNBlock | None = None,
+        channels: int = OUT_CHANNELS,
     ) -> None:
         super().__init__()
         self.body = build_body(backbone)
@@ -66,14 +75,14 @@ class PyramidBackbone(nn.Module):
         stages = {stage.name: stage for stage in self.body.stages}
         first = PYRAMID_STAGES.index(finest)
         several = tuple(name for name in PYRAMID_STAGES[first:] if name in stages)
-        self.out_channels = OUT_CHANNELS
+        self.out_channels = channels
         self.skipped = 0
         extra = extra or LastLevelMaxPool()
         if len(several) > 1:
             self.takes = several
             norm_layer: NormLayer | None = layer_of(norm) if norm_in_neck else None
             self.fpn: nn.Module = FeaturePyramidNetwork(
-                [stages[name].channels for name in several], OUT_CHANNELS, extra, norm_layer
+                [stages[name].channels for name in several], channels, extra, norm_layer
             )
             self.levels = len(several)
             self.first_stride = stages[several[0]].stride
@@ -81,7 +90,7 @@ class PyramidBackbone(nn.Module):
         else:
             deepest = self.body.stages[-1]
             self.takes = (deepest.name,)
-            self.fpn = SimplePyramid(deepest.channels)
+            self.fpn = SimplePyramid(deepest.channels, channels)
             self.beyond = extra
             self.skipped = first
             self.levels = 4 - first
@@ -96,6 +105,36 @@ class PyramidBackbone(nn.Module):
             levels = self.fpn(maps[0])[self.skipped :]
             return self.beyond(levels, levels, [str(i) for i in range(len(levels))])[0]
         return list(self.fpn(OrderedDict((str(i), x) for i, x in enumerate(maps))).values())
+
+    def asked(self, maps: Mapping[str, Tensor], wanted: Collection[int]) -> dict[int, Tensor]:
+        """Pyramid maps by index, as ``necks.Neck.run``: no level that is not asked for."""
+        if not isinstance(self.fpn, SimplePyramid):
+            return self.down.run(maps, wanted)
+        x, last = maps[self.takes[0]], self.levels - 1
+        levels = {min(index, last) for index in wanted}
+        found = {index: self.fpn.level(x, index + self.skipped) for index in levels}
+        if any(index > last for index in wanted):
+            more, _ = self.beyond([found[last]], [found[last]], ["last"])
+            found |= {index: more[index - last] for index in wanted if index > last}
+        return found
+
+    def probed(self, pixels: int) -> Neck:
+        """The neck with its maps named, after one run on a small input."""
+        down = None if isinstance(self.fpn, SimplePyramid) else self.down
+        return probe_neck(
+            self.body.run,
+            self.takes,
+            self.asked,
+            down.needs if down else lambda wanted: self.takes if wanted else (),
+            self,
+            count=len(self.names),
+            last=down.last if down else (),
+            pixels=pixels,
+        )
+
+    @property
+    def down(self) -> TopDown:
+        return TopDown(self.fpn, self.takes)
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         maps = self.body.run(x, self.takes)

@@ -11,7 +11,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from models_store.archs.base import Architecture, BuildSpec, register
-from models_store.archs.face import Face, probe_neck
+from models_store.archs.face import Face
 from models_store.archs.fasterrcnn_fpn import ASPECT_RATIOS, needed_backbone
 from models_store.archs.norms import KINDS, layer_of, norm_of
 from models_store.archs.pyramid import OUT_CHANNELS, PyramidBackbone
@@ -57,8 +57,7 @@ def build(spec: BuildSpec) -> nn.Module:
 
 def face(module: nn.Module) -> Face:
     backbone = module.backbone
-    pixels = max(PROBE_PIXELS, 4 * backbone.divisor)
-    neck = probe_neck(backbone.body.run, backbone.takes, backbone.neck, backbone, pixels=pixels)
+    neck = backbone.probed(max(PROBE_PIXELS, 4 * backbone.divisor))
     return Face(
         body=backbone.body.run,
         stages=backbone.body.stages,

@@ -16,7 +16,8 @@ from torchvision.models.detection.ssdlite import SSDLiteFeatureExtractorMobileNe
 
 from models_store.archs.base import Architecture, BuildSpec, register
 from models_store.archs.common import apply_input
-from models_store.archs.face import Face, probe_neck
+from models_store.archs.face import Face
+from models_store.archs.necks import Needs, Run, probe_neck
 from models_store.archs.source import Levels, best_anchor, dense_source, without_background
 from models_store.archs.stages import find_stages, walk
 from models_store.manifest import Input
@@ -103,7 +104,9 @@ def _chain_face(
     module: nn.Module,
     steps: list[nn.Module],
     takes: tuple[str, ...],
-    run,
+    run: Run,
+    needs: Needs,
+    count: int,
     pixels: int,
     levels: Levels | None = None,
 ) -> Face:
@@ -114,7 +117,7 @@ def _chain_face(
         maps = walk(steps, x, {index[name] for name in names})
         return {name: maps[index[name]] for name in names}
 
-    neck = probe_neck(body, takes, run, module.backbone, pixels)
+    neck = probe_neck(body, takes, run, needs, module.backbone, count=count, pixels=pixels)
     return Face(
         body=body,
         stages=stages,
@@ -129,23 +132,35 @@ def lite_face(module: nn.Module) -> Face:
     backbone = module.backbone
     steps = [*backbone.features[0], *backbone.features[1]]
 
-    def run(maps: list[Tensor]) -> list[Tensor]:
-        outputs = list(maps)
-        for block in backbone.extra:
-            outputs.append(block(outputs[-1]))
-        return outputs
+    def needs(wanted: Collection[int]) -> set[str]:
+        return {"c4" if index == 0 else "c5" for index in wanted}
 
-    return _chain_face(module, steps, ("c4", "c5"), run, LITE_PROBE_PIXELS)
+    def run(maps: Mapping[str, Tensor], wanted: Collection[int]) -> dict[int, Tensor]:
+        found = {index: maps[name] for index, name in enumerate(("c4", "c5")) if name in maps}
+        for index, block in enumerate(backbone.extra, start=2):
+            if index <= max(wanted):
+                found[index] = block(found[index - 1])
+        return found
+
+    return _chain_face(
+        module, steps, ("c4", "c5"), run, needs, 2 + len(backbone.extra), pixels=LITE_PROBE_PIXELS
+    )
 
 
 def vgg_face(module: nn.Module) -> Face:
     backbone = module.backbone
     steps = [*backbone.features, *backbone.extra[0]]
 
-    def run(maps: list[Tensor]) -> list[Tensor]:
-        # The maps behind these are smaller than most objects.
-        third = backbone.extra[1](maps[1])
-        return [backbone.scale_weight.view(1, -1, 1, 1) * F.normalize(maps[0]), maps[1], third][:VGG_MAPS]
+    def needs(wanted: Collection[int]) -> set[str]:
+        return {"c3" if index == 0 else "c4" for index in wanted}
+
+    def run(maps: Mapping[str, Tensor], wanted: Collection[int]) -> dict[int, Tensor]:
+        makers = (
+            lambda: backbone.scale_weight.view(1, -1, 1, 1) * F.normalize(maps["c3"]),
+            lambda: maps["c4"],
+            lambda: backbone.extra[1](maps["c4"]),
+        )
+        return {index: makers[index]() for index in wanted}
 
     def levels(found: Mapping[str, Tensor]) -> list[Tensor]:
         maps = list(found.values())
@@ -156,7 +171,10 @@ def vgg_face(module: nn.Module) -> Face:
             maps.append(block(maps[-1]))
         return maps
 
-    return _chain_face(module, steps, ("c3", "c4"), run, VGG_PROBE_PIXELS, levels)
+    # The maps behind the third are smaller than most objects.
+    return _chain_face(
+        module, steps, ("c3", "c4"), run, needs, VGG_MAPS, pixels=VGG_PROBE_PIXELS, levels=levels
+    )
 
 
 register(

@@ -8,8 +8,8 @@ from torch import nn
 from torchvision.models.detection import FCOS
 
 from models_store.archs.base import Architecture, register
-from models_store.archs.common import BodyWalk, build_torchvision, pyramid_run
-from models_store.archs.face import Face, probe_neck
+from models_store.archs.common import build_torchvision, walked_pyramid
+from models_store.archs.face import Face
 from models_store.archs.source import best_anchor, dense_source, foreground_sigmoids, nearest_point
 from models_store.manifest import Input
 
@@ -27,8 +27,7 @@ def replace_logits(module: nn.Module, num_classes: int) -> tuple[str, ...]:
 
 
 def face(module: nn.Module) -> Face:
-    walker = BodyWalk(module.backbone.body)
-    neck = probe_neck(walker.run, walker.takes, partial(pyramid_run, module.backbone.fpn), module.backbone)
+    walker, neck = walked_pyramid(module.backbone)
     match = nearest_point if isinstance(module, FCOS) else best_anchor
     return Face(
         body=walker.run,

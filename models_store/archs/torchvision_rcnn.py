@@ -10,8 +10,8 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 
 from models_store.archs.base import Architecture, BuildSpec, register
-from models_store.archs.common import BodyWalk, build_torchvision, pyramid_run
-from models_store.archs.face import Face, probe_neck
+from models_store.archs.common import build_torchvision, walked_pyramid
+from models_store.archs.face import Face
 from models_store.archs.source import with_box_head
 from models_store.manifest import Input
 
@@ -39,8 +39,7 @@ def replace_predictors(module: nn.Module, num_classes: int) -> tuple[str, ...]:
 
 
 def face(module: nn.Module) -> Face:
-    walker = BodyWalk(module.backbone.body)
-    neck = probe_neck(walker.run, walker.takes, partial(pyramid_run, module.backbone.fpn), module.backbone)
+    walker, neck = walked_pyramid(module.backbone)
     # The last map is the extra pool for proposals; boxes are never read from it.
     heads = module.roi_heads
     made = Face(

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models_store.detr.boxes import absolute, per_image, query_of_each, relative
@@ -19,9 +18,10 @@ from models_store.detr.layerwise import layerwise
 from models_store.detr.loss import Target, set_loss
 from models_store.detr.maps import MATCHED, MEMORY, QUERIES, Maps, size_multiple, unpacked, width
 from models_store.manifest import Layer, Manifest
+from models_store.pixels import stacked
+from models_store.sizes import Size, size_limits
 from models_store.source import NoSourceClasses, no_source_classes, normalised_sigmoids
 
-LONG_SIDE_LIMIT = 2
 FOCAL_PRIOR = 0.01
 HEAD_STD = 0.01
 TOP = 100
@@ -52,15 +52,11 @@ class DetrDetector:
         self._maps = Maps(self.module, family)
         self._multiple = size_multiple(self.module, family)
 
-    def resized(self, height: int, width: int, image_size: int | None) -> tuple[int, int]:
+    def resized(self, height: int, width: int, image_size: Size | None) -> tuple[int, int]:
         spec = self.manifest.input
+        low, high = (spec.min_size, spec.max_size) if image_size is None else size_limits(image_size)
         if spec.fixed_size is not None:
-            return spec.fixed_size if image_size is None else (self._whole(image_size),) * 2
-        low, high = (
-            (spec.min_size, spec.max_size)
-            if image_size is None
-            else (image_size, LONG_SIDE_LIMIT * image_size)
-        )
+            return spec.fixed_size if image_size is None else (self._whole(low),) * 2
         short, long = min(height, width), max(height, width)
         side = low if long / short * low <= high else max(1, round(high * short / long))
         scaled = max(1, int(side * long / short))
@@ -70,25 +66,22 @@ class DetrDetector:
     def _whole(self, side: int) -> int:
         return max(1, side // self._multiple) * self._multiple
 
-    def prepare(self, images: Sequence[np.ndarray], image_size: int | None = None) -> Tensor:
+    def prepare(self, images: Sequence[np.ndarray], image_size: Size | None = None) -> Tensor:
         targets = {self.resized(image.shape[0], image.shape[1], image_size) for image in images}
         if len(targets) != 1:
             raise ValueError(f"the images of one batch must share one target size, found {sorted(targets)}")
         height, width = targets.pop()
-        device = self._device
-        mode = str(self.manifest.options.get("resample", "bilinear"))
         spec = self.manifest.input
-        mean = torch.tensor(spec.mean, device=device).view(3, 1, 1)
-        std = torch.tensor(spec.std, device=device).view(3, 1, 1)
-        batch = torch.empty(len(images), 3, height, width, device=device)
-        for row, image in enumerate(images):
-            x = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1).float()
-            if (height, width) != x.shape[-2:]:
-                x = F.interpolate(
-                    x[None], size=(height, width), mode=mode, align_corners=False, antialias=True
-                )[0]
-            batch[row] = (x / 255.0 - mean) / std
-        return batch
+        return stacked(
+            images,
+            (height, width),
+            (height, width),
+            mean=spec.mean,
+            std=spec.std,
+            device=self._device,
+            mode=str(self.manifest.options.get("resample", "bilinear")),
+            antialias=True,
+        )
 
     def map_layers(self, layer: str) -> tuple[str, ...]:
         """For ``decoder.matched_query`` its queries, and last the coarsest map that stands for it as a whole."""
@@ -105,6 +98,9 @@ class DetrDetector:
                 raise KeyError(f"{layer!r} is no map: ask for {self.map_layers(layer)}, then object_features")
         with torch.no_grad():
             return self._maps.run(pixels, layers)
+
+    def before(self, layer: str) -> tuple[str, nn.Module] | None:
+        return None
 
     def object_features(
         self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor], image_hw: tuple[int, int], layer: str
@@ -144,13 +140,19 @@ class DetrDetector:
         pick = [(states[i, q], logits[i, q]) for i, q in enumerate(chosen)]
         return torch.cat([s for s, _ in pick]), torch.cat([c for _, c in pick])
 
-    def losses(self, images: Sequence[np.ndarray], targets: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def losses(
+        self,
+        images: Sequence[np.ndarray],
+        targets: Sequence[Mapping[str, Any]],
+        *,
+        image_size: Size | None = None,
+    ) -> dict[str, Tensor]:
         """Weighted training losses: their sum is what training minimises.
 
         DETR, Deformable DETR and their kin: ``set_loss`` over all decoder layers. The others: ``loss``, transformers'
         own for them (denoising, distillation and dense terms included).
         """
-        pixels, mask = self._padded(images)
+        pixels, mask = self._padded(images, image_size)
         device = pixels.device
         wanted = [
             Target(
@@ -165,19 +167,21 @@ class DetrDetector:
                 child.eval()
         try:
             if self.family.set_loss:
-                outputs = layerwise(self.module, self.family, pixels, mask)
+                outputs = layerwise(self.module, self.family, pixels, mask).float()
                 return set_loss(outputs, wanted, no_object=self.family.no_object)
             labels = [{"class_labels": t.labels, "boxes": t.boxes} for t in wanted]
             return {"loss": self.module(pixel_values=pixels, labels=labels).loss}
         finally:
             self.module.eval()
 
-    def predictions(self, images: Sequence[np.ndarray]) -> list[dict[str, Tensor]]:
+    def predictions(
+        self, images: Sequence[np.ndarray], *, image_size: Size | None = None
+    ) -> list[dict[str, Tensor]]:
         """The 100 best (query, class) pairs of an image; with "no object", the best class of each query."""
         found: list[dict[str, Tensor]] = [{} for _ in images]
         with torch.no_grad():
-            for rows in self._by_size(images):
-                outputs = self._run(self.prepare([images[i] for i in rows]))
+            for rows in self._by_size(images, image_size):
+                outputs = self._run(self.prepare([images[i] for i in rows], image_size))
                 for row, boxes, logits in zip(rows, outputs.pred_boxes, outputs.logits, strict=True):
                     found[row] = self._prediction(boxes, logits, images[row].shape[:2])
         return found
@@ -214,15 +218,15 @@ class DetrDetector:
             return self.module(pixel_values=pixels)
         return self.module(pixel_values=pixels, pixel_mask=torch.ones_like(pixels[:, 0], dtype=torch.long))
 
-    def _by_size(self, images: Sequence[np.ndarray]) -> list[list[int]]:
+    def _by_size(self, images: Sequence[np.ndarray], image_size: Size | None) -> list[list[int]]:
         groups: dict[tuple[int, int], list[int]] = {}
         for row, image in enumerate(images):
-            groups.setdefault(self.resized(image.shape[0], image.shape[1], None), []).append(row)
+            groups.setdefault(self.resized(image.shape[0], image.shape[1], image_size), []).append(row)
         return list(groups.values())
 
-    def _padded(self, images: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    def _padded(self, images: Sequence[np.ndarray], image_size: Size | None = None) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) padded right and bottom with zeros, and (B, H, W) long, 1 where there is image."""
-        ready = [self.prepare([image])[0] for image in images]
+        ready = [self.prepare([image], image_size)[0] for image in images]
         height, width = (max(x.shape[axis] for x in ready) for axis in (-2, -1))
         if not self.family.masks and len({x.shape for x in ready}) > 1:
             raise ValueError(

@@ -28,6 +28,11 @@ class Layerwise:
     boxes: Tensor
     proposals: tuple[Tensor, Tensor] | None = None
 
+    def float(self) -> Layerwise:
+        """In float32, whatever the network ran in."""
+        proposals = None if self.proposals is None else (self.proposals[0].float(), self.proposals[1].float())
+        return Layerwise(self.logits.float(), self.boxes.float(), proposals)
+
 
 def layerwise(module: nn.Module, family: Family, pixels: Tensor, mask: Tensor) -> Layerwise:
     """All decoder layers of a family with ``set_loss``; YOLOS has only the last."""

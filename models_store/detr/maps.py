@@ -172,15 +172,15 @@ class Maps:
         return (Stage(f"c{round(math.log2(patch))}", 0, patch, config.hidden_size),)
 
     def _tokens(self, pixels: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
-        outputs = self.module(pixel_values=pixels)
+        heads = QUERIES in wanted
+        outputs = (self.module if heads else self.body)(pixel_values=pixels)
         sequence, patch = outputs.last_hidden_state, _side(self.module.config.patch_size)
         queries = self.module.config.num_detection_tokens
         rows, columns = pixels.shape[-2] // patch, pixels.shape[-1] // patch
         grid = sequence[:, GRID_TOKENS : sequence.shape[1] - queries]
-        found = {
-            BODY + self.stages[0].name: grid.transpose(1, 2).unflatten(2, (rows, columns)),
-            QUERIES: packed(sequence[:, -queries:], outputs.pred_boxes, outputs.logits),
-        }
+        found = {BODY + self.stages[0].name: grid.transpose(1, 2).unflatten(2, (rows, columns))}
+        if heads:
+            found[QUERIES] = packed(sequence[:, -queries:], outputs.pred_boxes, outputs.logits)
         return {name: found[name] for name in wanted}
 
 

@@ -12,6 +12,7 @@ from worker.data.faults import Report
 from worker.data.formats.raw import Corners, Raw, RawBox, RawImage
 from worker.data.lookahead import in_order
 from worker.data.pictures import Picture, rewrite, turn
+from worker.data.run_lengths import run_lengths
 
 VERSION = 1
 MIN_SIDE = 0.99  # pixels: a box of one pixel survives the six decimals of a YOLO file
@@ -81,6 +82,12 @@ def _moved_mask(
         reason = f"its RLE mask is made for {box.segmentation['size']}, the upright picture is {size} (height, width)"
         report.add("invalid_mask", box.file, f"{reason}; the box is kept without it", box.reference)
         return None
+    if box.segmentation:
+        try:
+            run_lengths(box.segmentation["counts"], picture.height * picture.width)
+        except ValueError as error:
+            report.add("invalid_mask", box.file, f"RLE: {error}; the box is kept without it", box.reference)
+            return None
     return box.segmentation
 
 

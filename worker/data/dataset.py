@@ -28,7 +28,9 @@ class Dataset:
     `images` are ordered by id; the columns run over all annotations, ordered by annotation id: `annotation_ids`,
     `annotation_image_ids` and `labels` (indices into `categories`, from 0) int64 (N,), `boxes` float64 (N, 4) xyxy in
     pixels of the upright picture, `iscrowd` bool (N,). With supervision `image_labels` the box of a label is the
-    whole picture. `digest` follows pictures, splits and annotations only: equal digests mean equal ids and rows.
+    whole picture. `segmentations`, with supervision `masks` only, has each annotation's polygons or run lengths as the
+    file keeps them (None for a crowd without); masks.py makes arrays of them. `digest` follows pictures, splits and
+    annotations only: equal digests mean equal ids and rows.
     """
 
     root: Path
@@ -41,6 +43,7 @@ class Dataset:
     boxes: np.ndarray
     iscrowd: np.ndarray
     digest: str
+    segmentations: tuple[list | dict | None, ...] | None = None
 
 
 def open_dataset(root: Path) -> Dataset:
@@ -76,6 +79,9 @@ def open_dataset(root: Path) -> Dataset:
         boxes=np.concatenate([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]], axis=1),
         iscrowd=np.array([bool(row["iscrowd"]) for row in rows], dtype=bool),
         digest=content["info"]["digest"],
+        segmentations=tuple(row.get("segmentation") for row in rows)
+        if content["info"]["supervision"] == "masks"
+        else None,
     )
 
 

@@ -2,10 +2,12 @@
 
 import gzip
 import math
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 import PIL.Image
 from sklearn.datasets import load_digits
@@ -27,8 +29,10 @@ _FASHION = (
 NAMES: dict[str, tuple[str, ...]] = {
     "digits": tuple("0123456789"),
     "fashion": _FASHION,
-    "letters": tuple("ABCDEFGHIJ"),
+    "notmnist": tuple("ABCDEFGHIJ"),
+    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
 }
+_HALF = re.compile(r"train|test|t10k")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,22 +69,6 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
 
 
-def from_idx(images: Path, labels: Path, names: tuple[str, ...] = ()) -> Glyphs:
-    """Glyphs from a pair of idx files; without `names` the labels are the names.
-
-    Raises ValueError when the two do not belong together or a label has no name.
-    """
-    pictures, numbers = read_idx(images), read_idx(labels).astype(np.int64)
-    if pictures.ndim != 3 or numbers.ndim != 1 or len(pictures) != len(numbers) or not len(numbers):
-        raise ValueError(
-            f"{images.name} {pictures.shape} and {labels.name} {numbers.shape} do not belong together: (N, h, w) and (N,) are wanted"
-        )
-    names = names or tuple(str(label) for label in range(int(numbers.max()) + 1))
-    if numbers.max() >= len(names):
-        raise ValueError(f"{labels.name} has label {numbers.max()}, but only {len(names)} names were given")
-    return Glyphs(pictures, numbers, names)
-
-
 def digits(side: int = 28) -> Glyphs:
     """The 1,797 handwritten digits of scikit-learn (UCI optdigits, 8 x 8), enlarged to side x side.
 
@@ -97,18 +85,102 @@ def digits(side: int = 28) -> Glyphs:
     return Glyphs(images, found.target.astype(np.int64), NAMES["digits"])
 
 
-def load(source: str | Path, names: tuple[str, ...] = ()) -> Glyphs:
-    """Glyphs by name (`digits`), or from a folder with one *-images-idx3-ubyte[.gz] and its labels.
+def from_hdf5(file: Path, names: tuple[str, ...] = ()) -> Glyphs:
+    """Glyphs from HDF5 as USPS comes: groups (`train`, `test`) with `data`, floats in [0, 1] (N, side * side), and `target` (N,).
 
-    Raises ValueError when the folder holds no pair of idx files.
+    All groups one after another. Raises ValueError for anything else.
+    """
+    pictures, numbers = [], []
+    try:
+        with h5py.File(file, "r") as content:
+            for group in content:
+                if not isinstance(content[group], h5py.Group):
+                    raise TypeError(f"{group!r} is no group")
+                data, target = content[group]["data"], content[group]["target"]
+                if data.ndim != 2 or data.nbytes > _MAX_BYTES or target.shape != data.shape[:1]:
+                    raise ValueError(
+                        f"{file.name}: data {data.shape} and target {target.shape} of {group!r} do not fit"
+                    )
+                pictures.append(np.asarray(data, dtype=np.float64))
+                numbers.append(np.asarray(target, dtype=np.int64))
+    except (OSError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{file.name} has no groups with data and target: {error}") from error
+    flat = np.concatenate(pictures) if pictures else np.zeros((0, 0))
+    side = math.isqrt(flat.shape[1])
+    if not len(flat) or side * side != flat.shape[1] or not (flat.min() >= 0 and flat.max() <= 1):
+        raise ValueError(f"{file.name}: square pictures with values in [0, 1] are wanted, found {flat.shape}")
+    images = np.round(flat * 255).astype(np.uint8).reshape(-1, side, side)
+    return _named(images, np.concatenate(numbers), names, file.name)
+
+
+def load(source: str | Path, names: tuple[str, ...] = ()) -> Glyphs:
+    """Glyphs by name (`digits`), from a folder, or from the files in one that begin alike (`folder/emnist-letters`).
+
+    A folder holds idx pairs as of MNIST, `*-images-idx3-ubyte[.gz]` and their labels, its training and test pictures
+    together, or one HDF5 file as of USPS. Without `names` they are those of EMNIST's mapping file beside them, of
+    Fashion-MNIST, KMNIST or notMNIST by the folder's or files' name, else the labels. Raises ValueError when there is
+    nothing of the kind, or more than one kind.
     """
     if source == "digits":
         return digits()
-    folder = Path(source)
-    for images in sorted(folder.glob("*images-idx3-ubyte*")):
-        labels = images.with_name(images.name.replace("images-idx3", "labels-idx1"))
-        if labels.is_file():
-            return from_idx(images, labels, names)
+    folder, begin = (Path(source), "") if Path(source).is_dir() else (Path(source).parent, Path(source).name)
+    # A folder may hold a file packed and unpacked.
+    found = {path.name.removesuffix(".gz"): path for path in sorted(folder.glob(f"{begin}*images[-.]idx3*"))}
+    kinds = {_HALF.sub("", name, count=1) for name in found}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{folder} holds several sets ({', '.join(sorted(found))}): name one by how its files begin"
+        )
+    if found:
+        return _pairs(list(found.values()), names)
+    files = sorted(folder.glob(f"{begin}*.h5")) + sorted(folder.glob(f"{begin}*.hdf5"))
+    if len(files) == 1:
+        return from_hdf5(files[0], names)
     raise ValueError(
-        f"{folder} holds no pair like t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz; or give 'digits'"
+        f"{source} holds no pair like t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz and no single .h5; or give 'digits'"
     )
+
+
+def _pairs(files: list[Path], names: tuple[str, ...]) -> Glyphs:
+    """The pairs' glyphs together. EMNIST's pictures lie on their side and count some labels from 1."""
+    pictures, numbers = [], []
+    for images in files:
+        labels = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
+        if not labels.is_file():
+            raise ValueError(f"{images} has no {labels.name} beside it")
+        found, given = read_idx(images), read_idx(labels).astype(np.int64)
+        _check_pair(images, found, labels, given)
+        pictures.append(found)
+        numbers.append(given)
+    images, labels = np.concatenate(pictures), np.concatenate(numbers)
+    first = files[0]
+    if not first.name.startswith("emnist"):
+        return _named(images, labels, names or _names_of(first), first.name)
+    mapping = first.with_name(f"{_HALF.split(first.name)[0].rstrip('-')}-mapping.txt")
+    if mapping.is_file() and not names:
+        rows = (line.split() for line in mapping.read_text(encoding="utf-8").splitlines() if line.strip())
+        signs = {int(row[0]): chr(int(row[1])) for row in rows}
+        used, labels = np.unique(labels, return_inverse=True)
+        names = tuple(signs.get(int(label), str(label)) for label in used)
+    return _named(images.transpose(0, 2, 1), labels, names, first.name)
+
+
+def _names_of(file: Path) -> tuple[str, ...]:
+    where = f"{file.parent.name}/{file.name}".lower()
+    return next((names for word, names in NAMES.items() if word in where), ())
+
+
+def _check_pair(images: Path, pictures: np.ndarray, labels: Path, numbers: np.ndarray) -> None:
+    if pictures.ndim != 3 or numbers.ndim != 1 or len(pictures) != len(numbers) or not len(numbers):
+        raise ValueError(
+            f"{images.name} {pictures.shape} and {labels.name} {numbers.shape} do not belong together: (N, h, w) and (N,) are wanted"
+        )
+
+
+def _named(images: np.ndarray, labels: np.ndarray, names: tuple[str, ...], file: str) -> Glyphs:
+    names = names or tuple(str(label) for label in range(int(labels.max()) + 1))
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise ValueError(
+            f"{file} has labels from {labels.min()} to {labels.max()}, but only {len(names)} names were given"
+        )
+    return Glyphs(np.ascontiguousarray(images), labels, names)

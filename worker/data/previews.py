@@ -1,88 +1,28 @@
 """Pictures of a dataset with its boxes and class names drawn, one by one and on one sheet."""
 
-import colorsys
 import math
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import PIL.Image
-import PIL.ImageDraw
-import PIL.ImageFont
 
 from worker.data.canonical import Annotation, CanonicalImage
+from worker.data.drawing import SIDE, Box, colour_of, draw_boxes, short
 from worker.data.pictures import read_upright
 
-_SIDE = 960  # pixels, longer side of one preview
 _TILE = 360  # pixels, one field of the sheet
 _GAP = 10
 _BACKGROUND = (246, 246, 244)
-_SHOWN_NAME = 24
-
-
-@cache
-def _font(size: int) -> PIL.ImageFont.FreeTypeFont:
-    # DejaVu has the Latin, Greek, Cyrillic and more; Pillow's own font only the first.
-    return PIL.ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
-
-
-def _colour(index: int) -> tuple[int, int, int]:
-    # Steps of the golden ratio keep neighbouring classes far apart on the colour circle, however many there are.
-    red, green, blue = colorsys.hsv_to_rgb((0.02 + index * 0.618034) % 1, 0.85, 0.95)
-    return round(red * 255), round(green * 255), round(blue * 255)
-
-
-def _ink(colour: tuple[int, int, int]) -> tuple[int, int, int]:
-    red, green, blue = colour
-    return (20, 20, 20) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
-
-
-def _draw_label(
-    draw: PIL.ImageDraw.ImageDraw,
-    place: tuple[float, float],
-    text: str,
-    colour: tuple[int, int, int],
-    size: tuple[int, int],
-) -> None:
-    font = _font(max(11, min(16, max(size) // 40)))
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    width, height = right - left + 6, bottom - top + 4
-    x = min(max(place[0], 0), max(size[0] - width, 0))
-    y = place[1] - height if place[1] >= height else place[1]
-    draw.rectangle((x, y, x + width, y + height), fill=colour)
-    draw.text((x + 3 - left, y + 2 - top), text, fill=_ink(colour), font=font)
 
 
 def annotated(
-    picture: PIL.Image.Image, rows: Sequence[Annotation], categories: Sequence[str], side: int = _SIDE
+    picture: PIL.Image.Image, rows: Sequence[Annotation], categories: Sequence[str], side: int = SIDE
 ) -> PIL.Image.Image:
     """The picture at most `side` pixels long with its boxes and class names; small pictures are enlarged."""
-    scale = side / max(picture.size)
-    size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
-    method = PIL.Image.Resampling.LANCZOS if scale < 1 else PIL.Image.Resampling.BICUBIC
-    canvas = picture.resize(size, method)
-    draw = PIL.ImageDraw.Draw(canvas)
-    colours = {name: _colour(index) for index, name in enumerate(categories)}
-    line = max(2, side // 320)
-    ordered = sorted(
-        rows, key=lambda row: (row.corners[0] - row.corners[2]) * (row.corners[3] - row.corners[1])
-    )
-    for row in ordered:
-        x1, y1, x2, y2 = (value * scale for value in row.corners)
-        draw.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colours[row.category], width=line)
-    if len(ordered) <= 40:
-        for row in ordered:
-            name = row.category if len(row.category) <= _SHOWN_NAME else row.category[: _SHOWN_NAME - 1] + "…"
-            _draw_label(
-                draw,
-                (row.corners[0] * scale, row.corners[1] * scale),
-                name,
-                colours[row.category],
-                canvas.size,
-            )
-    return canvas
+    colours = {name: colour_of(index) for index, name in enumerate(categories)}
+    boxes = [Box(row.corners, short(row.category), colours[row.category]) for row in rows]
+    return draw_boxes(picture, boxes, side)
 
 
 def chosen(images: Sequence[CanonicalImage], seed: int, count: int) -> list[CanonicalImage]:

@@ -197,8 +197,9 @@ def synth(
     for number, split in enumerate(_SPLITS):
         scenes: list[list[tuple[int, Box]]] = []
         folder = out / split / "images" if layout == "mnist" else out / split
-        for index in range(counts[split]):
+        if counts[split]:
             folder.mkdir(parents=True, exist_ok=True)
+        for index in range(counts[split]):
             rng = np.random.default_rng([seed, number, index])
             pixels, objects = _scene(
                 rng, glyphs, labels, pools[split],

@@ -34,9 +34,14 @@ def key_of(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def path_of(folder: Path, key: str) -> Path:
+    """Where the file kept under `key` is, or would be."""
+    return folder / f"{key}{_SUFFIX}"
+
+
 def load(folder: Path, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """Arrays and header kept under `key`, or None. A file that cannot be read is removed and counts as absent."""
-    path = folder / f"{key}{_SUFFIX}"
+    path = path_of(folder, key)
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads(file.metadata()["detrank"])
@@ -56,8 +61,8 @@ def load(folder: Path, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]
 
 def save(
     folder: Path, key: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], max_bytes: int
-) -> None:
-    """Writes beside and renames, so that a reader sees a whole file or none; then removes what was used longest ago."""
+) -> Path:
+    """The file, written beside and renamed, so that a reader sees a whole one or none; removes what was used longest ago."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     header = {
@@ -68,10 +73,11 @@ def save(
     beside = Path(name)
     try:
         save_file(kept, beside, metadata=header)
-        beside.replace(folder / f"{key}{_SUFFIX}")
+        beside.replace(path_of(folder, key))
     finally:
         beside.unlink(missing_ok=True)
     _evict(folder, max_bytes)
+    return path_of(folder, key)
 
 
 def _evict(folder: Path, max_bytes: int) -> None:

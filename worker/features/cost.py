@@ -1,4 +1,4 @@
-"""What a candidate costs to run: parameters, memory and milliseconds for one image on this device."""
+"""What a candidate costs to run, seen while it runs: parameters, memory and milliseconds for an image on this device."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_REPEATS = 3
-_PATIENCE_S = 3.0
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Cost:
     """Cost of one image through the measured part.
 
-    parameters: how many numbers the whole detector holds; ms_per_image: the fastest of a few runs after one to
-    warm up, since other work on the machine only ever adds; peak_memory_bytes: weights plus the most
-    activations alive at once; image_hw: the size it was measured at; device: where; measures: what was run.
+    parameters: how many numbers the whole detector holds; ms_per_image: of the fastest batch, since other work on the
+    machine only ever adds; peak_memory_bytes: weights plus the most activations alive at once, of one image;
+    image_hw: the size it was measured at; device: where; measures: what was run; precision: in which.
     """
 
     parameters: int
@@ -31,49 +30,71 @@ class Cost:
     device: str
     image_hw: tuple[int, int]
     measures: str
+    precision: str = "float32"
 
 
-def measure(
-    run: Callable[[], Any],
-    module: torch.nn.Module,
-    device: torch.device,
-    image_hw: tuple[int, int],
-    measures: str,
-) -> Cost:
-    """Times and weighs `run`, a forward pass of one image without gradients.
+class Meter:
+    """Measures forward passes that are run anyway: weighs the first, times all of its size.
 
     Memory on CUDA is the allocator's own peak. Elsewhere the living tensors are counted, which leaves out
     a kernel's scratch space and is the same on every machine.
     """
-    weights = _bytes_of(module)
-    if device.type == "cuda":
-        run()
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        run()
-        torch.cuda.synchronize(device)
-        activations = torch.cuda.max_memory_allocated(device) - before
-    else:
-        with _LivingBytes() as living:
-            run()
-        activations = living.peak
-    times: list[float] = []
-    started = time.perf_counter()
-    while len(times) < _REPEATS and (not times or time.perf_counter() - started < _PATIENCE_S):
+
+    def __init__(
+        self, module: torch.nn.Module, device: torch.device, measures: str, precision: str = "float32"
+    ) -> None:
+        self.module, self.device, self.measures, self.precision = module, device, measures, precision
+        self.image_hw: tuple[int, int] | None = None
+        self.bytes_per_image = 0
+        self.seconds_per_image = float("inf")
+
+    def run(self, run: Callable[[], Result], images: int, image_hw: tuple[int, int]) -> Result:
+        """Runs `run`, a forward pass without gradients of `images` images of one size."""
+        if self.image_hw is None:
+            return self._weigh(run, images, image_hw)
         begin = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append((time.perf_counter() - begin) * 1e3)
-    return Cost(
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
-        ms_per_image=round(min(times), 3),
-        peak_memory_bytes=weights + activations,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        image_hw=image_hw,
-        measures=measures,
-    )
+        result = run()
+        self.wait()
+        if image_hw == self.image_hw:
+            self.seconds_per_image = min(self.seconds_per_image, (time.perf_counter() - begin) / images)
+        return result
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _weigh(self, run: Callable[[], Result], images: int, image_hw: tuple[int, int]) -> Result:
+        begin = time.perf_counter()
+        if self.device.type == "cuda":
+            self.wait()
+            before = torch.cuda.memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            result = run()
+            self.wait()
+            activations = torch.cuda.max_memory_allocated(self.device) - before
+        else:
+            with _LivingBytes() as living:
+                result = run()
+            activations = living.peak
+        # Slowed by the weighing: any pass after it is faster.
+        self.seconds_per_image = (time.perf_counter() - begin) / images
+        self.image_hw, self.bytes_per_image = image_hw, activations // images
+        return result
+
+    def cost(self) -> Cost | None:
+        """What was seen so far, None before the first pass."""
+        if self.image_hw is None:
+            return None
+        cuda = self.device.type == "cuda"
+        return Cost(
+            parameters=sum(parameter.numel() for parameter in self.module.parameters()),
+            ms_per_image=round(self.seconds_per_image * 1e3, 3),
+            peak_memory_bytes=_bytes_of(self.module) + self.bytes_per_image,
+            device=torch.cuda.get_device_name(self.device) if cuda else self.device.type,
+            image_hw=self.image_hw,
+            measures=self.measures,
+            precision=self.precision,
+        )
 
 
 def _bytes_of(module: torch.nn.Module) -> int:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,41 +12,13 @@ import numpy as np
 import torch
 
 from models_store.detector import Detector
-from models_store.source import NoSourceClasses
-from worker.data.batches import decoded
-from worker.data.dataset import Dataset, Image, sample_images
+from worker.data.dataset import Dataset
+from worker.data.pixels import PixelCache
 from worker.features import cache as store
 from worker.features import layers as naming
 from worker.features.cost import Cost
-from worker.features.errors import Unextractable
-from worker.features.forward import Reader
-from worker.features.grouping import Picture, grouped
-from worker.features.objects import Objects, objects_of
-
-# Goes up whenever the same request would give other numbers than before.
-FEATURES_VERSION = 1
-# Of a manifest, what the numbers depend on: a new name, licence or note does not spoil the cache.
-_MANIFEST_FACTS = ("architecture", "backbone", "input", "layers", "options", "weights_sha256")
-PRECISIONS = ("float32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What to extract.
-
-    layers: names, ("all",) for every trained one, or None for the default; levels: "local", "global" or both;
-    max_images: at most so many sampled images, None for all; image_size: shorter side in pixels, None for the
-    checkpoint's own; seed: of the sample; split: whose images, None for all splits; source_probabilities: also
-    the detector's own class probabilities of every object.
-    """
-
-    layers: tuple[str, ...] | None = None
-    levels: tuple[str, ...] = naming.DEFAULT_LEVELS
-    max_images: int | None = None
-    image_size: int | None = None
-    seed: int = 0
-    split: str | None = "train"
-    source_probabilities: bool = False
+from worker.features.precision import AUTO
+from worker.features.reading import STEPS, Account, Reading, Spec, read_batches, reading_of
 
 
 @dataclass(frozen=True)
@@ -57,6 +28,7 @@ class Features:
     annotation_ids, image_ids, labels: (N,) int64, labels from 0 into `categories`; boxes: (N, 4) float64 xyxy
     divided by the original image's width and height; layers: (layer, level) to (N, D) float32;
     seconds: wall seconds by step; cost: of one image through the layers read; cached: nothing was run.
+    precision: that the network was read in.
     source_probabilities: (N, Cs) float32, rows sum to 1, None where not asked for or not to be had;
     no_source: then why it is not to be had.
     """
@@ -71,6 +43,7 @@ class Features:
     cost: Cost
     warnings: tuple[str, ...] = ()
     cached: bool = False
+    precision: str = "float32"
     untrained: frozenset[str] = field(default_factory=frozenset)
     source_probabilities: np.ndarray | None = None
     no_source: str | None = None
@@ -84,7 +57,8 @@ def extract(
     cache: Path | None = None,
     cache_max_bytes: int = store.DEFAULT_MAX_BYTES,
     device: str | torch.device = "cpu",
-    precision: str = "float32",
+    precision: str = AUTO,
+    pixels: PixelCache | None = None,
     batch_size: int | None = None,
     decode_threads: int = 2,
     progress: Callable[[int, int, str], None] = lambda done, total, message: None,
@@ -93,126 +67,88 @@ def extract(
     """Features of the objects of a seeded sample of `dataset`.
 
     The sample and the order of the objects depend on the dataset and the spec only, so rows of two detectors
-    stand for the same objects. Batches hold images of one target size and change nothing but speed; on a CUDA
-    device that runs out of memory they are halved. `precision` other than float32 runs the forward pass in
-    autocast; features come out as float32 all the same. `check` is called before each batch and may raise to
+    stand for the same objects. Batches hold images of one target size and change nothing but speed; where memory
+    runs out they are halved. `precision` "auto" is what `worker.features.precision` found to keep the scores; one
+    below float32 runs the forward pass in autocast, and features come out as float32 all the same. `pixels`: where
+    decoded pictures are kept, so that the next detector decodes none. `check` is called before each batch and may raise to
     stop; `progress` gets images done, images in all and a line of text.
 
     Raises Unextractable for unknown layers or levels, and when the sample has no object.
     """
-    _check_request(spec, precision)
     started = time.perf_counter()
-    chosen = naming.choose(detector.layers, spec.layers)
-    images = sample_images(dataset, spec.max_images, spec.seed, spec.split)
-    objects = objects_of(dataset, images)
-    device = torch.device(device)
-    wanted = [(layer.name, level) for layer in chosen.layers for level in spec.levels]
-    source = detector.source_maps() if spec.source_probabilities else ()
-    no_source = source.detail if isinstance(source, NoSourceClasses) else None
-    source_maps = () if isinstance(source, NoSourceClasses) else source
-    key = _key(
-        detector, dataset, objects, wanted, (source_maps, no_source), spec.image_size, device, precision
-    )
-    if cache is not None and (kept := store.load(cache, key)) is not None:
-        progress(len(objects.rows), len(objects.rows), "features from the cache")
-        return _restored(*kept, objects, dataset, wanted, time.perf_counter() - started)
+    reading = reading_of(detector, dataset, spec, device=device, precision=precision)
+    total = len(reading.images)
+    if cache is not None and (kept := cached_features(reading, cache)) is not None:
+        progress(total, total, "features from the cache")
+        return kept
 
-    reader = Reader(detector, chosen.layers, spec.levels, spec.image_size, device, precision, source_maps)
+    account = Account()
+    objects = reading.objects
     filled = np.zeros(len(objects), dtype=np.int64)
     tables: dict[tuple[str, str], np.ndarray] = {}
-    clock = {"decode": 0.0, "forward": 0.0, "pool": 0.0}
-    done, total = 0, len(objects.rows)
-    cost: Cost | None = None
-    pictures = _pictures(images, objects, decode_threads, clock)
-    for batch in grouped(pictures, reader.target_size, batch_size or reader.batch_size):
-        check()
-        if cost is None:
-            cost = reader.cost(batch[0])
-        rows, vectors = reader.read(batch, clock)
-        filled[rows] += 1
-        for name, values in vectors.items():
+    done = 0
+    for batch in read_batches(
+        reading,
+        account=account,
+        batch_size=batch_size,
+        decode_threads=decode_threads,
+        pixels=pixels,
+        check=check,
+    ):
+        filled[batch.rows] += 1
+        for name, values in batch.vectors.items():
             table = tables.setdefault(name, np.empty((len(objects), values.shape[1]), np.float32))
-            table[rows] = values
-        done += len(batch)
+            table[batch.rows] = values
+        done += batch.images
         progress(done, total, f"features of {done} of {total} images")
     if not (filled == 1).all():
         raise AssertionError(
             f"{int((filled != 1).sum())} of {len(objects)} objects were not read exactly once"
         )
 
-    clock["total"] = time.perf_counter() - started
-    features = Features(
+    seconds = account.seconds | {"total": time.perf_counter() - started}
+    features = features_of(reading, tables, seconds, account.cost, account.warnings)
+    if cache is not None:
+        keep_features(features, reading, cache, cache_max_bytes)
+    return features
+
+
+def features_of(
+    reading: Reading,
+    tables: dict[tuple[str, str], np.ndarray],
+    seconds: dict[str, float],
+    cost: Cost,
+    warnings: Iterable[str],
+) -> Features:
+    """The features of a reading from its tables (N, D), rows as in `reading.objects`."""
+    objects = reading.objects
+    return Features(
         annotation_ids=objects.annotation_ids,
         image_ids=objects.image_ids,
         labels=objects.labels,
         boxes=objects.normalised,
-        categories=dataset.categories,
-        layers={name: tables[name] for name in wanted},
-        seconds={step: round(seconds, 4) for step, seconds in clock.items()},
+        categories=reading.dataset.categories,
+        layers={name: tables[name] for name in reading.wanted},
+        seconds={step: round(value, 4) for step, value in seconds.items()},
         cost=cost,
-        warnings=(*chosen.warnings, *reader.warnings),
-        untrained=frozenset(layer.name for layer in chosen.layers if not layer.trained),
+        warnings=(*reading.chosen.warnings, *warnings),
+        precision=reading.precision,
+        untrained=frozenset(layer.name for layer in reading.chosen.layers if not layer.trained),
         source_probabilities=tables.get((naming.SOURCE_LAYER, naming.SOURCE_LEVEL)),
-        no_source=no_source,
+        no_source=reading.no_source,
     )
-    if cache is not None:
-        store.save(cache, key, _arrays(features), _facts(features), cache_max_bytes)
-    return features
 
 
-def _check_request(spec: Spec, precision: str) -> None:
-    unknown = [level for level in spec.levels if level not in naming.LEVELS]
-    if unknown or not spec.levels:
-        raise Unextractable("unknown_level", f"levels are {naming.LEVELS}; got {spec.levels}")
-    if precision not in PRECISIONS:
-        raise Unextractable("unknown_precision", f"precision is one of {PRECISIONS}; got {precision!r}")
+def cached_features(reading: Reading, cache: Path) -> Features | None:
+    """The features of a reading from the cache folder, None where they are not there."""
+    started = time.perf_counter()
+    kept = store.load(cache, reading.key)
+    return None if kept is None else _restored(*kept, reading, time.perf_counter() - started)
 
 
-def _pictures(
-    images: tuple[Image, ...], objects: Objects, threads: int, clock: dict[str, float]
-) -> Iterator[Picture]:
-    """Decoded images with the rows of their objects; the time spent waiting for them goes to `clock`."""
-    usable = [image for image in images if image.id in objects.rows]
-    source = decoded(usable, threads=threads)
-    while True:
-        begin = time.perf_counter()
-        pair = next(source, None)
-        clock["decode"] += time.perf_counter() - begin
-        if pair is None:
-            return
-        image, pixels = pair
-        rows = objects.rows[image.id]
-        yield Picture(image.id, pixels, rows, objects.boxes[rows])
-
-
-def _key(
-    detector: Detector,
-    dataset: Dataset,
-    objects: Objects,
-    wanted: list[tuple[str, str]],
-    source: tuple[tuple[str, ...], str | None],
-    image_size: int | None,
-    device: torch.device,
-    precision: str,
-) -> str:
-    sample = hashlib.sha256()
-    for column in (objects.annotation_ids, objects.image_ids, objects.labels, objects.boxes):
-        sample.update(np.ascontiguousarray(column))
-    manifest = detector.manifest.to_json()
-    return store.key_of(
-        {
-            "version": FEATURES_VERSION,
-            "torch": torch.__version__,
-            "dataset": dataset.digest,
-            "sample": sample.hexdigest(),
-            "detector": {name: manifest[name] for name in _MANIFEST_FACTS},
-            "read": wanted,
-            "source": source,
-            "image_size": image_size,
-            "device": device.type,
-            "precision": precision,
-        }
-    )
+def keep_features(features: Features, reading: Reading, cache: Path, max_bytes: int) -> Path:
+    """Writes the features of a reading to the cache folder; the file."""
+    return store.save(cache, reading.key, _arrays(features), _facts(features), max_bytes)
 
 
 def _arrays(features: Features) -> dict[str, np.ndarray]:
@@ -239,15 +175,8 @@ def _facts(features: Features) -> dict[str, object]:
     }
 
 
-def _restored(
-    arrays: dict[str, np.ndarray],
-    facts: dict,
-    objects: Objects,
-    dataset: Dataset,
-    wanted: list[tuple[str, str]],
-    seconds: float,
-) -> Features:
-    if not np.array_equal(arrays["annotation_ids"], objects.annotation_ids):
+def _restored(arrays: dict[str, np.ndarray], facts: dict, reading: Reading, seconds: float) -> Features:
+    if not np.array_equal(arrays["annotation_ids"], reading.objects.annotation_ids):
         raise AssertionError("cached features stand for other objects than the sample")
     cost = facts["cost"]
     return Features(
@@ -255,12 +184,13 @@ def _restored(
         image_ids=arrays["image_ids"],
         labels=arrays["labels"],
         boxes=arrays["boxes"],
-        categories=dataset.categories,
-        layers={(layer, level): arrays[f"features/{layer}/{level}"] for layer, level in wanted},
-        seconds={"decode": 0.0, "forward": 0.0, "pool": 0.0, "total": round(seconds, 4)},
+        categories=reading.dataset.categories,
+        layers={(layer, level): arrays[f"features/{layer}/{level}"] for layer, level in reading.wanted},
+        seconds=dict.fromkeys(STEPS, 0.0) | {"total": round(seconds, 4)},
         cost=Cost(**{**cost, "image_hw": tuple(cost["image_hw"])}),
         warnings=tuple(facts["warnings"]),
         cached=True,
+        precision=reading.precision,
         untrained=frozenset(facts["untrained"]),
         source_probabilities=arrays.get("source_probabilities"),
         no_source=facts["no_source"],

@@ -26,10 +26,10 @@ class Picture:
 def grouped(
     pictures: Iterable[Picture],
     target_size: Callable[[int, int], tuple[int, int]],
-    batch_size: int,
+    batch_size: Callable[[tuple[int, int]], int],
     max_waiting_bytes: int = _MAX_WAITING_BYTES,
 ) -> Iterator[list[Picture]]:
-    """Batches of at most `batch_size` pictures that are resized to the same height and width.
+    """Batches of at most `batch_size(size)` pictures that are resized to the same height and width.
 
     Pictures wait for others of their size; when more than `max_waiting_bytes` wait, the largest group goes
     ahead unfilled. The batches depend on the order of `pictures` only.
@@ -41,10 +41,11 @@ def grouped(
         group = waiting.setdefault(size, [])
         group.append(picture)
         held += picture.pixels.nbytes
-        if len(group) < batch_size and held > max_waiting_bytes:
+        full = len(group) >= batch_size(size)
+        if not full and held > max_waiting_bytes:
             size = max(waiting, key=lambda key: sum(one.pixels.nbytes for one in waiting[key]))
             group = waiting[size]
-        if len(group) >= batch_size or held > max_waiting_bytes:
+        if full or held > max_waiting_bytes:
             del waiting[size]
             held -= sum(one.pixels.nbytes for one in group)
             yield group

@@ -37,3 +37,11 @@ def attempt(metric: Metric, prepared: Prepared, targets: Targets) -> Value:
     if not np.isfinite(value):
         raise Undefined("the features are out of the range of double precision: the result is not finite")
     return Value(float(value), notes)
+
+
+def value_or_nan(metric: Metric, prepared: Prepared, targets: Targets) -> float:
+    """The metric's value, NaN where it has none: for the many evaluations behind a null or an interval."""
+    try:
+        return attempt(metric, prepared, targets).value
+    except Undefined:
+        return np.nan

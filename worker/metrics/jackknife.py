@@ -15,8 +15,8 @@ from scipy.linalg import blas
 from scipy.special import stdtrit
 
 from worker.metrics import scan
-from worker.metrics.base import Interval, Metric, Score, Undefined
-from worker.metrics.evaluate import attempt
+from worker.metrics.base import Interval, Metric, Score
+from worker.metrics.evaluate import value_or_nan
 from worker.metrics.moments import Moments
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Targets
@@ -60,11 +60,7 @@ def with_intervals(
     group = image_groups(image_ids, groups, seed)
     count = int(group.max(initial=-1)) + 1
     if count < LEAST_IMAGES:
-        reason = f"no interval: {count} images or groups; at least {LEAST_IMAGES} are needed"
-        return {
-            name: score if score.value is None else replace(score, notes=(*score.notes, reason))
-            for name, score in scores.items()
-        }
+        return {name: with_interval(score, [np.nan] * count, note) for name, score in scores.items()}
     replicates: dict[str, list[float]] = {m.name: [] for m in live}
     for g in range(count):
         if check:
@@ -72,21 +68,26 @@ def with_intervals(
         kept = np.flatnonzero(group != g)
         part, rest = leave_out(prepared, targets, kept, np.flatnonzero(group == g))
         for metric in live:
-            try:
-                replicates[metric.name].append(attempt(metric, part, rest).value)
-            except Undefined:
-                replicates[metric.name].append(np.nan)
-    out = dict(scores)
-    for metric in live:
-        values, score = np.array(replicates[metric.name]), scores[metric.name]
-        if not np.isfinite(values).all():
-            lost = int((~np.isfinite(values)).sum())
-            reason = f"no interval: {lost} of {count} groups of images cannot be left out"
-            out[metric.name] = replace(score, notes=(*score.notes, reason))
-            continue
-        interval = jackknife_interval(score.value, values, LEVEL)
-        out[metric.name] = replace(score, interval=interval, notes=score.notes + note)
-    return out
+            replicates[metric.name].append(value_or_nan(metric, part, rest))
+    return {name: with_interval(score, replicates.get(name), note) for name, score in scores.items()}
+
+
+def with_interval(score: Score, replicates: Sequence[float] | None, note: tuple[str, ...] = ()) -> Score:
+    """The score with the interval of its replicates, one without each group, NaN where one has no value.
+
+    Too few of them give a note instead; None, or a score without a value, changes nothing.
+    """
+    if score.value is None or replicates is None:
+        return score
+    values = np.array(replicates, dtype=np.float64)
+    if len(values) < LEAST_IMAGES:
+        reason = f"no interval: {len(values)} images or groups; at least {LEAST_IMAGES} are needed"
+        return replace(score, notes=(*score.notes, reason))
+    if not np.isfinite(values).all():
+        lost = int((~np.isfinite(values)).sum())
+        reason = f"no interval: {lost} of {len(values)} groups of images cannot be left out"
+        return replace(score, notes=(*score.notes, reason))
+    return replace(score, interval=jackknife_interval(score.value, values, LEVEL), notes=score.notes + note)
 
 
 def jackknife_interval(value: float, replicates: np.ndarray, level: float) -> Interval:

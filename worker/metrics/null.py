@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from worker.metrics.base import Metric, Null, Score, Undefined
-from worker.metrics.evaluate import attempt
+from worker.metrics.base import Metric, Null, Score
+from worker.metrics.evaluate import value_or_nan
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Kind, Targets
 
@@ -43,22 +43,21 @@ def with_nulls(
             if check:
                 check()
             for metric in live:
-                try:
-                    drawn[metric.name].append(attempt(metric, prepared, permuted).value)
-                except Undefined:
-                    drawn[metric.name].append(np.nan)
+                drawn[metric.name].append(value_or_nan(metric, prepared, permuted))
             prepared.forget(permuted)
-    out = dict(scores)
-    for metric in live:
-        values = np.array(drawn[metric.name])
-        score = scores[metric.name]
-        if not np.isfinite(values).all():
-            out[metric.name] = replace(score, notes=(*score.notes, "no null: a permutation has no value"))
-            continue
-        mean, std = float(values.mean()), float(values.std(ddof=1))
-        z = (score.value - mean) / std if std > abs(mean) * 1e-12 else None
-        out[metric.name] = replace(score, null=Null(mean, std, permutations, seed), z=z)
-    return out
+    return {name: with_null(score, drawn.get(name), seed) for name, score in scores.items()}
+
+
+def with_null(score: Score, drawn: Sequence[float] | None, seed: int) -> Score:
+    """The score with the null and z of its values under permutation, NaN where one has none; None: none were drawn."""
+    if drawn is None:
+        return score
+    values = np.array(drawn)
+    if not np.isfinite(values).all():
+        return replace(score, notes=(*score.notes, "no null: a permutation has no value"))
+    mean, std = float(values.mean()), float(values.std(ddof=1))
+    z = (score.value - mean) / std if std > abs(mean) * 1e-12 else None
+    return replace(score, null=Null(mean, std, len(values), seed), z=z)
 
 
 def _linear_kinds(metrics: Sequence[Metric], targets: Targets) -> list[Kind]:

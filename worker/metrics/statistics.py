@@ -119,6 +119,43 @@ class Statistics:
             largest=max(self.largest, other.largest),
         )
 
+    def __sub__(self, other: Statistics) -> Statistics:
+        """Without the objects of `other`, which must be among these; `largest` stays. Classes left empty drop out."""
+        if not other.objects:
+            return replace(self, bad=self.bad - other.bad)
+        n = self.objects - other.objects
+        if n < 1:
+            return _nothing(self)
+        shift = (self.mean - other.mean) * (other.objects / n)
+        gone = other.moments.around(other.mean - self.mean)
+        counts, taken = self.counts, _aligned(other, self.classes)
+        left = counts - taken.counts
+        stay = left > 0
+        share = (taken.counts[stay] / left[stay])[:, None]
+        apart = (self.class_means - taken.class_means)[stay]
+        boxes = None
+        if self.boxes is not None:
+            step = (self.boxes.means - taken.boxes.means)[stay]
+            weight = counts[stay][:, None] * share
+            boxes = BoxStatistics(
+                means=self.boxes.means[stay] + share * step,
+                squares=(self.boxes.squares - taken.boxes.squares)[stay] - weight * np.square(step),
+                cross=(self.boxes.cross - taken.boxes.cross)[stay]
+                - weight[:, :, None] * step[:, :, None] * apart[:, None, :],
+                largest=self.boxes.largest,
+                bad=self.boxes.bad - taken.boxes.bad,
+            )
+        return Statistics(
+            mean=self.mean + shift,
+            moments=self.moments.plus(gone, -1).at_mean(shift),
+            classes=self.classes[stay],
+            counts=left[stay],
+            class_means=self.class_means[stay] + share * apart,
+            boxes=boxes,
+            bad=self.bad - other.bad,
+            largest=self.largest,
+        )
+
 
 def accumulate(batches: Iterable[FeatureSet], options: Options = DEFAULTS) -> Statistics:
     """Statistics of all batches, which must share D; each batch can be dropped once it is counted.
@@ -141,12 +178,12 @@ def score_statistics(
 
 
 class SummedTargets(Targets):
-    """Targets of which only sums are known."""
+    """Targets of which only sums are known, and sums of their products with the features."""
 
     def __init__(self, statistics: Statistics) -> None:
         object.__setattr__(self, "classes", statistics.classes)
         object.__setattr__(self, "counts", statistics.counts.astype(np.int64))
-        object.__setattr__(self, "_boxes", statistics.boxes)
+        object.__setattr__(self, "_statistics", statistics)
 
     @property
     def labels(self) -> np.ndarray:
@@ -158,15 +195,36 @@ class SummedTargets(Targets):
         return self.labels
 
     def check_boxes(self) -> None:
-        if self._boxes is None:
+        boxes = self._statistics.boxes
+        if boxes is None:
             raise Undefined("no boxes were given with the statistics")
-        if self._boxes.bad:
-            raise Undefined(f"{self._boxes.bad} boxes hold NaN or infinity: remove those objects")
+        if boxes.bad:
+            raise Undefined(f"{boxes.bad} boxes hold NaN or infinity: remove those objects")
 
     def box_range_note(self) -> tuple[str, ...]:
-        if self._boxes.largest > 1.5:
+        if self._statistics.boxes.largest > 1.5:
             return ("boxes are not within [0, 1]: the value is shifted by the log of their scale",)
         return ()
+
+    def sums_and_squares(self, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
+        """(K,) 1'y and y'y of each column."""
+        s = self._statistics
+        if kind == "classes":
+            return s.counts, s.counts
+        per_class = s.counts[:, None] * s.boxes.means
+        own = s.boxes.squares + per_class * s.boxes.means
+        if kind == "boxes":
+            return per_class.sum(axis=0), own.sum(axis=0)
+        return per_class.ravel(), own.ravel()
+
+    def cross(self, kind: Kind) -> np.ndarray:
+        """(K, D) products of the columns with the centred features."""
+        s = self._statistics
+        sums = s.counts[:, None] * (s.class_means - s.mean)
+        if kind == "classes":
+            return sums
+        unified = s.boxes.cross + s.boxes.means[:, :, None] * sums[:, None, :]
+        return unified.sum(axis=0) if kind == "boxes" else unified.reshape(-1, len(s.mean))
 
 
 class StatisticsPrepared(Prepared):
@@ -191,27 +249,12 @@ class StatisticsPrepared(Prepared):
         self.check()
         raise Undefined(NEEDS_FEATURES)
 
-    def cross(self, targets: Targets, kind: Kind) -> np.ndarray:
+    def cross(self, targets: SummedTargets, kind: Kind) -> np.ndarray:
         self.check()
-        s = self._statistics
-        sums = s.counts[:, None] * (s.class_means - s.mean)
-        if kind == "classes":
-            return sums
-        unified = s.boxes.cross + s.boxes.means[:, :, None] * sums[:, None, :]
-        return unified.sum(axis=0) if kind == "boxes" else unified.reshape(-1, len(s.mean))
+        return targets.cross(kind)
 
-    def project(self, targets: Targets, kind: Kind) -> Columns:
-        s = self._statistics
-        if kind == "classes":
-            sums = squares = s.counts
-        else:
-            per_class = s.counts[:, None] * s.boxes.means
-            own = s.boxes.squares + per_class * s.boxes.means
-            sums, squares = (
-                (per_class.sum(axis=0), own.sum(axis=0))
-                if kind == "boxes"
-                else (per_class.ravel(), own.ravel())
-            )
+    def project(self, targets: SummedTargets, kind: Kind) -> Columns:
+        sums, squares = targets.sums_and_squares(kind)
         raw, centred = self.spectrum.project(self.cross(targets, kind).T, sums)
         return Columns(raw, centred, squares)
 
@@ -232,6 +275,15 @@ def _box_statistics(
     apart = TargetColumns(unified.index, boxes - means[targets.labels], unified.count)
     cross = scan.cross_products(features.features, mean, apart, options.block_rows).reshape(c, 4, d)
     return BoxStatistics(means, apart.squares.reshape(-1, 4), cross, float(np.abs(boxes).max(initial=0.0)), 0)
+
+
+def _nothing(s: Statistics) -> Statistics:
+    d, c = len(s.mean), np.empty(0)
+    moments = Moments(0, np.zeros((d, d), order="F"), np.zeros(d), 0.0)
+    boxes = None
+    if s.boxes is not None:
+        boxes = BoxStatistics(np.empty((0, 4)), np.empty((0, 4)), np.empty((0, 4, d)), 0.0, 0)
+    return Statistics(np.zeros(d), moments, s.classes[:0], c, np.empty((0, d)), boxes, 0, 0.0)
 
 
 def _aligned(s: Statistics, classes: np.ndarray) -> Statistics:

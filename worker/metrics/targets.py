@@ -43,6 +43,11 @@ class Targets:
         boxes = None if self.boxes is None else self.boxes[order]
         return Targets(self.labels[order], self.classes, self.counts, boxes, self.probabilities)
 
+    def of_others(self, index: np.ndarray) -> Targets:
+        """The targets of the objects at `index`, in the numbering of all classes; `counts` stay those of all."""
+        boxes = None if self.boxes is None else self.boxes[index]
+        return Targets(self.labels[index], self.classes, self.counts, boxes, None)
+
     def rows(self, index: np.ndarray) -> Targets:
         """The targets of some objects; classes left without objects drop out."""
         kept, labels, counts = np.unique(self.labels[index], return_inverse=True, return_counts=True)

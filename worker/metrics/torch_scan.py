@@ -34,6 +34,7 @@ def score_on_device(
     groups: int = 0,
     seed: int = 0,
     options: Options = DEFAULTS,
+    check: Callable[[], None] | None = None,
 ) -> dict[str, Score]:
     """Like `score`, with the work that grows with N on `device`.
 
@@ -44,7 +45,7 @@ def score_on_device(
     if not tensor.is_floating_point():
         tensor = tensor.to(EXACT)
     engine = sys.modules[__name__]
-    return score_with(engine, features, tensor.detach(), metrics, permutations, groups, seed, options)
+    return score_with(engine, features, tensor.detach(), metrics, permutations, groups, seed, options, check)
 
 
 def extremes(x: torch.Tensor, block: int) -> tuple[int, float]:

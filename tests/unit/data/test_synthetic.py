@@ -1,6 +1,4 @@
-import gzip
 import json
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +6,6 @@ import PIL.Image
 import pytest
 
 from worker.data.dataset import open_dataset
-from worker.data.glyphs import digits, from_idx, load, read_idx
 from worker.data.ingest import ingest
 from worker.data.synthetic import pack, synth
 
@@ -160,70 +157,3 @@ def test_senseless_glyphs(glyphs: tuple, tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=r"glyphs must be|labels run"):
             synth(tmp_path / "a", *bad, NAMES, images_train=1, images_test=1)
-
-
-def test_scikit_learn_digits() -> None:
-    found = digits()
-    assert found.images.shape == (1797, 28, 28)
-    assert (found.images.dtype, found.labels.dtype) == (np.uint8, np.int64)
-    assert found.images.max() == 255
-    assert not found.images[:, 0].any()
-    assert found.names == tuple("0123456789")
-    assert np.bincount(found.labels).min() > 170
-
-
-def _idx(path: Path, array: np.ndarray, header: bytes | None = None) -> Path:
-    data = (header or struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)) + array.tobytes()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return path
-
-
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_idx_round_trip(suffix: str, tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (6, 5, 4), dtype=np.uint8)
-    _idx(tmp_path / f"t-images-idx3-ubyte{suffix}", images)
-    _idx(tmp_path / f"t-labels-idx1-ubyte{suffix}", np.array([0, 1, 2, 0, 1, 2], dtype=np.uint8))
-    found = load(tmp_path)
-    assert np.array_equal(found.images, images)
-    assert found.names == ("0", "1", "2")
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\0\0",
-        b"\0\0\x0d\x01\0\0\0\x01x",
-        b"\0\0\x08\x03\0\0",
-        b"\0\0\x08\x01\0\0\0\x05abcd",
-        b"\0\0\x08\x01\0\0\0\x03abcd",
-        b"\0\0\x08\x02\xff\xff\xff\xff\xff\xff\xff\xffx",
-        b"PK\3\4",
-    ],
-)
-def test_broken_idx(data: bytes, tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(data)
-    with pytest.raises(ValueError, match="x "):
-        read_idx(tmp_path / "x")
-    (tmp_path / "x.gz").write_bytes(gzip.compress(data)[:-9])
-    with pytest.raises(ValueError, match=r"x\.gz "):
-        read_idx(tmp_path / "x.gz")
-
-
-def test_idx_files_that_do_not_belong_together(tmp_path: Path) -> None:
-    images = _idx(tmp_path / "images", np.zeros((3, 2, 2), dtype=np.uint8))
-    with pytest.raises(ValueError, match="belong together"):
-        from_idx(images, _idx(tmp_path / "labels", np.zeros(4, dtype=np.uint8)))
-    with pytest.raises(ValueError, match="only 1 names"):
-        from_idx(images, _idx(tmp_path / "labels", np.array([0, 1, 2], dtype=np.uint8)), ("a",))
-    with pytest.raises(ValueError, match="'digits'"):
-        load(tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize(
-    ("source", "count"), [("mnist", 10_000), ("fashion_mnist", 10_000), ("notmnist", 10_000)]
-)
-def test_real_idx_files(source: str, count: int, shared_data: Path) -> None:
-    found = load(shared_data / "digits" / source)
-    assert found.images.shape == (count, 28, 28)
-    assert set(found.labels.tolist()) == set(range(10))

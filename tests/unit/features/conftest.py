@@ -144,6 +144,9 @@ class TinyDetector:
     def map_layers(self, layer: str) -> tuple[str, ...]:
         return ("backbone.c2", "backbone.c3") if layer == "neck.roi" else (layer,)
 
+    def before(self, layer: str) -> None:
+        return None
+
     def feature_maps(self, pixels, layers):
         self.forwards += 1
         self.batches.append(tuple(pixels.shape))

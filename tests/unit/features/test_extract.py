@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from worker.features import extract as module
+from worker.data.pixels import PixelCache
+from worker.features import reading as module
 from worker.features.errors import Unextractable
 from worker.features.extract import Spec, extract
+from worker.features.reading import read_batches, reading_of
 
 
 def arrays(features):
@@ -248,3 +250,50 @@ def test_a_picture_that_changed_since_ingest_is_refused(detector, dataset):
     )
     with pytest.raises(ValueError, match="ingest the dataset again"):
         extract(detector, wrong, Spec())
+
+
+def test_batches_of_parts_of_the_images_hold_the_same_rows_as_one_reading(detector, dataset):
+    spec = Spec(layers=("backbone.c4",))
+    features = extract(detector, dataset, spec, batch_size=1)
+    reading = reading_of(detector, dataset, spec)
+    middle = len(reading.images) // 2
+    seen: list[int] = []
+    for part in (reading.images[:middle], reading.images[middle:]):
+        for batch in read_batches(reading, part, batch_size=1):
+            assert np.array_equal(
+                batch.vectors["backbone.c4", "local"], features.layers["backbone.c4", "local"][batch.rows]
+            )
+            seen += batch.rows.tolist()
+    assert sorted(seen) == list(range(len(features.annotation_ids)))
+
+
+def test_batches_prepared_ahead_give_the_same(detector, dataset, make_detector, monkeypatch):
+    spec = Spec(layers=("backbone.c3", "backbone.c4"))
+    plain = extract(detector, dataset, spec, batch_size=2)
+    monkeypatch.setattr(module, "PREPARED_AHEAD", ("cpu",))
+    ahead = extract(make_detector(), dataset, spec, batch_size=2)
+    assert_same(plain, ahead, atol=0)
+
+
+def test_a_second_detector_decodes_nothing(detector, dataset, make_detector, tmp_path, monkeypatch):
+    pixels = PixelCache(tmp_path / "pixels", 1 << 30)
+    spec = Spec(image_size=64)
+    extract(detector, dataset, spec, pixels=pixels)
+    monkeypatch.setattr("worker.data.batches.read_rgb", lambda path: pytest.fail(f"{path} was decoded again"))
+    found = extract(make_detector(), dataset, dataclasses.replace(spec, image_size=100), pixels=pixels)
+    monkeypatch.undo()
+    assert_same(found, extract(make_detector(), dataset, dataclasses.replace(spec, image_size=100)), atol=0)
+
+
+def test_pictures_decoded_before_a_stop_are_kept(detector, dataset, tmp_path):
+    pixels = PixelCache(tmp_path / "pixels", 1 << 30)
+    calls = []
+
+    def check():
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(detector, dataset, Spec(), batch_size=1, check=check, pixels=pixels)
+    assert len(pixels.files()) == 1

@@ -11,7 +11,8 @@ def picture(number: int, height: int, width: int) -> Picture:
 def groups(sizes, batch_size, limit=10**9):
     pictures = [picture(number, *size) for number, size in enumerate(sizes)]
     return [
-        [one.image_id for one in batch] for batch in grouped(pictures, lambda h, w: (h, w), batch_size, limit)
+        [one.image_id for one in batch]
+        for batch in grouped(pictures, lambda h, w: (h, w), lambda size: batch_size, limit)
     ]
 
 
@@ -47,6 +48,6 @@ def test_what_waits_is_bounded():
             most = max(most, waiting)
             yield picture(number, 10, 10 + number)
 
-    for batch in grouped(stream(), lambda h, w: (h, w), 4, max_waiting_bytes=5000):
+    for batch in grouped(stream(), lambda h, w: (h, w), lambda size: 4, max_waiting_bytes=5000):
         waiting -= len(batch)
     assert most < 20

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from models_store.archs import ARCHITECTURES
-from models_store.build import build_module
+from models_store.build import build_module, layers_of
 from models_store.conversion import Request, convert_here
+from models_store.detector import Detector, TorchvisionDetector
 from models_store.limits import Limits
 from models_store.load import digest_of
 from models_store.manifest import Manifest
@@ -52,6 +53,28 @@ def random_module(
             elif name.endswith("running_mean"):
                 tensor.normal_(0, 0.1, generator=generator)
     return module
+
+
+def random_detector(
+    architecture: str, backbone: str | None = None, module: nn.Module | None = None
+) -> Detector:
+    """A detector with random weights, without a file in between; `module` instead of one that is built."""
+    arch = ARCHITECTURES[architecture]
+    module = (module or random_module(architecture, backbone=backbone)).eval().requires_grad_(False)
+    face = arch.face(module) if arch.wrap is None else None
+    layers = layers_of(face, ()) if face else arch.layers(module, arch.input, ())
+    manifest = Manifest(
+        architecture=architecture,
+        format="random",
+        kind="detector",
+        input=arch.input,
+        layers=layers,
+        backbone=backbone or backbone_for(architecture),
+        parameters=0,
+        source={},
+        weights_sha256="0" * 64,
+    )
+    return TorchvisionDetector(manifest, module, face) if face else arch.wrap(manifest, module)
 
 
 Convert = Callable[..., Manifest]

@@ -10,14 +10,39 @@ import pytest
 from sqlalchemy import select
 
 from app.db.engine import database_now
-from app.db.tables import Blob, Dataset, Event, Idempotency, Job, Outbox, Upload, WorkerRecord
-from app.queue import events, leases
+from app.db.tables import (
+    Blob,
+    Checkpoint,
+    Dataset,
+    Event,
+    FeatureFile,
+    Idempotency,
+    Job,
+    Outbox,
+    Upload,
+    Verification,
+    WorkerRecord,
+)
+from app.ids import new_id
+from app.queue import events, leases, verifications
 from app.storage.blobs import open_store
 from app.storage.remember import remember_blob
-from worker.sweeper import Sweeper, seen, unheard
-from worker.tidy import forget_expired, forget_history, remove_old_files, remove_orphaned_blobs, tidy
+from worker.declaration import Declaration, seen
+from worker.sweeper import Sweeper, unheard
+from worker.tidy import (
+    forget_expired,
+    forget_features,
+    forget_history,
+    remove_old_files,
+    remove_orphaned_blobs,
+    tidy,
+)
 
 DAY_S = 24 * 3600
+
+
+def here() -> Declaration:
+    return Declaration("host:7", ["cpu"], device="cpu", concurrency=1)
 
 
 @pytest.fixture
@@ -35,6 +60,41 @@ def keep(bench, store, content: bytes, *, row: bool = True, age_s: float = 2 * D
             remember_blob(session, stored, "text/plain")
             session.get(Blob, stored.sha256).created_at = database_now(session) - timedelta(seconds=age_s)
     return stored.sha256
+
+
+def verification(bench, state_sha256: str, **fields) -> str:
+    """A verification that ended a month ago with a training state; its id."""
+    with bench.database.unit_of_work() as session:
+        now = database_now(session)
+        dataset = session.get(Dataset, session.get(Job, bench.job_id).resource_id)
+        row = {"id": new_id("ckpt"), "workspace_id": dataset.workspace_id, "name": "c", "state": "ready", "request": {}}
+        checkpoint = Checkpoint(**row, created_at=now, updated_at=now)
+        session.add(checkpoint)
+        session.flush()
+        request = {"dataset_id": dataset.id, "checkpoint_id": checkpoint.id, "seed": 0, "recipe": "quick"}
+        made = verifications.add(session, workspace_id=dataset.workspace_id, request=request)
+        made.state_sha256, made.state_iteration = state_sha256, 7
+        made.state, made.finished_at = "failed", now - timedelta(days=30)
+        for name, value in fields.items():
+            setattr(made, name, value)
+        return made.id
+
+
+def test_training_states_are_let_go_long_after_the_end(bench, store):
+    old, young, running = (keep(bench, store, name) for name in (b"old", b"young", b"running"))
+    picture, plot = keep(bench, store, b"picture"), keep(bench, store, b"plot")
+    with bench.database.reading() as session:
+        now = database_now(session)
+    files = {"pictures": [{"sha256": picture}], "plots": [{"sha256": plot}]}
+    ids = [
+        verification(bench, old, **files),
+        verification(bench, young, finished_at=now),
+        verification(bench, running, state="running"),
+    ]
+    tidy(bench.database, bench.settings, store)
+    with bench.database.reading() as session:
+        assert [session.get(Verification, id).state_sha256 for id in ids] == [None, young, running]
+    assert sorted(store) == sorted([young, running, picture, plot])
 
 
 def test_only_old_files_that_nobody_refers_to_are_removed(bench, store):
@@ -94,7 +154,7 @@ def test_expired_rows_go(bench):
                 name="gone:1", queues=[], details={}, started_at=now, seen_at=now - timedelta(days=2)
             )
         )
-        seen(session, "here:2", ["cpu"])
+        seen(session, Declaration("here:2", ["cpu"], device="cpu", concurrency=1))
     with bench.database.unit_of_work() as session:
         assert forget_expired(session, bench.settings) == ["up_old"]
     with bench.database.reading() as session:
@@ -126,6 +186,25 @@ def test_copies_of_remote_files_go_a_day_after_their_last_use(bench, store):
     assert [path.name for path in folder.iterdir()] == ["used"]
 
 
+def test_features_that_were_used_longest_ago_are_forgotten_and_their_files_go(bench, store):
+    with bench.database.unit_of_work() as session:
+        now = database_now(session)
+    files = {name: keep(bench, store, name.encode()) for name in ("old", "younger", "youngest")}
+    with bench.database.unit_of_work() as session:
+        for age, (name, sha256) in enumerate(reversed(files.items())):
+            session.add(FeatureFile(key=name, sha256=sha256, size_bytes=10, used_at=now - timedelta(hours=age)))
+    assert remove_orphaned_blobs(bench.database, store) == []
+    with bench.database.unit_of_work() as session:
+        forget_features(session, max_bytes=25)
+    with bench.database.reading() as session:
+        assert set(session.scalars(select(FeatureFile.key))) == {"younger", "youngest"}
+    assert remove_orphaned_blobs(bench.database, store) == [files["old"]]
+    with bench.database.unit_of_work() as session:
+        forget_features(session, max_bytes=0)
+    with bench.database.reading() as session:
+        assert session.scalars(select(FeatureFile.key)).all() == []
+
+
 def test_a_round_of_all_of_it_on_nothing_at_all(bench, store):
     tidy(bench.database, bench.settings, store)
 
@@ -151,7 +230,7 @@ def test_a_sweeper_signs_in_puts_back_and_signs_out(bench, store):
     bench.settings.sweep_s = 0.05
     woken = []
     bench.claim(lease_s=-1.0)
-    sweeper = Sweeper(bench.database, bench.settings, store, "host:7", ["cpu"], lambda: woken.append(1))
+    sweeper = Sweeper(bench.database, bench.settings, store, here(), lambda: woken.append(1))
     sweeper.start()
     give_up = time.monotonic() + 30
     while not woken:
@@ -178,7 +257,7 @@ def test_a_worker_that_stays_deaf_ends(bench, store, monkeypatch):
     monkeypatch.setattr("worker.sweeper.SHORTEST_SILENCE_S", 0.3)
     monkeypatch.setattr("worker.sweeper.os.kill", lambda pid, number: ended.set())
     bench.settings.sweep_s, bench.settings.bell_s = 0.05, 0.01
-    sweeper = Sweeper(bench.database, bench.settings, store, "host:7", ["cpu"], lambda: None)
+    sweeper = Sweeper(bench.database, bench.settings, store, here(), lambda: None)
     sweeper.start()
     assert not ended.wait(0.6), "nothing was announced"
     with bench.database.unit_of_work() as session:

@@ -1,0 +1,264 @@
+"""What is read from which objects of a dataset, and the reading itself, batch by batch."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from models_store.detector import Detector
+from models_store.source import NoSourceClasses
+from worker.data.batches import decoded
+from worker.data.dataset import Dataset, Image, sample_images
+from worker.data.lookahead import in_order
+from worker.data.pixels import PixelCache
+from worker.features import cache as store
+from worker.features import layers as naming
+from worker.features.cost import Cost
+from worker.features.errors import Unextractable
+from worker.features.forward import Loaded, Reader
+from worker.features.grouping import Picture, grouped
+from worker.features.objects import Objects, objects_of
+from worker.features.precision import AUTO, precision_of
+
+# Goes up whenever the same request would give other numbers than before.
+FEATURES_VERSION = 3
+# Of a manifest, what the numbers depend on: a new name, licence or note does not spoil the cache.
+_MANIFEST_FACTS = ("architecture", "backbone", "input", "layers", "options", "weights_sha256")
+# Where batches are prepared in a thread beside the forward pass. On a CPU that would take the time from it.
+PREPARED_AHEAD = ("cuda",)
+STEPS = ("decode", "prepare", "forward", "pool")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to extract.
+
+    layers: names, ("all",) for every trained one, or None for the default; levels: "local", "global" or both;
+    max_images: at most so many sampled images, None for all; image_size: shorter side in pixels, None for the
+    checkpoint's own; seed: of the sample; split: whose images, None for all splits; source_probabilities: also
+    the detector's own class probabilities of every object.
+    """
+
+    layers: tuple[str, ...] | None = None
+    levels: tuple[str, ...] = naming.DEFAULT_LEVELS
+    max_images: int | None = None
+    image_size: int | None = None
+    seed: int = 0
+    split: str | None = "train"
+    source_probabilities: bool = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A spec resolved for one detector and one dataset; nothing has been run yet.
+
+    images: those of the sample that hold an object, by id; objects: the rows, the same for every detector;
+    wanted: (layer, level) of each table; source_maps: what source probabilities are computed from, empty where
+    they are not read, no_source: then why they are not to be had; key: digest of all that the numbers depend on.
+    """
+
+    detector: Detector
+    dataset: Dataset
+    spec: Spec
+    images: tuple[Image, ...]
+    objects: Objects
+    chosen: naming.Chosen
+    wanted: tuple[tuple[str, str], ...]
+    source_maps: tuple[str, ...]
+    no_source: str | None
+    device: torch.device
+    precision: str
+    key: str
+
+    def target_size(self, image: Image) -> tuple[int, int]:
+        """Height and width to which the image is resized, before padding."""
+        return self.detector.resized(image.height, image.width, self.spec.image_size)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Objects of a few images: how many images, rows (n,) int64 into the reading's objects, and the vectors.
+
+    vectors: (layer, level) to (n, D) float32, source probabilities among them under `SOURCE_LAYER`, `SOURCE_LEVEL`.
+    """
+
+    images: int
+    rows: np.ndarray
+    vectors: dict[tuple[str, str], np.ndarray]
+
+
+@dataclass
+class Account:
+    """What a reading took, filled in while it runs: wall seconds by step, cost of one image, warnings."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
+    cost: Cost | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def reading_of(
+    detector: Detector,
+    dataset: Dataset,
+    spec: Spec,
+    *,
+    device: str | torch.device = "cpu",
+    precision: str = AUTO,
+) -> Reading:
+    """The sample, its objects and the layers that `spec` asks for.
+
+    The sample and the order of the objects depend on the dataset and the spec only, so rows of two detectors
+    stand for the same objects. Raises Unextractable for unknown layers or levels, and when the sample has no object.
+    """
+    _check_request(spec)
+    chosen = naming.choose(detector.layers, spec.layers)
+    images = sample_images(dataset, spec.max_images, spec.seed, spec.split)
+    objects = objects_of(dataset, images)
+    wanted = tuple((layer.name, level) for layer in chosen.layers for level in spec.levels)
+    source = detector.source_maps() if spec.source_probabilities else ()
+    no_source = source.detail if isinstance(source, NoSourceClasses) else None
+    source_maps = () if isinstance(source, NoSourceClasses) else source
+    device = torch.device(device)
+    precision = precision_of(precision, detector.manifest, device)
+    return Reading(
+        detector=detector,
+        dataset=dataset,
+        spec=spec,
+        images=tuple(image for image in images if image.id in objects.rows),
+        objects=objects,
+        chosen=chosen,
+        wanted=wanted,
+        source_maps=source_maps,
+        no_source=no_source,
+        device=device,
+        precision=precision,
+        key=_key(
+            detector, dataset, objects, wanted, (source_maps, no_source), spec.image_size, device, precision
+        ),
+    )
+
+
+def read_batches(
+    reading: Reading,
+    images: Sequence[Image] | None = None,
+    *,
+    account: Account | None = None,
+    batch_size: int | None = None,
+    decode_threads: int = 2,
+    pixels: PixelCache | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Batch]:
+    """Vectors of the objects of `images` (None: all of the reading's), each object once, as they are read.
+
+    Nothing is kept, so memory does not grow with the number of images. Batches hold images of one target size and
+    follow the images alone; which images share one changes the last bits of float32. On a CUDA device that runs
+    out of memory they are halved. `check` is called before each batch and may raise to stop.
+    """
+    account = account if account is not None else Account()
+    reader = Reader(
+        reading.detector,
+        reading.chosen.layers,
+        reading.spec.levels,
+        reading.spec.image_size,
+        reading.device,
+        reading.precision,
+        reading.source_maps,
+    )
+    wanted = in_batch_order(reading, images)
+    source = decoded(wanted, threads=decode_threads, kept=pixels and pixels.of(reading.dataset.digest))
+    pictures = _pictures(source, reading.objects, account.seconds)
+    batches = grouped(pictures, reader.target_size, lambda size: batch_size or reader.batch_size(size))
+    if reading.device.type in PREPARED_AHEAD:
+        loads = in_order(reader.load, batches, threads=1, ahead=2)
+    else:
+        loads = (reader.load(batch) for batch in batches)
+    try:
+        while (loaded := _waited(loads, account.seconds)) is not None:
+            check()
+            rows, vectors = reader.read(loaded, account.seconds)
+            account.warnings += reader.warnings
+            reader.warnings.clear()
+            yield Batch(len(loaded.pictures), rows, vectors)
+    finally:
+        loads.close()
+        # What was decoded so far is kept.
+        source.close()
+        account.cost = reader.meter.cost()
+
+
+def in_batch_order(reading: Reading, images: Sequence[Image] | None = None) -> list[Image]:
+    """The images (None: all) by the size they are resized to, the reading's most frequent first, then by id.
+
+    So batches fill up while no picture has to wait for others of its size.
+    """
+    frequency = Counter(map(reading.target_size, reading.images))
+
+    def place(image: Image) -> tuple[int, tuple[int, int], int]:
+        size = reading.target_size(image)
+        return -frequency[size], size, image.id
+
+    return sorted(reading.images if images is None else images, key=place)
+
+
+def _check_request(spec: Spec) -> None:
+    unknown = [level for level in spec.levels if level not in naming.LEVELS]
+    if unknown or not spec.levels:
+        raise Unextractable("unknown_level", f"levels are {naming.LEVELS}; got {spec.levels}")
+
+
+def _pictures(
+    source: Iterator[tuple[Image, np.ndarray]], objects: Objects, clock: dict[str, float]
+) -> Iterator[Picture]:
+    """Decoded images with the rows of their objects; the time spent waiting for them goes to `clock`."""
+    while True:
+        begin = time.perf_counter()
+        pair = next(source, None)
+        clock["decode"] += time.perf_counter() - begin
+        if pair is None:
+            return
+        image, pixels = pair
+        rows = objects.rows[image.id]
+        yield Picture(image.id, pixels, rows, objects.boxes[rows])
+
+
+def _waited(loads: Iterator[Loaded], clock: dict[str, float]) -> Loaded | None:
+    """The next batch, None after the last; what waiting took besides decoding goes to `clock`."""
+    begin, decoding = time.perf_counter(), clock["decode"]
+    loaded = next(loads, None)
+    clock["prepare"] += time.perf_counter() - begin - (clock["decode"] - decoding)
+    return loaded
+
+
+def _key(
+    detector: Detector,
+    dataset: Dataset,
+    objects: Objects,
+    wanted: Sequence[tuple[str, str]],
+    source: tuple[tuple[str, ...], str | None],
+    image_size: int | None,
+    device: torch.device,
+    precision: str,
+) -> str:
+    sample = hashlib.sha256()
+    for column in (objects.annotation_ids, objects.image_ids, objects.labels, objects.boxes):
+        sample.update(np.ascontiguousarray(column))
+    manifest = detector.manifest.to_json()
+    return store.key_of(
+        {
+            "version": FEATURES_VERSION,
+            "torch": torch.__version__,
+            "dataset": dataset.digest,
+            "sample": sample.hexdigest(),
+            "detector": {name: manifest[name] for name in _MANIFEST_FACTS},
+            "read": wanted,
+            "source": source,
+            "image_size": image_size,
+            "device": device.type,
+            "precision": precision,
+        }
+    )

@@ -1,0 +1,183 @@
+"""A reading in parts: which images each part holds, its vectors as a file, and the features of all parts together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from worker.data.dataset import Image
+from worker.data.pixels import PixelCache
+from worker.features import cache as store
+from worker.features.cost import Cost
+from worker.features.extract import Features, features_of
+from worker.features.forward import BATCH_SIZE
+from worker.features.layers import SOURCE_LAYER, SOURCE_LEVEL
+from worker.features.reading import Account, Batch, Reading, in_batch_order, read_batches
+
+Progress = Callable[[int, int, str], None]
+
+# Parts are made of whole batches of the undivided reading, since which images share one changes the last bits.
+_PIECES_EACH = 4
+_KEEP_ALL = 2**63
+
+
+@dataclass(frozen=True)
+class Part:
+    """What reading some images of a reading gave: arrays, and what it took. cost is None where there was no image."""
+
+    arrays: dict[str, np.ndarray]
+    seconds: dict[str, float]
+    cost: Cost | None
+    warnings: tuple[str, ...]
+
+    def save(self, folder: Path, key: str, max_bytes: int = _KEEP_ALL) -> Path:
+        """Writes a file that `load_part` finds under the same key, readable by safetensors alone."""
+        facts = {
+            "seconds": self.seconds,
+            "cost": self.cost and dataclasses.asdict(self.cost),
+            "warnings": list(self.warnings),
+        }
+        return store.save(folder, key, self.arrays, facts, max_bytes)
+
+
+def load_part(folder: Path, key: str) -> Part | None:
+    """The part kept under `key`, None where there is none that can be read."""
+    kept = store.load(folder, key)
+    if kept is None:
+        return None
+    arrays, facts = kept
+    cost = facts["cost"]
+    return Part(
+        arrays,
+        facts["seconds"],
+        cost and Cost(**{**cost, "image_hw": tuple(cost["image_hw"])}),
+        tuple(facts["warnings"]),
+    )
+
+
+def images_of_shard(reading: Reading, position: int, shards: int) -> tuple[Image, ...]:
+    """The images of one of `shards` parts, position from 0; together all of the reading's, each once.
+
+    The parts are of nearly equal size and follow the reading alone, so every host cuts the same ones. One may be empty
+    where there are few images.
+    """
+    if not 0 <= position < shards:
+        raise ValueError(f"there is no part {position} of {shards}")
+    ordered = in_batch_order(reading)
+    groups = [list(group) for _, group in groupby(ordered, key=reading.target_size)]
+    batch = BATCH_SIZE.get(reading.device.type, 4)
+    while len(ordered) >= 2 * batch * _PIECES_EACH * shards:
+        batch *= 2
+    pieces = [group[start : start + batch] for group in groups for start in range(0, len(group), batch)]
+    # the largest first, each to the part that has fewest so far
+    held: list[list[Image]] = [[] for _ in range(shards)]
+    for piece in sorted(pieces, key=len, reverse=True):
+        min(held, key=len).extend(piece)
+    return tuple(held[position])
+
+
+def key_of_part(reading: Reading, position: int, shards: int) -> str:
+    """Digest of all that the part's vectors depend on."""
+    return store.key_of({"reading": reading.key, "part": [position, shards]})
+
+
+def read_vectors(
+    reading: Reading,
+    images: Sequence[Image],
+    *,
+    decode_threads: int = 2,
+    pixels: PixelCache | None = None,
+    progress: Progress = lambda done, total, message: None,
+    check: Callable[[], None] = lambda: None,
+) -> Part:
+    """The vectors of the objects of some images, paired by `annotation_ids` (n,) int64, under the names of feature files."""
+    rows: list[np.ndarray] = []
+    tables: dict[str, list[np.ndarray]] = {}
+
+    def take(batch: Batch) -> None:
+        rows.append(batch.rows)
+        for place, vectors in batch.vectors.items():
+            tables.setdefault(_name(place), []).append(vectors)
+
+    account = read_into(
+        take, reading, images, decode_threads=decode_threads, pixels=pixels, progress=progress, check=check
+    )
+    arrays = {name: np.concatenate(parts) for name, parts in tables.items()}
+    found = np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+    arrays["annotation_ids"] = reading.objects.annotation_ids[found]
+    return Part(arrays, account.seconds, account.cost, tuple(account.warnings))
+
+
+def read_into(
+    take: Callable[[Batch], None],
+    reading: Reading,
+    images: Sequence[Image],
+    *,
+    decode_threads: int = 2,
+    pixels: PixelCache | None = None,
+    progress: Progress = lambda done, total, message: None,
+    check: Callable[[], None] = lambda: None,
+) -> Account:
+    """Hands every batch of `images` to `take`; what that took."""
+    account, done = Account(), 0
+    for batch in read_batches(
+        reading, images, account=account, decode_threads=decode_threads, pixels=pixels, check=check
+    ):
+        take(batch)
+        done += batch.images
+        progress(done, len(images), f"features of {done} of {len(images)} images")
+    return account
+
+
+def joined(reading: Reading, parts: Iterable[Part]) -> Features:
+    """The features of the whole reading from all its parts, which are looked at one by one.
+
+    Raises AssertionError where they do not hold every object once.
+    """
+    objects = reading.objects
+    filled = np.zeros(len(objects), dtype=np.int64)
+    tables: dict[tuple[str, str], np.ndarray] = {}
+    places = [*reading.wanted, *([(SOURCE_LAYER, SOURCE_LEVEL)] if reading.source_maps else [])]
+    took = Took()
+    for part in parts:
+        took.add(part)
+        ids = part.arrays["annotation_ids"]
+        rows = np.searchsorted(objects.annotation_ids, ids)
+        if not np.array_equal(objects.annotation_ids[rows], ids):
+            raise AssertionError("a part stands for other objects than the sample")
+        filled[rows] += 1
+        for place in places if len(rows) else ():
+            vectors = part.arrays[_name(place)]
+            table = tables.setdefault(place, np.empty((len(objects), vectors.shape[1]), np.float32))
+            table[rows] = vectors
+    if not (filled == 1).all():
+        raise AssertionError(
+            f"{int((filled != 1).sum())} of {len(objects)} objects are not in exactly one part"
+        )
+    return features_of(reading, tables, took.seconds, took.cost, took.warnings)
+
+
+@dataclass
+class Took:
+    """What parts took together: seconds add up; the cost is the first's."""
+
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    cost: Cost | None = None
+    warnings: tuple[str, ...] = ()
+
+    def add(self, part: Part) -> None:
+        for step, value in part.seconds.items():
+            self.seconds[step] = self.seconds.get(step, 0.0) + value
+        self.cost = self.cost or part.cost
+        self.warnings = tuple(dict.fromkeys((*self.warnings, *part.warnings)))
+
+
+def _name(place: tuple[str, str]) -> str:
+    return (
+        "source_probabilities" if place == (SOURCE_LAYER, SOURCE_LEVEL) else f"features/{place[0]}/{place[1]}"
+    )
