@@ -1,0 +1,63 @@
+"""The two parts of every study, as tasks: one candidate scored on one dataset, and fine-tuned there with one seed.
+
+Each writes one JSON file. What a candidate or dataset does not support is part of the result, under `error`; the study
+goes on without that part and names it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import models_store
+from worker.data.dataset import open_dataset
+from worker.evaluation import Unevaluable
+from worker.features.errors import Unextractable
+from worker.features.extract import Spec
+from worker.studies.files import write_json
+from worker.studies.fine_tuning import fine_tune, ids_of
+from worker.studies.scoring import score_detector
+from worker.training import TrainingDiverged, Untrainable, plan_of
+from worker.training.recipe import Recipe
+
+REFUSALS = (models_store.Unusable, Unextractable, Untrainable, Unevaluable, TrainingDiverged)
+
+
+def score_part(checkpoint: Path, dataset: Path, spec: Spec, metrics: Sequence[str], device: str, done: Path) -> None:
+    """All scores of the converted `checkpoint` on the canonical `dataset`, into `done`."""
+    try:
+        detector = models_store.load_detector(checkpoint, device=device)
+        result = score_detector(detector, open_dataset(dataset), spec, metrics, device=device)
+    except REFUSALS as refusal:
+        result = {"error": f"{refusal.code}: {refusal.detail}"}
+    write_json(done, result)
+
+
+def tune_part(
+    checkpoint: Path,
+    dataset: Path,
+    recipe: Recipe | str,
+    overrides: Mapping[str, Any],
+    max_train: int | None,
+    device: str,
+    done: Path,
+) -> None:
+    """Fine-tune with a fresh head and measure, into `done`; the training's state lies beside it while it lasts.
+
+    `overrides`: of the plan, `seed` among them. `max_train`: training images at most, the same for all seeds.
+    """
+    state = done.with_suffix(".state")
+    try:
+        opened = open_dataset(dataset)
+        detector = models_store.load_detector(checkpoint, device=device)
+        ids = ids_of(opened, max_train=max_train)
+        plan = plan_of(recipe, manifest=detector.manifest, images=len(ids.train), **overrides)
+        _, result = fine_tune(detector, opened, plan, ids, state, device=device)
+        if result["map"] is None:
+            result = {"error": "no_objects: its test images hold no object, so there is no mAP"}
+    except REFUSALS as refusal:
+        result = {"error": f"{refusal.code}: {refusal.detail}"}
+    write_json(done, result)
+    shutil.rmtree(state, ignore_errors=True)
