@@ -14,7 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import delete
+
 from app.client import Client
+from app.db.engine import Database
+from app.db.tables import FeatureFile
 
 START_S = 60.0
 LISTENS = re.compile(r"detrank listens on (http://\S+)")
@@ -42,7 +46,7 @@ class Deployment:
             | {"OMP_NUM_THREADS": "1"}
         )
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.worker: subprocess.Popen[bytes] | None = None
+        self.worker: subprocess.Popen[bytes] | None = None  # the one started last
         self.client: Client | None = None
 
     def start_api(self) -> Client:
@@ -55,8 +59,10 @@ class Deployment:
         self.client = Client(found.group(1))
         return self.client
 
-    def start_worker(self) -> None:
-        self.worker = self._start("worker", "worker")
+    def start_worker(self, *options: str, **settings: object) -> subprocess.Popen[bytes]:
+        """A worker; `settings` are its own. Any number may run."""
+        self.worker = self._start("worker", "worker", *options, **settings)
+        return self.worker
 
     def run(self, *command: str) -> None:
         done = subprocess.run(
@@ -64,11 +70,12 @@ class Deployment:
         )
         assert done.returncode == 0, done.stderr
 
-    def _start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, *command: str, **settings: object) -> subprocess.Popen[bytes]:
         with (self.home / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "app.cli", *command],
-                env=self.environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+                env=self.environment | {f"DETRANK_{key}": str(value) for key, value in settings.items()},
+                stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         self.processes.append(process)
         return process
@@ -108,14 +115,15 @@ class Deployment:
 
 
 @contextlib.contextmanager
-def deployment(home: Path, **settings: object) -> Iterator[Deployment]:
-    """An API and a worker that run; stopped afterwards, whatever happens."""
+def deployment(home: Path, *, workers: int = 1, **settings: object) -> Iterator[Deployment]:
+    """An API and a worker (or as many as `workers`) that run; stopped afterwards, whatever happens."""
     running = Deployment(home, **settings)
     try:
         if "DATABASE_URL" in settings:
             running.run("migrate")
         running.start_api()
-        running.start_worker()
+        for _ in range(workers):
+            running.start_worker()
         yield running
     except BaseException:
         sys.stderr.write(
@@ -179,5 +187,10 @@ def comparable(ranking: dict[str, Any]) -> dict[str, Any]:
 
 
 def forget_features(running: Deployment) -> None:
-    """Removes what was cached, so that the next ranking computes everything again."""
+    """Removes what was cached here and in storage, so that the next ranking computes everything again."""
     shutil.rmtree(running.home / "cache" / "features", ignore_errors=True)
+    if url := running.environment.get("DETRANK_DATABASE_URL"):
+        database = Database(url)
+        with database.unit_of_work() as session:
+            session.execute(delete(FeatureFile))
+        database.dispose()

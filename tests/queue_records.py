@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.db.engine import Database, database_now
 from app.db.tables import Base, Candidate, Checkpoint, Dataset, Job, Ranking, Workspace
 from app.ids import new_id
-from app.queue import jobs
+from app.queue import jobs, shard_flow
 from app.queue.states import JobKind
 
 
@@ -76,8 +76,10 @@ def add_ingest(
     return job
 
 
-def add_ranking(session: Session, workspace_id: str, payloads: list[dict[str, Any]]) -> Ranking:
-    """A ranking of as many candidates as there are payloads, each with its job."""
+def add_ranking(
+    session: Session, workspace_id: str, payloads: list[dict[str, Any]], *, shards: int = 1
+) -> Ranking:
+    """A ranking of as many candidates as there are payloads, each with its job; the first is read in so many `shards`."""
     now = database_now(session)
     dataset = add_dataset(session, workspace_id, "ready")
     ranking = Ranking(
@@ -102,20 +104,23 @@ def add_ranking(session: Session, workspace_id: str, payloads: list[dict[str, An
         )
         session.add(checkpoint)
         session.flush()
-        job = jobs.add_job(
-            session,
-            workspace_id=workspace_id,
-            kind=JobKind.SCORE,
-            resource_id=ranking.id,
-            payload={"checkpoint_id": checkpoint.id, **payload},
-        )
+        if shards > 1 and not position:
+            job_id = shard_flow.add(session, ranking, checkpoint.id, shards, max_attempts=3)
+        else:
+            job_id = jobs.add_job(
+                session,
+                workspace_id=workspace_id,
+                kind=JobKind.SCORE,
+                resource_id=ranking.id,
+                payload={"checkpoint_id": checkpoint.id, **payload},
+            ).id
         session.add(
             Candidate(
                 ranking_id=ranking.id,
                 checkpoint_id=checkpoint.id,
                 position=position,
                 state="queued",
-                job_id=job.id,
+                job_id=job_id,
             )
         )
     session.flush()

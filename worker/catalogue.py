@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models_store.archs import ARCHITECTURES
+from models_store.trainable import POLICIES
 from worker.data.formats import READERS
 from worker.features.layers import (
     DEFAULT_LAYERS,
@@ -24,6 +25,9 @@ from worker.features.layers import (
 )
 from worker.metrics.registry import METRICS, OF_SOURCE
 from worker.ranking.rule import PREFERRED_LAYERS, PREFERRED_METRICS
+from worker.training.plan import PRECISIONS
+from worker.training.recipe import DEFAULTS as DEFAULT_RECIPES
+from worker.training.recipe import recipes
 
 PATH = Path(__file__).resolve().parent.parent / "app" / "catalogue.json"
 
@@ -51,7 +55,7 @@ CHECKPOINT_FORMATS = {
 
 
 def catalogue() -> dict[str, Any]:
-    """Metrics, layers, levels, architectures, formats and defaults, as plain JSON values."""
+    """Metrics, layers, levels, architectures, recipes, formats and defaults, as plain JSON values."""
     return {
         "metrics": [
             {
@@ -88,6 +92,30 @@ def catalogue() -> dict[str, Any]:
             }
             for _, architecture in sorted(ARCHITECTURES.items())
         ],
+        "recipes": [
+            {
+                "name": recipe.name,
+                "title": recipe.title,
+                "source": recipe.source,
+                "help": recipe.help,
+                "families": list(recipe.families),
+                "architectures": list(recipe.architectures),
+                "optimiser": recipe.optimiser,
+                "epochs": None if recipe.iterations else recipe.epochs,
+                "iterations": recipe.iterations,
+                "batch_size": recipe.batch_size,
+                "image_size": recipe.image_size,
+                "evaluations": recipe.evaluations,
+                "patience": recipe.patience,
+                "ema": recipe.ema,
+            }
+            for recipe in recipes().values()
+        ],
+        "training": {
+            "freeze": list(POLICIES),
+            "precisions": list(PRECISIONS),
+            "default_recipes": list(DEFAULT_RECIPES),
+        },
         "formats": {
             "datasets": [{"name": name, "title": reader.TITLE} for name, reader in READERS.items()],
             "checkpoints": [{"name": name, "title": title} for name, title in CHECKPOINT_FORMATS.items()],

@@ -20,6 +20,7 @@ from app.queue.relay import Relay
 from app.settings import get_settings
 from app.storage.blobs import open_store
 from worker import process, redis_transport
+from worker.declaration import Declaration
 from worker.sweeper import Sweeper
 
 redis_transport.use_it()
@@ -64,7 +65,10 @@ def _start_companions(sender: Any = None, **_: Any) -> None:
     name = process.worker_name(os.getpid())
     queues = sorted(str(queue).removeprefix(settings.queue_prefix) for queue in app.amqp.queues.consume_from)
     _relay = Relay(database, Broker(settings), relay_s=settings.relay_s, bell_s=settings.bell_s)
-    _sweeper = Sweeper(database, settings, open_store(settings), name, queues, _relay.wake)
+    declaration = Declaration(
+        name, queues, device=settings.device, concurrency=getattr(sender, "concurrency", None)
+    )
+    _sweeper = Sweeper(database, settings, open_store(settings), declaration, _relay.wake)
     _relay.start()
     _sweeper.start()
 

@@ -17,6 +17,7 @@ from app.db.engine import Database
 from app.errors import TimeLimitExceeded
 from app.queue import leases
 from app.queue.leases import Claim, JobView, LeaseLost
+from app.queue.states import JobKind
 from app.settings import Settings
 from app.storage.blobs import BlobStore
 
@@ -53,6 +54,7 @@ class Step:
         self.settings = settings
         self.store = store
         self.claim = claim
+        self._limit_s = _time_limit_s(claim, settings)
         self._leave = leave
         self._lock = threading.Lock()
         self._reporting = threading.Lock()
@@ -199,7 +201,7 @@ class Step:
     def _insist(self) -> None:
         """A handler that does not stop when told to is ended with its process, and what it held with it."""
         now = time.monotonic()
-        self._late = self._late or now - self._started > self.settings.job_time_limit_s
+        self._late = self._late or now - self._started > self._limit_s
         if not (self._lost or self._cancel or self._late):
             return
         self._stop_since = self._stop_since or now
@@ -221,7 +223,11 @@ class Step:
                 leases.fail(session, self.claim, self._too_late().to_dict())
 
     def _too_late(self) -> TimeLimitExceeded:
+        name = "VERIFY" if self.job.kind is JobKind.VERIFY else "JOB"
         return TimeLimitExceeded(
-            f"it ran for more than {self.settings.job_time_limit_s:g} s; ask for less at once, or raise "
-            "DETRANK_JOB_TIME_LIMIT_S"
+            f"it ran for more than {self._limit_s:g} s; ask for less at once, or raise DETRANK_{name}_TIME_LIMIT_S"
         )
+
+
+def _time_limit_s(claim: Claim, settings: Settings) -> float:
+    return settings.verify_time_limit_s if claim.job.kind is JobKind.VERIFY else settings.job_time_limit_s

@@ -14,11 +14,12 @@ from contextlib import suppress
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.db.engine import Database, database_now
+from app.db.engine import Database
 from app.db.tables import Job, Outbox, WorkerRecord
 from app.queue import leases
 from app.settings import Settings
 from app.storage.blobs import BlobStore
+from worker.declaration import Declaration, seen
 from worker.tidy import tidy
 
 TIDY_S = 900.0
@@ -36,15 +37,14 @@ class Sweeper:
         database: Database,
         settings: Settings,
         store: BlobStore,
-        name: str,
-        queues: list[str],
+        declaration: Declaration,
         wake: Callable[[], None],
     ) -> None:
         self._database = database
         self._settings = settings
         self._store = store
-        self._name = name
-        self._queues = queues
+        self._declaration = declaration
+        self._name, self._queues = declaration.name, declaration.queues
         self._wake = wake
         self._dead: list[str] = []
         self._nudged = threading.Event()
@@ -54,6 +54,7 @@ class Sweeper:
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
     def start(self) -> None:
+        self._declaration.start()
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
@@ -100,7 +101,7 @@ class Sweeper:
             log.warning("put back because their workers fell silent: %s", ", ".join(put_back))
             self._wake()
         with self._database.unit_of_work() as session:
-            seen(session, self._name, self._queues)
+            seen(session, self._declaration)
         self._watch_consumer()
 
     def _watch_consumer(self) -> None:
@@ -132,16 +133,3 @@ def unheard(session: Session, name: str, queues: list[str]) -> bool:
         .where(Outbox.rung >= UNHEARD_BELLS, Job.queue.in_(queues))
     )
     return session.scalar(busy.limit(1)) is None and session.scalar(waiting.limit(1)) is not None
-
-
-def seen(session: Session, name: str, queues: list[str]) -> None:
-    """Note that a worker is alive."""
-    now = database_now(session)
-    row = session.get(WorkerRecord, name)
-    if row is None:
-        host, _, pid = name.rpartition(":")
-        row = WorkerRecord(
-            name=name, queues=queues, details={"host": host, "pid": int(pid)}, started_at=now, seen_at=now
-        )
-        session.add(row)
-    row.seen_at = now

@@ -19,6 +19,7 @@ from app.queue.leases import Claim, JobView, LeaseLost
 from app.queue.states import JobKind
 from app.settings import Settings
 from worker import process
+from worker.declaration import tell_models
 from worker.step import EXIT_ABANDONED, Cancelled, Step
 
 T = TypeVar("T")
@@ -41,6 +42,11 @@ def inspect(job_id: str) -> None:
     run(job_id)
 
 
+@shared_task(name="detrank.shard")
+def shard(job_id: str) -> None:
+    run(job_id)
+
+
 @shared_task(name="detrank.score")
 def score(job_id: str) -> None:
     run(job_id)
@@ -48,6 +54,21 @@ def score(job_id: str) -> None:
 
 @shared_task(name="detrank.rank")
 def rank(job_id: str) -> None:
+    run(job_id)
+
+
+@shared_task(name="detrank.verify")
+def verify(job_id: str) -> None:
+    run(job_id)
+
+
+@shared_task(name="detrank.search")
+def search(job_id: str) -> None:
+    run(job_id)
+
+
+@shared_task(name="detrank.study")
+def study(job_id: str) -> None:
     run(job_id)
 
 
@@ -67,6 +88,7 @@ def run(job_id: str) -> None:
     ):
         log.info("works on %s", claim.job.resource_id)
         attempt(step, claim)
+    tell_models(here.database, here.name)
 
 
 def attempt(step: Step, claim: Claim) -> None:

@@ -8,12 +8,26 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.engine import Database, database_now
-from app.db.tables import Blob, Checkpoint, Dataset, Event, Idempotency, Ranking, Upload, WorkerRecord
+from app.db.tables import (
+    Blob,
+    Checkpoint,
+    Dataset,
+    Event,
+    FeatureFile,
+    Idempotency,
+    Ranking,
+    Search,
+    Study,
+    Upload,
+    Verification,
+    WorkerRecord,
+)
+from app.queue.states import ENDED
 from app.settings import Settings
 from app.storage.blobs import BlobStore
 
@@ -34,6 +48,8 @@ def tidy(database: Database, settings: Settings, store: BlobStore) -> None:
         store.delete_folder(f"uploads/{upload_id}")
     with database.unit_of_work() as session:
         forget_history(session)
+        forget_training_states(session, settings)
+        forget_features(session, settings.shared_features_bytes)
     remove_old_files(settings.scratch_dir)
     # copies of what lies in a remote store, touched when they are used
     for folder in sorted((settings.cache_dir / "blobs").glob("*")):
@@ -58,6 +74,34 @@ def forget_history(session: Session) -> None:
     now = database_now(session)
     session.execute(delete(Event).where(Event.kind == "progress", Event.created_at < now - PROGRESS_KEPT))
     session.execute(delete(Event).where(Event.created_at < now - EVENTS_KEPT))
+
+
+def forget_training_states(session: Session, settings: Settings) -> None:
+    """Let go of the training states of verifications that ended long ago; those of a search that goes on are kept."""
+    ended = [state.value for state in ENDED]
+    over = select(Search.id).where(Search.state.in_(ended))
+    kept_until = database_now(session) - timedelta(seconds=settings.training_state_kept_s)
+    session.execute(
+        update(Verification)
+        .where(Verification.state_sha256.is_not(None), Verification.state.in_(ended))
+        .where(Verification.finished_at < kept_until)
+        .where(or_(Verification.search_id.is_(None), Verification.search_id.in_(over)))
+        .values(state_sha256=None, state_iteration=None, version=Verification.version + 1)
+    )
+
+
+def forget_features(session: Session, max_bytes: int) -> None:
+    """Forget the files of features that were used longest ago, until all together are no larger than `max_bytes`."""
+    rows = session.execute(
+        select(FeatureFile.key, FeatureFile.size_bytes).order_by(FeatureFile.used_at.desc(), FeatureFile.key)
+    )
+    total, gone = 0, []
+    for key, size in rows:
+        total += size
+        if total > max_bytes:
+            gone.append(key)
+    for start in range(0, len(gone), 500):  # SQLite takes a limited number of parameters
+        session.execute(delete(FeatureFile).where(FeatureFile.key.in_(gone[start : start + 500])))
 
 
 def remove_old_files(folder: Path, older_than: timedelta = ORPHAN_AFTER) -> list[Path]:
@@ -122,10 +166,15 @@ def _referred(session: Session) -> Iterator[str]:
         Checkpoint.source_sha256,
         Checkpoint.weights_sha256,
         Ranking.plot_sha256,
+        Ranking.map_plot_sha256,
+        Verification.state_sha256,
+        FeatureFile.sha256,
+        Search.plot_sha256,
     ):
         yield from session.scalars(select(column).where(column.is_not(None)))
-    for previews in session.scalars(select(Dataset.previews).where(Dataset.previews.is_not(None))):
-        yield from (preview["sha256"] for preview in previews)
+    for column in (Dataset.previews, Verification.pictures, Verification.plots, Study.files):
+        for files in session.scalars(select(column).where(column.is_not(None))):
+            yield from (file["sha256"] for file in files)
 
 
 def _stored_at(store: BlobStore, sha256: str) -> datetime:

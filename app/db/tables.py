@@ -14,8 +14,9 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
 
+from app.db.headline import headline
 from app.db.types import Json, UtcDateTime
 
 Id = String(48)
@@ -127,6 +128,7 @@ class Checkpoint(Base):
     provenance: Mapped[dict[str, Any] | None]
     manifest: Mapped[dict[str, Any] | None]
     weights_sha256: Mapped[str | None] = mapped_column(ForeignKey("blob.sha256"))
+    plain: Mapped[dict[str, Any] | None]  # of a fine-tuned one: what its own library needs beside the weights
     error: Mapped[dict[str, Any] | None]
     job_id: Mapped[str | None] = mapped_column(Id)
     created_at: Mapped[datetime]
@@ -145,10 +147,13 @@ class Ranking(Base):
     state: Mapped[str] = mapped_column(String(16))
     stage: Mapped[str | None] = mapped_column(String(24))
     request: Mapped[dict[str, Any]]  # normalised: every default filled in
-    result: Mapped[dict[str, Any] | None]  # ranked_by, order, left_out, warnings, baselines: written by the rank job
+    result: Mapped[dict[str, Any] | None]  # order, left_out, warnings, verified, ...: written by the rank job
     plot_sha256: Mapped[str | None] = mapped_column(ForeignKey("blob.sha256"))
+    map_plot_sha256: Mapped[str | None] = mapped_column(ForeignKey("blob.sha256"))  # scores against mAP
     error: Mapped[dict[str, Any] | None]
     rank_job_id: Mapped[str | None] = mapped_column(Id)
+    search_id: Mapped[str | None] = mapped_column(ForeignKey("search.id"), index=True)  # whose part it is
+    study_id: Mapped[str | None] = mapped_column(ForeignKey("study.id"), index=True)
     cancel_requested_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
@@ -173,6 +178,29 @@ class Candidate(Base):
     error: Mapped[dict[str, Any] | None]
 
 
+class Shard(Base):
+    """A part of a candidate's images that a `shard` job of its own reads. A candidate without any is read as a whole."""
+
+    __tablename__ = "shard"
+    ranking_id: Mapped[str] = mapped_column(ForeignKey("ranking.id"), primary_key=True)
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id"), primary_key=True, index=True)
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # from 0
+    job_id: Mapped[str] = mapped_column(Id)
+
+
+class FeatureFile(Base):
+    """Features, statistics or a shard's part of them in storage, for any host; forgotten when long unused.
+
+    `key` is a digest of all that the content depends on, so whoever computes the same finds it.
+    """
+
+    __tablename__ = "feature_file"
+    key: Mapped[str] = mapped_column(Sha256, primary_key=True)
+    sha256: Mapped[str] = mapped_column(ForeignKey("blob.sha256"), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    used_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class Score(Base):
     """A metric's value for one candidate at one layer; `undefined` holds the reason where there is no value."""
 
@@ -190,6 +218,136 @@ class Score(Base):
     replicates: Mapped[bytes | None]  # of the interval, little-endian float64: what candidates are compared by
 
 
+class Subset(Base):
+    """The training images (and with k shots the boxes) that verifications on a dataset see, drawn once and kept.
+
+    The row is there from the first request that names it; the first job that needs it fills it in, and whoever comes later
+    (another candidate, attempt or process) reads the same lists.
+    """
+
+    __tablename__ = "subset"
+    __table_args__ = (UniqueConstraint("dataset_id", "key"), Index("ix_subset_listing", "workspace_id", "id"))
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id"))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id"))
+    key: Mapped[str] = mapped_column(String(100))  # kind, value, seed and split in one word
+    kind: Mapped[str] = mapped_column(String(16))  # all, fraction or shots
+    value: Mapped[float | None]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    split: Mapped[str] = mapped_column(String(16))
+    images: Mapped[int | None]  # how many; None until it has been drawn
+    image_ids: Mapped[list[Any] | None]
+    annotation_ids: Mapped[list[Any] | None]  # None: all boxes of its images
+    coverage: Mapped[dict[str, Any] | None]  # objects by category, absent ones with 0
+    created_at: Mapped[datetime]
+    drawn_at: Mapped[datetime | None]
+
+
+class Verification(Base):
+    """Fine-tuning one checkpoint on a dataset by a recipe, to know its mAP. Alone, or a part of at most one owner."""
+
+    __tablename__ = "verification"
+    __table_args__ = (
+        CheckConstraint(
+            "(ranking_id IS NULL OR search_id IS NULL) AND (ranking_id IS NULL OR study_id IS NULL) "
+            "AND (search_id IS NULL OR study_id IS NULL)",
+            name="one_owner",
+        ),
+        Index("ix_verification_listing", "workspace_id", "id"),
+    )
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id"))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id"), index=True)
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id"), index=True)
+    subset_id: Mapped[str] = mapped_column(ForeignKey("subset.id"), index=True)
+    ranking_id: Mapped[str | None] = mapped_column(ForeignKey("ranking.id"), index=True)
+    search_id: Mapped[str | None] = mapped_column(ForeignKey("search.id"), index=True)
+    study_id: Mapped[str | None] = mapped_column(ForeignKey("study.id"), index=True)
+    position: Mapped[int] = mapped_column(default=0)  # among those of its owner
+    state: Mapped[str] = mapped_column(String(16))
+    stage: Mapped[str | None] = mapped_column(String(24))
+    request: Mapped[dict[str, Any]]  # normalised: every default filled in
+    terms: Mapped[str] = mapped_column(
+        Sha256
+    )  # equal where only checkpoint and seed differ: what may be compared
+    stop_at: Mapped[
+        dict[str, Any] | None
+    ]  # {"iterations": n} or {"seconds": s}: pause there, to be continued
+    plan: Mapped[dict[str, Any] | None]  # as resolved for this architecture and number of images
+    progress: Mapped[dict[str, Any] | None]  # as last told: done, total, unit, fraction, eta_s, message
+    curves: Mapped[list[Any] | None]  # all points, once it has succeeded; until then they are its `curve` events
+    result: Mapped[dict[str, Any] | None]  # val, test, best, iterations, finished, warnings
+    map: Mapped[float | None]  # these three follow `result`: for lists, which need not read all of it
+    ap50: Mapped[float | None]
+    split: Mapped[str | None] = mapped_column(String(8))
+    pictures: Mapped[list[Any] | None]  # [{"sha256", "file_name", ...}]
+    plots: Mapped[list[Any] | None]  # [{"sha256", "file_name", ...}]
+    state_sha256: Mapped[str | None] = mapped_column(ForeignKey("blob.sha256"))  # to go on from, on any host
+    state_iteration: Mapped[int | None]
+    trained_checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id"), index=True)
+    seconds: Mapped[float | None]  # of training and evaluation, over all attempts that counted
+    error: Mapped[dict[str, Any] | None]
+    job_id: Mapped[str | None] = mapped_column(Id)
+    cancel_requested_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    event_seq: Mapped[int] = mapped_column(default=0)
+    version: Mapped[int] = mapped_column(default=1)
+
+
+    @validates("result")
+    def _show(self, _: str, result: dict[str, Any] | None) -> dict[str, Any] | None:
+        self.map, self.ap50, self.split = headline(result)
+        return result
+
+
+class Search(Base):
+    """A budget spent on finding the best of many checkpoints: a ranking gives the order, verifications are its parts."""
+
+    __tablename__ = "search"
+    __table_args__ = (Index("ix_search_listing", "workspace_id", "id"),)
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id"))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id"), index=True)
+    state: Mapped[str] = mapped_column(String(16))
+    stage: Mapped[str | None] = mapped_column(String(24))
+    request: Mapped[dict[str, Any]]  # normalised: every default filled in
+    rungs: Mapped[list[Any] | None]  # what was decided and spent so far, in order
+    result: Mapped[dict[str, Any] | None]
+    plot_sha256: Mapped[str | None] = mapped_column(ForeignKey("blob.sha256"))
+    error: Mapped[dict[str, Any] | None]
+    job_id: Mapped[str | None] = mapped_column(Id)  # the one that decides the next rung
+    cancel_requested_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    event_seq: Mapped[int] = mapped_column(default=0)
+    version: Mapped[int] = mapped_column(default=1)
+
+
+class Study(Base):
+    """Candidates x datasets, ranked and verified: a ranking for each dataset is its part."""
+
+    __tablename__ = "study"
+    __table_args__ = (Index("ix_study_listing", "workspace_id", "id"),)
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id"))
+    state: Mapped[str] = mapped_column(String(16))
+    stage: Mapped[str | None] = mapped_column(String(24))
+    request: Mapped[dict[str, Any]]  # normalised: every default filled in
+    result: Mapped[dict[str, Any] | None]  # correlations of every metric and baseline
+    files: Mapped[list[Any] | None]  # report, tables and plots: [{"sha256", "file_name", "media_type"}]
+    error: Mapped[dict[str, Any] | None]
+    job_id: Mapped[str | None] = mapped_column(Id)  # the one that writes the report
+    cancel_requested_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    event_seq: Mapped[int] = mapped_column(default=0)
+    version: Mapped[int] = mapped_column(default=1)
+
+
 class Job(Base):
     """One unit of queued work for one resource: the truth that the broker only rings a bell about."""
 
@@ -203,7 +361,7 @@ class Job(Base):
     workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id"))
     kind: Mapped[str] = mapped_column(String(16))
     queue: Mapped[str] = mapped_column(String(16))
-    resource_id: Mapped[str] = mapped_column(Id)  # the dataset, checkpoint or ranking it works for
+    resource_id: Mapped[str] = mapped_column(Id)  # the dataset, checkpoint, ranking, ... it works for
     payload: Mapped[dict[str, Any]]  # ids only, e.g. {"checkpoint_id": ...} of a score job
     state: Mapped[str] = mapped_column(String(16))
     stage: Mapped[str | None] = mapped_column(String(24))
@@ -228,7 +386,7 @@ class Job(Base):
 
 
 class Event(Base):
-    """What happened, for the event streams of a job or a ranking.
+    """What happened, for the event streams of jobs, rankings, verifications, searches and studies.
 
     `seq` is taken from the stream's own row (`event_seq`) under its lock, so numbers become visible in order and a
     reader that asks for "after n" never misses one that commits late.
@@ -237,7 +395,7 @@ class Event(Base):
     __tablename__ = "event"
     stream_id: Mapped[str] = mapped_column(Id, primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(String(20))  # state, progress, score, log
+    kind: Mapped[str] = mapped_column(String(20))  # state, progress, score, curve, log
     data: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(index=True)
 

@@ -1,4 +1,4 @@
-"""Event streams: what happened to a job or a ranking, numbered from 1 without gaps."""
+"""Event streams: what happened to a job, a ranking, a verification, ..., numbered from 1 without gaps."""
 
 from datetime import datetime
 from typing import Any
@@ -8,16 +8,18 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from app.db.engine import database_now
-from app.db.tables import Event, Job, Ranking
+from app.db.tables import Event, Job, Ranking, Search, Study, Verification
+
+Stream = Job | Ranking | Verification | Search | Study
 
 
 def append(
-    session: Session, stream: Job | Ranking, kind: str, data: dict[str, Any], *, now: datetime | None = None
+    session: Session, stream: Stream, kind: str, data: dict[str, Any], *, now: datetime | None = None
 ) -> int:
-    """Add an event to the stream of a job or ranking and return its number; the row's `version` grows with it.
+    """Add an event to the stream of a row and return its number; the row's `version` grows with it.
 
     Taking the number locks the stream's row until the transaction ends: numbers become visible in order. Kinds:
-    `state`, `progress`, `score`, `log`.
+    `state`, `progress`, `score`, `curve`, `log`.
     """
     session.flush()
     table = type(stream)

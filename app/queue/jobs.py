@@ -1,6 +1,7 @@
 """Job rows: adding, locking and moving them. Every change of state passes through `move`.
 
-Order of locks, everywhere: the resource (dataset, checkpoint, ranking), then the job. Who keeps to it cannot deadlock.
+Order of locks, everywhere: who owns the resource (the ranking of a verification, ...) outermost first, the resource, then
+the job. Who keeps to it cannot deadlock.
 """
 
 from collections.abc import Mapping
@@ -12,18 +13,29 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.engine import database_now
-from app.db.tables import Checkpoint, Dataset, Job, Ranking
+from app.db.tables import Checkpoint, Dataset, Job, Ranking, Search, Study, Verification
 from app.ids import new_id
 from app.queue import events, outbox
 from app.queue.states import ENDED, FOLLOWS, QUEUES, JobKind, JobState
 
-Resource = Dataset | Checkpoint | Ranking
+Owner = Ranking | Search | Study
+Resource = Dataset | Checkpoint | Ranking | Verification | Search | Study
 
-RESOURCES: dict[JobKind, type[Dataset] | type[Checkpoint] | type[Ranking]] = {
+RESOURCES: dict[JobKind, type[Resource]] = {
     JobKind.INGEST: Dataset,
     JobKind.INSPECT: Checkpoint,
+    JobKind.SHARD: Ranking,
     JobKind.SCORE: Ranking,
     JobKind.RANK: Ranking,
+    JobKind.VERIFY: Verification,
+    JobKind.SEARCH: Search,
+    JobKind.STUDY: Study,
+}
+
+# Whose part a row may be, by the column that says so; it is never changed.
+OWNERS: dict[type[Resource], dict[str, type[Owner]]] = {
+    Ranking: {"search_id": Search, "study_id": Study},
+    Verification: {"ranking_id": Ranking, "search_id": Search, "study_id": Study},
 }
 
 
@@ -33,10 +45,18 @@ class IllegalTransition(RuntimeError):
 
 @dataclass(frozen=True)
 class Locked:
-    """A job and its resource, both locked until the transaction ends; `resource` is None where it was deleted."""
+    """A job, its resource and whose part that is, all locked until the transaction ends.
+
+    `resource` is None where it was deleted; `owners` are outermost first, and there are none for most.
+    """
 
     job: Job
     resource: Resource | None
+    owners: tuple[Owner, ...] = ()
+
+    @property
+    def owner(self) -> Owner | None:
+        return self.owners[-1] if self.owners else None
 
     @property
     def ranking(self) -> Ranking | None:
@@ -54,7 +74,8 @@ def add_job(
 ) -> Job:
     """A queued job with its first event and its bell, all in the caller's transaction.
 
-    `payload` holds ids only; a `score` job names its candidate: `{"checkpoint_id": ...}`.
+    `payload` holds ids and small numbers; a `score` job names its candidate: `{"checkpoint_id": ...}`, a `shard` job also
+    which part it reads: `{"checkpoint_id": ..., "shard": 0, "shards": 3}`.
     """
     now = database_now(session)
     job = Job(
@@ -80,7 +101,7 @@ def add_job(
 
 
 def lock(session: Session, job_id: str, *, skip_locked: bool = False) -> Locked | None:
-    """Lock a job's resource and then the job; None where there is no such job.
+    """Lock a job's resource (its owners first) and then the job; None where there is no such job.
 
     With `skip_locked`, None also where somebody else holds one of them (Postgres; SQLite has one writer at a time).
     """
@@ -88,11 +109,35 @@ def lock(session: Session, job_id: str, *, skip_locked: bool = False) -> Locked 
     if found is None:
         return None
     table = RESOURCES[JobKind(found.kind)]
+    owners = []
+    for owner, id in _owners(session, table, found.resource_id):
+        owners.append(_lock_row(session, owner, id, skip_locked))
+        if owners[-1] is None:
+            return None
     resource = _lock_row(session, table, found.resource_id, skip_locked)
     if resource is None and skip_locked and session.get(table, found.resource_id) is not None:
         return None
     job = _lock_row(session, Job, job_id, skip_locked)
-    return None if job is None else Locked(job, resource)
+    return None if job is None else Locked(job, resource, tuple(owners))
+
+
+def lock_resource(session: Session, table: type[Any], row_id: str) -> Any:
+    """Lock a resource alone, its owners first; None where there is none."""
+    for owner, id in _owners(session, table, row_id):
+        _lock_row(session, owner, id, skip_locked=False)
+    return _lock_row(session, table, row_id, skip_locked=False)
+
+
+def _owners(session: Session, table: type[Any], row_id: str) -> list[tuple[type[Owner], str]]:
+    """Tables and ids of whose part a row is, outermost first; a foreign key holds them there."""
+    columns = OWNERS.get(table)
+    if columns is None:
+        return []
+    ids = session.execute(select(*(getattr(table, name) for name in columns)).where(table.id == row_id))
+    for owner, id in zip(columns.values(), ids.one_or_none() or (), strict=False):
+        if id is not None:
+            return [*_owners(session, owner, id), (owner, id)]
+    return []
 
 
 def _lock_row(session: Session, table: type[Any], row_id: str, skip_locked: bool) -> Any:
@@ -133,3 +178,17 @@ def move(
     if error is not None and state is not JobState.RUNNING:
         data["error"] = error
     events.append(session, job, "state", data, now=now)
+
+
+def stop(session: Session, job: Job, *, now: datetime) -> None:
+    """Ask a locked job to stop: a queued one is over at once, a running one when its worker hears of it."""
+    job.cancel_requested_at = now
+    move(session, job, JobState.CANCELLED if job.state == JobState.QUEUED else JobState.CANCELLING, now=now)
+
+
+def queue_again(session: Session, job: Job, *, now: datetime) -> None:
+    """Put a locked job that failed or was cancelled back in the queue, with all its attempts and no progress."""
+    job.attempt, job.cancel_requested_at, job.started_at = 0, None, None
+    job.progress_done, job.progress_total, job.progress_unit = 0, None, None
+    job.progress_message, job.progress_eta_s = None, None
+    move(session, job, JobState.QUEUED, now=now)

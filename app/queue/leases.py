@@ -143,6 +143,11 @@ def hold(session: Session, claim: Claim) -> jobs.Locked:
     return locked
 
 
+def headway(session: Session, claim: Claim) -> None:
+    """The job got to where another attempt would go on from: those before no longer count. Raises LeaseLost."""
+    hold(session, claim).job.attempt = 1
+
+
 def finish(session: Session, claim: Claim, write: Callable[[Session], None] | None = None) -> None:
     """The job succeeded: write its result and what follows from it, in this transaction. Raises LeaseLost."""
     locked = hold(session, claim)

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """Also the states of rankings and of their candidates."""
+    """Also the states of rankings, of their candidates, of verifications, searches and studies."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -25,8 +25,12 @@ class ResourceState(StrEnum):
 class JobKind(StrEnum):
     INGEST = "ingest"
     INSPECT = "inspect"
+    SHARD = "shard"
     SCORE = "score"
     RANK = "rank"
+    VERIFY = "verify"
+    SEARCH = "search"
+    STUDY = "study"
 
 
 ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
@@ -46,5 +50,9 @@ QUEUES: dict[JobKind, str] = {
     JobKind.INGEST: "cpu",
     JobKind.INSPECT: "cpu",
     JobKind.RANK: "cpu",
+    JobKind.SHARD: "gpu",
     JobKind.SCORE: "gpu",
+    JobKind.VERIFY: "gpu",
+    JobKind.SEARCH: "cpu",
+    JobKind.STUDY: "cpu",
 }

@@ -6,6 +6,7 @@ rest and asks that every job ended and everything that hangs on a job did too.
 """
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,14 +22,15 @@ from hypothesis.stateful import (
 from sqlalchemy import select, update
 
 from app.db.engine import Database, database_now
-from app.db.tables import Candidate, Dataset, Event, Job, Outbox, Ranking
+from app.db.tables import Candidate, Dataset, Event, Job, Outbox, Ranking, Shard
 from app.errors import CandidateFailed, Conflict, TransientFailure
 from app.queue import control, leases, outbox
 from app.queue.states import ENDED, FOLLOWS, JobKind, JobState, ResourceState
 from tests.queue_records import add_ingest, add_ranking, add_workspace, emptied, lasting_postgres, let_lapse
 
 CANDIDATES = 3
-jobs = st.integers(0, CANDIDATES + 3)
+SHARDS = 2  # of the first candidate
+jobs = st.integers(0, CANDIDATES + SHARDS + 3)
 hands = st.integers(0, 30)
 # what a caller may do to an ended ranking: work on it starts anew
 AGAIN = {(state.value, JobState.RUNNING.value) for state in ENDED}
@@ -43,9 +45,10 @@ class JobMachine(RuleBasedStateMachine):
         with self.database.unit_of_work() as session:
             workspace_id = add_workspace(session)
             self.dataset_job = add_ingest(session, workspace_id).id
-            self.ranking_id = add_ranking(session, workspace_id, [{}] * CANDIDATES).id
-            positions = select(Candidate.job_id).order_by(Candidate.position)
-            self.first_jobs = [self.dataset_job, *session.scalars(positions)]
+            self.ranking_id = add_ranking(session, workspace_id, [{}] * CANDIDATES, shards=SHARDS).id
+            shards = session.scalars(select(Shard.job_id).order_by(Shard.position)).all()
+            others = session.scalars(select(Candidate.job_id).order_by(Candidate.position)).all()[1:]
+            self.first_jobs = [self.dataset_job, *shards, *others]
         self.claims: list[leases.Claim] = []
         self.writes: dict[str, int] = {}
         self.bells: list[str] = []
@@ -96,10 +99,14 @@ class JobMachine(RuleBasedStateMachine):
     def finish(self, number):
         held, _ = self.in_hand(number)
 
-        def write(_session):
+        def write(session):
+            self.write_result(session, held)
             self.writes[held.job.id] = self.writes.get(held.job.id, 0) + 1
 
         self.act(number, leases.finish, write)
+
+    def write_result(self, session, held):
+        """What the handler of a job that succeeds writes."""
 
     @precondition(lambda self: self.claims)
     @rule(number=hands, retry_s=st.sampled_from([None, 0.0, 1000.0]))
@@ -200,7 +207,15 @@ class JobMachine(RuleBasedStateMachine):
             self.a_job_keeps_the_rules(job, bells)
         by_id = {job.id: job for job in every}
         for candidate in candidates:
-            assert candidate.state == by_id[candidate.job_id].state
+            job = by_id[candidate.job_id]
+            parts = [each for each in every if each.kind == JobKind.SHARD and each.payload["checkpoint_id"] == candidate.checkpoint_id]
+            if job.kind == JobKind.SHARD:
+                self.a_candidate_waits_for_its_shards(candidate, parts, every)
+            else:
+                assert {part.state for part in parts} <= {JobState.SUCCEEDED}
+                # at work from the first shard on
+                waits = parts and (candidate.state, job.state) == (JobState.RUNNING, JobState.QUEUED)
+                assert candidate.state == job.state or waits
         states = {candidate.state for candidate in candidates}
         ordering = [job for job in every if job.kind == JobKind.RANK and job.state not in ENDED]
         assert len(ordering) <= 1
@@ -208,13 +223,31 @@ class JobMachine(RuleBasedStateMachine):
             assert ranking.state not in ENDED, "a ranking ended before its candidates"
             assert not ordering
         else:
-            assert bool(ordering) != (ranking.state in ENDED), "a ranking neither over nor at work"
+            at_work = ordering or self.is_verifying()
+            assert bool(at_work) != (ranking.state in ENDED), "a ranking neither over nor at work"
         assert dataset.state == {
             JobState.SUCCEEDED: ResourceState.READY,
             JobState.FAILED: ResourceState.INVALID,
             JobState.CANCELLED: ResourceState.INVALID,
         }.get(JobState(by_id[self.dataset_job].state), ResourceState.PROCESSING)
         self.follows(ranking.id, ranking.state, ranking.version, AGAIN)
+
+    def is_verifying(self) -> bool:
+        return False
+
+    def a_candidate_waits_for_its_shards(self, candidate, parts, every):
+        states = {part.state for part in parts}
+        assert len(parts) == SHARDS
+        assert states != {JobState.SUCCEEDED}, "a whole candidate without its score job"
+        assert not [job for job in every if job.kind == JobKind.SCORE and job.payload["checkpoint_id"] == candidate.checkpoint_id]
+        if states <= ENDED:
+            assert candidate.state == (JobState.FAILED if JobState.FAILED in states else JobState.CANCELLED)
+        elif states & {JobState.FAILED, JobState.CANCELLED, JobState.CANCELLING}:
+            assert candidate.state == JobState.CANCELLING
+            assert not states & {JobState.QUEUED, JobState.RUNNING}, "one goes on though the candidate is lost"
+        else:
+            assert candidate.state == (JobState.QUEUED if states == {JobState.QUEUED} else JobState.RUNNING)
+        assert (candidate.error is not None) == (JobState.FAILED in states)
 
     def a_job_keeps_the_rules(self, job, bells):
         active = job.state in leases.ACTIVE
@@ -272,13 +305,16 @@ class JobMachine(RuleBasedStateMachine):
                 with self.database.unit_of_work() as session:
                     held = leases.claim(session, job_id, "good", lease_s=1000)
                 with self.database.unit_of_work() as session:
-                    leases.finish(session, held)
+                    leases.finish(session, held, partial(self.write_result, held=held))
                     self.writes[job_id] = 1
         raise AssertionError("bells ring for ever")
 
 
-def play(database: Database, examples: int, steps: int) -> None:
-    machine = type("Machine", (JobMachine,), {"database": database})
+def machine(database: Database) -> type:
+    return type("Machine", (JobMachine,), {"database": database})
+
+
+def play(machine: type, examples: int, steps: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -295,7 +331,7 @@ def play(database: Database, examples: int, steps: int) -> None:
 @pytest.mark.slow
 def test_on_sqlite(tmp_path):
     database = Database(f"sqlite:///{tmp_path / 'detrank.db'}")
-    play(database, examples=60, steps=40)
+    play(machine(database), examples=60, steps=40)
     database.dispose()
 
 
@@ -303,4 +339,4 @@ def test_on_sqlite(tmp_path):
 @pytest.mark.slow
 def test_on_postgres(lasting_postgres_url):
     for database in lasting_postgres(lasting_postgres_url, "job_machine"):
-        play(database, examples=15, steps=30)
+        play(machine(database), examples=15, steps=30)

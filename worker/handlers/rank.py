@@ -16,6 +16,7 @@ from worker.data.dataset import open_dataset, sample_images
 from worker.features.errors import Unextractable
 from worker.features.objects import objects_of
 from worker.files import scratch
+from worker.handlers import verified
 from worker.handlers.blobs import keep_file
 from worker.handlers.calibration import score_of
 from worker.handlers.pool import pool_rows
@@ -29,7 +30,10 @@ from worker.step import JobView, Step
 
 
 def run(step: Step, job: JobView) -> Callable[[Session], None]:
-    """Orders what was scored, and says who is left out and why; returns the write of ranks, result and plot."""
+    """Orders what was scored, says who is left out and why, and compares scores with mAP where candidates were verified.
+
+    Returns the write of ranks, result and plots.
+    """
     step.stage("ranking")
     with step.database.reading() as session:
         ranking = session.get(tables.Ranking, job.resource_id)
@@ -37,23 +41,27 @@ def run(step: Step, job: JobView) -> Callable[[Session], None]:
             raise NotFound(f"the ranking {job.resource_id} is gone")
         dataset = session.get(tables.Dataset, ranking.dataset_id)
         candidates, cancelled, relative = _candidates(session, ranking)
+        trained = verified.trained_of(session, ranking.id)
+    seed = ranking.request.get("seed") or 0
     with scratch(step.settings.scratch_dir) as folder:
         target = _target(step, dataset, ranking.request, folder)
-        ordering = order(
-            candidates, target, rank_by_of(ranking.request), filters_of(ranking.request),
-            ranking.request.get("seed") or 0,
-        )  # fmt: skip
+        ordering = order(candidates, target, rank_by_of(ranking.request), filters_of(ranking.request), seed)
         step.check()
         title = ranking.request.get("name") or f"Candidates for {dataset.name}"
         plot = keep_file(step, bar_chart(ordering, folder / "plot.png", title), "image/png")
-    result = result_of(ordering, cancelled)
+        drawn = verified.plot(trained, candidates, ordering, folder / "map.png", title)
+        map_plot = keep_file(step, drawn, "image/png") if drawn else None
+    result = result_of(ordering, cancelled) | {
+        "verified_ids": verified.succeeded(trained),
+        "verified": verified.verified_of(trained, candidates, ordering, seed),
+    }
     ranks = {row.id: row.rank for row in ordering.rows}
 
     def finish(session: Session) -> None:
         row = session.get(tables.Ranking, job.resource_id)
         if row is None:
             return
-        row.result, row.plot_sha256 = result, plot
+        row.result, row.plot_sha256, row.map_plot_sha256 = result, plot, map_plot
         for score in relative:
             write_score(session, row, score)
         for each in session.scalars(select(tables.Candidate).where(tables.Candidate.ranking_id == row.id)):

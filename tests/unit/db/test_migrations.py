@@ -66,6 +66,31 @@ def test_down_and_up_again(database_url):
     migrate.check(database_url)
 
 
+def test_rows_of_the_first_tables_stay_while_later_revisions_come_and_go(database_url):
+    migrate.upgrade(database_url, "0001")
+    database = Database(database_url)
+    now = "2026-05-01 12:00:00"
+    with database.engine.begin() as connection:
+        for statement in (
+            f"INSERT INTO workspace VALUES ('ws', 'ws', '{now}')",
+            "INSERT INTO dataset (id, workspace_id, name, state, request, created_at, updated_at, version) "
+            f"VALUES ('ds', 'ws', 'd', 'ready', '{{}}', '{now}', '{now}', 1)",
+            "INSERT INTO checkpoint (id, workspace_id, name, state, request, created_at, updated_at, version) "
+            f"VALUES ('ckpt', 'ws', 'c', 'ready', '{{}}', '{now}', '{now}', 1)",
+            "INSERT INTO ranking (id, workspace_id, dataset_id, state, request, created_at, event_seq, version) "
+            f"VALUES ('rk', 'ws', 'ds', 'queued', '{{}}', '{now}', 0, 1)",
+            "INSERT INTO candidate (ranking_id, checkpoint_id, position, state, job_id) VALUES ('rk', 'ckpt', 0, 'queued', 'j')",
+        ):
+            connection.exec_driver_sql(statement)
+    database.dispose()
+    for target in (lambda: migrate.upgrade(database_url), lambda: migrate.downgrade(database_url, "0001")) * 2:
+        target()
+        with database.engine.begin() as connection:
+            assert connection.exec_driver_sql("SELECT ranking_id FROM candidate").scalars().all() == ["rk"]
+            assert connection.exec_driver_sql("SELECT id FROM ranking").scalars().all() == ["rk"]
+        database.dispose()
+
+
 def test_processes_that_start_together_upgrade_once(database_url):
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(migrate.upgrade, [database_url] * 2))

@@ -239,7 +239,7 @@ def test_filters_leave_out_with_the_reason(prepared: Bench) -> None:
 
 
 def test_a_second_attempt_writes_the_same_rows(prepared: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    import worker.handlers.score as handler
+    import worker.handlers.scorable as handler
 
     bench, real, calls = prepared, handler.score, []
 

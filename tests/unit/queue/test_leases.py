@@ -223,3 +223,26 @@ def test_a_worker_frozen_in_a_transaction_holds_up_its_own_job_alone(lasting_pos
         leases.hold(session, held)
         assert leases.requeue_lapsed(database) == [other]
     assert leases.requeue_lapsed(database) == [frozen]
+
+
+def test_attempts_before_a_headway_no_longer_count(database, job_id):
+    """A long training on hosts that come and go gets further with each: only attempts that got nowhere wear it out."""
+    for _ in range(5):
+        held = claim(database, job_id)
+        do(database, leases.headway, held)
+        let_lapse(database, job_id)
+        leases.requeue_lapsed(database)
+        assert job(database, job_id).state == JobState.QUEUED
+    for _ in range(2):
+        claim(database, job_id)
+        let_lapse(database, job_id)
+        leases.requeue_lapsed(database)
+    assert job(database, job_id).state == JobState.FAILED
+
+
+def test_who_lost_the_lease_makes_no_headway(database, job_id):
+    late = claim(database, job_id)
+    let_lapse(database, job_id)
+    claim(database, job_id, "w2")
+    with pytest.raises(leases.LeaseLost):
+        do(database, leases.headway, late)

@@ -1,0 +1,166 @@
+"""How many seconds each candidate of a search takes: measured in the search, known from before, or reckoned from its score.
+
+Reckoned: the ranking has timed a forward pass of every candidate, up to the layers that are scored. What comes after those
+is taken for as long as that of the middle candidate, and a step of training or an evaluation for so many of both. That is
+rough. It only says whether a few iterations can be timed at all, and how candidates compare with each other: whatever is
+measured on some corrects what is reckoned for the others by the median of the ratios.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, defer
+
+from app.db import tables
+from app.queue.states import JobState
+from worker.handlers.fine_tuned import MOST_LOOKED_AT
+from worker.handlers.search_records import Known
+from worker.handlers.training_part import TIMED_IMAGES
+from worker.ranking.halving import Pace
+
+TRAINING = 10.0
+EVALUATION = 5.0
+LOADING_S = 3.0
+STORING_S = 5.0
+_BEFORE = 200
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Of one candidate: a step of training, the evaluation of one image, and loading it."""
+
+    step: float
+    image: float
+    loading: float
+
+
+@dataclass(frozen=True)
+class Paces:
+    """By candidate. timing_s: of a few iterations. closing_s: to look at the winner on test, to draw and to store it.
+
+    measured: those whose steps were measured.
+    """
+
+    of: dict[str, Pace]
+    timing_s: dict[str, float]
+    closing_s: dict[str, float]
+    measured: frozenset[str]
+
+
+def paces_of(session: Session, known: Known, timing_iterations: int) -> Paces:
+    """The pace of every candidate that has a place in the order, for trainings as the search asks for them."""
+    forward = {id: _forward_s(known, id) for id in known.order}
+    middle = _median(forward.values())
+    reckoned = {id: _reckoned(known, id, forward[id] + middle) for id in known.order}
+    measured = {id: found for id in known.order if (found := _measured(known, id)) is not None}
+    steps = _before(session, known) | {id: found.step for id, found in measured.items()}
+    step_ratio = _median(steps[id] / reckoned[id].step for id in steps)
+    image_ratio = _median(found.image / reckoned[id].image for id, found in measured.items())
+    load_ratio = _median(found.loading / reckoned[id].loading for id, found in measured.items())
+    seconds = {
+        id: measured.get(id)
+        or Seconds(steps.get(id, guess.step * step_ratio), guess.image * image_ratio, guess.loading * load_ratio)
+        for id, guess in reckoned.items()
+    }
+    val, test = _images(known, "val"), _images(known, "test")
+    evaluations = known.request["verification"]["evaluations"]
+    drawn = min(MOST_LOOKED_AT, test or val)
+    val = min(val, known.request["verification"]["max_val_images"] or val)
+    return Paces(
+        of={
+            # the last evaluation on schedule is that of the end, which each part has
+            id: Pace(each.step, each.loading + val * each.image, (evaluations - 1) * val * each.image)
+            for id, each in seconds.items()
+        },
+        timing_s={
+            id: each.loading + timing_iterations * each.step + min(TIMED_IMAGES, val) * each.image
+            for id, each in seconds.items()
+        },
+        closing_s={id: each.loading + STORING_S + (val + test + drawn) * each.image for id, each in seconds.items()},
+        measured=frozenset(steps),
+    )
+
+
+def _forward_s(known: Known, id: str) -> float:
+    """Of one image of the size that is trained on, through what the ranking ran."""
+    cost, manifest = known.candidates[id].cost or {}, known.checkpoints[id].manifest or {}
+    size = known.request["verification"]["image_size"] or (manifest.get("input") or {}).get("min_size") or 800
+    measured_at = min(cost.get("image_hw") or (size,))
+    return max(1e-6, (cost.get("ms_per_image") or 100.0) / 1000 * (size / measured_at) ** 2)
+
+
+def _reckoned(known: Known, id: str, image_s: float) -> Seconds:
+    batch_size = known.request["verification"]["batch_size"]
+    loading_s = float((known.candidates[id].timings or {}).get("load") or 0.0) + LOADING_S
+    return Seconds(image_s * batch_size * TRAINING, image_s * EVALUATION, loading_s)
+
+
+def _measured(known: Known, id: str) -> Seconds | None:
+    """From its last part; None where it has had none that trained anything."""
+    for part in reversed(list(known.parts("timing", "round"))):
+        done = (part["iterations"] or 0) - part["begin"]
+        if part["checkpoint_id"] != id or part["state"] != JobState.SUCCEEDED or done <= 0:
+            continue
+        row = known.verifications[part["verification_id"]]
+        evaluated = _evaluations(row.request, part) * row.result["val"]["images"]
+        return Seconds(
+            (part["trained_s"] - part["begin_s"]) / done, part["evaluating_s"] / max(1, evaluated), part["loading_s"]
+        )
+    return None
+
+
+def _evaluations(request: Mapping[str, Any], part: Mapping[str, Any]) -> int:
+    """How often a part looked at the validation images: on schedule, and where it paused in between."""
+    times, whole = request["evaluations"], request["iterations"]
+    due = part["iterations"] * times // whole - part["begin"] * times // whole
+    at_its_end = part["iterations"] * times // whole > (part["iterations"] - 1) * times // whole
+    return due + (0 if at_its_end else 1)
+
+
+def _images(known: Known, split: str) -> int:
+    """Of a split; where there is no validation, what training takes for it."""
+    splits = (known.dataset.summary or {}).get("splits") or {}
+    count = {name: int((splits.get(name) or {}).get("images") or 0) for name in ("train", "val", "test")}
+    if split == "val" and not count["val"]:
+        return max(1, math.ceil(count["train"] / 10))
+    return count[split]
+
+
+def _before(session: Session, known: Known) -> dict[str, float]:
+    """Seconds of a step in the latest training of the same architecture by equal terms, outside of this search."""
+    wanted = {known.checkpoints[id].architecture for id in known.order}
+    query = (
+        select(tables.Verification, tables.Checkpoint.architecture)
+        .join(tables.Checkpoint, tables.Checkpoint.id == tables.Verification.checkpoint_id)
+        .where(
+            tables.Verification.workspace_id == known.search.workspace_id,
+            tables.Verification.state == JobState.SUCCEEDED.value,
+            tables.Verification.seconds.is_not(None),
+            tables.Checkpoint.architecture.in_(wanted),
+        )
+        .where(tables.Verification.search_id.is_(None) | (tables.Verification.search_id != known.search.id))
+        .order_by(tables.Verification.id.desc())
+        .limit(_BEFORE)
+        .options(defer(tables.Verification.curves))
+    )
+    found: dict[str, float] = {}
+    for row, architecture in session.execute(query):
+        done = (row.result or {}).get("iterations") or 0
+        if architecture not in found and done > 0 and row.seconds and _same_work(row.request, known.request["verification"]):
+            found[architecture] = row.seconds / done
+    return {id: found[a] for id in known.order if (a := known.checkpoints[id].architecture) in found}
+
+
+def _same_work(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(
+        one.get(name) == other.get(name) for name in ("recipe", "image_size", "batch_size", "freeze", "precision", "ema")
+    )
+
+
+def _median(ratios: Iterable[float]) -> float:
+    found = [ratio for ratio in ratios if ratio > 0 and math.isfinite(ratio)]
+    return median(found) if found else 1.0
