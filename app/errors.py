@@ -94,6 +94,14 @@ class CandidateFailed(DetrankError):
     code, status, title = "candidate_failed", 422, "This candidate could not be scored"
 
 
+class VerificationFailed(DetrankError):
+    code, status, title = "verification_failed", 422, "The checkpoint could not be fine-tuned"
+
+
+class StudyFailed(DetrankError):
+    code, status, title = "study_failed", 422, "The study has nothing to stand on"
+
+
 class AttemptsExhausted(DetrankError):
     code, status, title = "attempts_exhausted", 500, "The job was tried as often as allowed and did not finish"
 

@@ -10,7 +10,20 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from app import logs
-from app.api import catalogue, checkpoints, datasets, health, jobs, openapi, problems, rankings, uploads
+from app.api import (
+    catalogue,
+    checkpoints,
+    datasets,
+    health,
+    jobs,
+    openapi,
+    problems,
+    rankings,
+    searches,
+    studies,
+    uploads,
+    verifications,
+)
 from app.api.deps import Parts, known_parameters
 from app.api.gate import Gate
 from app.api.watch import Watch
@@ -65,6 +78,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         uploads.router,
         checkpoints.router,
         rankings.router,
+        verifications.router,
+        verifications.subsets_router,
+        searches.router,
+        studies.router,
         jobs.router,
         jobs.workers_router,
         catalogue.router,

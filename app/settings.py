@@ -42,13 +42,26 @@ class Settings(BaseSettings):
     queue_prefix: str = Field(default="", description="put before queue names, for several services on one broker")
     max_attempts: int = 3
     job_time_limit_s: float = 6 * 3600.0
+    verify_time_limit_s: float = Field(default=7 * 24 * 3600.0, description="of one attempt at a verification; others: job_time_limit_s")
     inspect_time_limit_s: float = 600.0
     inspect_memory_bytes: int = 0
 
     feature_cache_bytes: int = 20 << 30
+    pixel_cache_bytes: int = Field(default=20 << 30, description="decoded pictures that the candidates of a ranking share; 0 keeps none")
+    feature_table_bytes: int = Field(default=4 << 30, description="a candidate's features are kept up to this size, above it only statistics of them")
+    shared_file_bytes: int = Field(default=4 << 30, description="features up to this size go into storage, where other hosts find them")
+    shared_features_bytes: int = Field(default=50 << 30, description="of all of them together; the longest unused go first")
+    shard_images: int = Field(default=2000, ge=1, description="a candidate with more images than this is read by several jobs, each of about so many")
+    model_cache_bytes: int = Field(default=2 << 30, description="detectors that a worker keeps loaded between jobs; 0: none")
     dataset_cache_bytes: int = 50 << 30
     decode_threads: int = 2
+    train_processes: int = Field(default=1, description="a verification trains on so many GPUs of one worker at once")
+    training_state_s: float = Field(default=60.0, description="how often at most a training's state is copied to storage")
+    training_state_kept_s: float = Field(default=7 * 24 * 3600.0, description="for trying a failed or cancelled training again from there")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="in which features are read; auto: below float32 only where scores stay within 1e-3"
+    )
 
     log_level: str = "INFO"
 

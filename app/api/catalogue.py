@@ -1,9 +1,9 @@
-"""What can be asked for: /v1/metrics, /v1/layers, /v1/architectures, /v1/formats"""
+"""What can be asked for: /v1/metrics, /v1/layers, /v1/architectures, /v1/recipes, /v1/formats"""
 
 from fastapi import APIRouter
 
 from app.api.deps import ContextDep
-from app.schemas.catalogue import Entries, Formats
+from app.schemas.catalogue import Entries, Formats, Recipes
 from app.services.catalogue import catalogue
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
@@ -25,6 +25,12 @@ def list_layers(_: ContextDep) -> dict:
 def list_architectures(_: ContextDep) -> dict:
     """The detectors and backbones that can be built."""
     return {"items": catalogue()["architectures"]}
+
+
+@router.get("/recipes", response_model=Recipes)
+def list_recipes(_: ContextDep) -> dict:
+    """The ways to fine-tune a checkpoint, and what can be changed in them."""
+    return {"items": catalogue()["recipes"], **catalogue()["training"]}
 
 
 @router.get("/formats", response_model=Formats)

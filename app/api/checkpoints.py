@@ -1,7 +1,7 @@
 """/v1/checkpoints"""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -11,10 +11,11 @@ from sqlalchemy.orm import Session
 from app.api.bodies import is_json, json_body, store_body
 from app.api.caching import cached, require_unchanged
 from app.api.deps import Context, ContextDep, IdempotencyKey, IfMatch, IfNoneMatch
-from app.api.files import BYTES, download
+from app.api.files import WEIGHTS, download
 from app.api.once import accepted, answer_once
 from app.api.openapi import raw_or_json
 from app.api.paging import paged
+from app.api.plain_weights import plain_zip
 from app.api.problems import responses
 from app.errors import Conflict, InvalidRequest
 from app.queue.states import ResourceState
@@ -129,13 +130,22 @@ def get_checkpoint(id: str, context: ContextDep, if_none_match: IfNoneMatch = No
         return cached(if_none_match, found.version, lambda: CheckpointView.model_validate(found))
 
 
-@router.get("/{id}/weights", response_class=FileResponse, responses=responses(404, 409) | BYTES)
-def get_checkpoint_weights(id: str, context: ContextDep) -> Response:
-    """The weights as safetensors."""
+@router.get("/{id}/weights", response_class=FileResponse, responses=responses(404, 409) | WEIGHTS)
+def get_checkpoint_weights(
+    id: str,
+    context: ContextDep,
+    form: Annotated[
+        Literal["kept", "plain"],
+        Query(alias="as", description="plain: of a fine-tuned one, a zip that torchvision or transformers alone load"),
+    ] = "kept",
+) -> Response:
+    """The weights as safetensors; with `as=plain` a zip with what their own library needs beside them."""
     with context.database.reading() as session:
         found = checkpoints.find(session, context.workspace_id, id)
     if found.state != ResourceState.READY:
         raise Conflict(f"the checkpoint {id} is {found.state}; it has weights once it is ready")
+    if form == "plain":
+        return plain_zip(context.store, id, found.plain, found.weights_sha256)
     return download(context.store, found.weights_sha256, "application/octet-stream", f"{id}.safetensors")
 
 

@@ -1,4 +1,4 @@
-"""Server-sent events of a job or a ranking. `Last-Event-ID` goes on where a reader stopped; the last event is `end`."""
+"""Server-sent events of a job, a ranking, a verification, a search or a study. `Last-Event-ID` goes on where a reader stopped; the last event is `end`."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -8,8 +8,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import ServerSentEvent
 
 from app.api.deps import Context, ContextDep
-from app.api.watch import Watched
-from app.db.tables import Event, Job, Ranking
+from app.api.watch import Stream, Watched
+from app.db.tables import Event, Job, Ranking, Search, Study, Verification
 from app.services import jobs
 from app.services.records import owned
 
@@ -17,7 +17,7 @@ LastEventId = Annotated[
     int | None, Header(alias="Last-Event-ID", ge=0, le=2**31 - 1, description="only events after this one")
 ]
 Kind = Annotated[
-    str | None, Query(pattern="^(state|progress|score|log)$", description="only events of this kind")
+    str | None, Query(pattern="^(state|progress|score|curve|log)$", description="only events of this kind")
 ]
 
 
@@ -25,7 +25,7 @@ class Reader:
     """One reader of a stream; made by a dependency, so that a stream that is not there is a 404 and no stream."""
 
     def __init__(
-        self, context: Context, model: type[Job] | type[Ranking], id: str, after: int, kind: str | None
+        self, context: Context, model: Stream, id: str, after: int, kind: str | None
     ) -> None:
         self._context, self._model, self._id, self._after, self._kind = context, model, id, after, kind
 
@@ -75,9 +75,21 @@ def ranking_reader(
     return _reader(context, Ranking, id, last_event_id, kind)
 
 
-def _reader(
-    context: Context, model: type[Job] | type[Ranking], id: str, last: int | None, kind: str | None
+def verification_reader(
+    id: str, context: ContextDep, last_event_id: LastEventId = None, kind: Kind = None
 ) -> Reader:
+    return _reader(context, Verification, id, last_event_id, kind)
+
+
+def search_reader(id: str, context: ContextDep, last_event_id: LastEventId = None, kind: Kind = None) -> Reader:
+    return _reader(context, Search, id, last_event_id, kind)
+
+
+def study_reader(id: str, context: ContextDep, last_event_id: LastEventId = None, kind: Kind = None) -> Reader:
+    return _reader(context, Study, id, last_event_id, kind)
+
+
+def _reader(context: Context, model: Stream, id: str, last: int | None, kind: str | None) -> Reader:
     with context.database.reading() as session:
         owned(session, model, context.workspace_id, id)
     return Reader(context, model, id, last or 0, kind)

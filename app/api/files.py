@@ -13,16 +13,20 @@ from app.storage.sniff import NEEDED_BYTES
 _PIECE = 1 << 20
 
 
-def _of_type(media_type: str) -> dict[int | str, dict[str, Any]]:
+def _of_type(*media_types: str) -> dict[int | str, dict[str, Any]]:
     schema = {"type": "string", "format": "binary"}
-    return {200: {"description": "the file", "content": {media_type: {"schema": schema}}}}
+    content = {media_type: {"schema": schema} for media_type in media_types}
+    return {200: {"description": "the file", "content": content}}
 
 
 ZIP = _of_type("application/zip")
 PREVIEW = _of_type("image/jpeg")
 PNG = _of_type("image/png")
+PICTURE = _of_type("image/png", "image/jpeg")
 CSV = _of_type("text/csv")
-BYTES = _of_type("application/octet-stream")
+HTML = _of_type("text/html")
+ANY = _of_type("text/csv", "text/html", "text/markdown")
+WEIGHTS = _of_type("application/octet-stream", "application/zip")
 
 
 def download(

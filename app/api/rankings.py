@@ -1,6 +1,5 @@
 """/v1/rankings"""
 
-import asyncio
 from collections.abc import AsyncIterable
 from typing import Annotated
 
@@ -10,13 +9,14 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy.orm import Session
 
-from app.api.caching import cached, matches, require_unchanged
+from app.api.caching import cached, require_unchanged
 from app.api.deps import Context, ContextDep, IdempotencyKey, IfMatch, IfNoneMatch
 from app.api.events import Reader, ranking_reader
 from app.api.files import CSV, PNG, download
 from app.api.once import accepted, answer_once
 from app.api.paging import paged
 from app.api.problems import responses
+from app.api.waiting import until_news
 from app.db.tables import Ranking
 from app.errors import Conflict, NotFound
 from app.queue.states import ENDED
@@ -29,7 +29,8 @@ from app.schemas.rankings import (
     RankingView,
     RankingViewQuery,
 )
-from app.services import ranking_csv, ranking_views, rankings
+from app.schemas.verifications import RankingVerificationsCreate
+from app.services import ranking_csv, ranking_verify, ranking_views, rankings
 from app.services.idempotency import Answer
 
 router = APIRouter(prefix="/v1/rankings", tags=["rankings"])
@@ -45,7 +46,7 @@ def create_ranking(
 
     def act(session: Session) -> Answer:
         made = rankings.create(
-            session, context.workspace_id, asked, max_attempts=context.settings.max_attempts
+            session, context.workspace_id, asked, verify=body.verify, max_attempts=context.settings.max_attempts
         )
         return accepted(ranking_views.view(session, made, RankingFilters()), f"/v1/rankings/{made.id}")
 
@@ -84,6 +85,16 @@ def get_ranking_plot(id: str, context: ContextDep) -> Response:
     return download(context.store, ranking.plot_sha256, "image/png", f"{id}.png", inline=True)
 
 
+@router.get("/{id}/map.png", response_class=FileResponse, responses=responses(404) | PNG)
+def get_ranking_map_plot(id: str, context: ContextDep) -> Response:
+    """The scores that ordered the candidates against their mAP after fine-tuning."""
+    with context.database.reading() as session:
+        ranking = rankings.find(session, context.workspace_id, id)
+    if ranking.map_plot_sha256 is None:
+        raise NotFound(f"the ranking {id} is {ranking.state}; there is a plot of mAP once candidates of it were verified")
+    return download(context.store, ranking.map_plot_sha256, "image/png", f"{id}-map.png", inline=True)
+
+
 @router.get("/{id}/events", response_class=EventSourceResponse, responses=responses(404))
 async def get_ranking_events(
     reader: Annotated[Reader, Depends(ranking_reader)],
@@ -99,7 +110,7 @@ async def get_ranking(
 ) -> Response:
     """A ranking, best candidate first. The parameters filter this view only."""
     if asked.wait > 0:
-        await _wait(context, id, if_none_match, asked.wait)
+        await until_news(context, Ranking, id, if_none_match, asked.wait)
     return await run_in_threadpool(_read, context, id, asked, if_none_match)
 
 
@@ -109,24 +120,6 @@ def _read(context: Context, id: str, asked: RankingViewQuery, if_none_match: str
         return cached(
             if_none_match, ranking.version, lambda: ranking_views.view(session, ranking, _filters(asked))
         )
-
-
-async def _wait(context: Context, id: str, if_none_match: str | None, seconds: float) -> None:
-    """Until it has another version than the caller knows, or, where none was given, until it has ended."""
-    until = asyncio.get_running_loop().time() + seconds
-    async with context.watch.on(Ranking, id) as watched:
-        while not context.watch.closing:
-            left = until - asyncio.get_running_loop().time()
-            if left <= 0:
-                return
-            sight = watched.sight
-            if sight is None and watched.looks > 0:
-                return
-            if sight is not None and (
-                sight.state in ENDED or (if_none_match and not matches(if_none_match, sight.version))
-            ):
-                return
-            await watched.change(left)
 
 
 @router.post("/{id}:cancel", status_code=202, response_model=RankingView, responses=responses(404))
@@ -151,6 +144,25 @@ def retry_ranking(id: str, request: Request, context: ContextDep, key: Idempoten
         return _answer(session, ranking)
 
     return answer_once(request, context, key, None, act)
+
+
+@router.post(
+    "/{id}/verifications", status_code=202, response_model=RankingView, responses=responses(400, 404, 409, 413)
+)
+def verify_ranking(
+    id: str,
+    request: Request,
+    context: ContextDep,
+    body: RankingVerificationsCreate,
+    key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Fine-tune candidates of a ranking that has ended, and compare their mAP with the scores."""
+
+    def act(session: Session) -> Answer:
+        ranking = ranking_verify.add(session, context.workspace_id, id, body, context.settings)
+        return _answer(session, ranking)
+
+    return answer_once(request, context, key, body.model_dump(mode="json", exclude_unset=True), act)
 
 
 @router.delete("/{id}", status_code=204, response_class=Response, responses=responses(404, 409, 412))

@@ -1,4 +1,4 @@
-"""Waiting for jobs and rankings to change: one query for all who wait in this process, not one for each."""
+"""Waiting for jobs, rankings, verifications, ... to change: one query for all who wait in this process, not one for each."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,12 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from app.db.engine import Database
-from app.db.tables import Job, Ranking
+from app.db.tables import Job, Ranking, Search, Study, Verification
 
 POLL_S = 0.2
 _IDS_AT_ONCE = 500
+
+Stream = type[Job] | type[Ranking] | type[Verification] | type[Search] | type[Study]
 
 log = logging.getLogger("detrank.api")
 
@@ -32,7 +34,7 @@ class Sight:
 class Watched:
     """A row that somebody waits for."""
 
-    model: type[Job] | type[Ranking]
+    model: Stream
     waiting: int = 0
     sight: Sight | None = None
     looks: int = 0
@@ -54,7 +56,7 @@ class Watch:
         self.closing = False
 
     @contextlib.asynccontextmanager
-    async def on(self, model: type[Job] | type[Ranking], id: str) -> AsyncIterator[Watched]:
+    async def on(self, model: Stream, id: str) -> AsyncIterator[Watched]:
         """Watches a row as long as the block runs."""
         watched = self._watched.setdefault(id, Watched(model))
         watched.waiting += 1
@@ -98,7 +100,7 @@ class Watch:
     def _look(self, wanted: dict[str, Any]) -> dict[str, Sight | None]:
         found: dict[str, Sight | None] = dict.fromkeys(wanted)
         with self._database.reading() as session:
-            for model in (Job, Ranking):
+            for model in set(wanted.values()):
                 ids = [id for id, its in wanted.items() if its is model]
                 for start in range(0, len(ids), _IDS_AT_ONCE):
                     query = select(model.id, model.event_seq, model.version, model.state)

@@ -72,6 +72,19 @@ def show(
             describe(record)
 
 
+@commands.command()
+def download(
+    ctx: typer.Context,
+    checkpoint: Annotated[str, typer.Argument(help="id or name")],
+    file: Annotated[Path, typer.Argument(help="a new file", dir_okay=False)],
+    plain: Annotated[bool, typer.Option("--plain", help="of a fine-tuned one: a zip that torchvision or transformers alone load")] = False,
+) -> None:
+    """Fetch the weights, as safetensors."""
+    with connected(ctx) as client:
+        client.checkpoints.download(find(client, checkpoint)["id"], file, plain=plain)
+        say(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
+
+
 def options(words: list[str]) -> dict[str, str] | None:
     """`name=value` words as the document's `options`."""
     if wrong := [word for word in words if "=" not in word]:

@@ -50,7 +50,7 @@ def draw_scenes(archive: Path) -> Path:
     """Detection scenes from real handwritten digits, drawn by the worker's command (app has no science)."""
     command = [
         sys.executable, "-m", "app.cli", "datasets", "synth", str(archive), "--style", "scenes",
-        "--images", str(SCENES), "--test-images", "60", "--seed", str(SEED),
+        "--train", str(SCENES), "--test", "60", "--seed", str(SEED),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

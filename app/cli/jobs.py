@@ -17,7 +17,7 @@ Id = Annotated[str, typer.Argument(metavar="JOB", help="id of the job")]
 def list_(
     ctx: typer.Context,
     state: Annotated[str | None, typer.Option(help="queued, running, cancelling, succeeded, failed or cancelled")] = None,
-    kind: Annotated[str | None, typer.Option(help="ingest, inspect, score or rank")] = None,
+    kind: Annotated[str | None, typer.Option(help="ingest, inspect, score, rank, verify, search or study")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
     json: Json = False,
 ) -> None:

@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from app.cli import checkpoints, datasets, jobs, keys, metrics, rank
+from app.cli import checkpoints, datasets, jobs, keys, metrics, rank, search, study, verify
 from app.cli.demo import demo
 from app.cli.processes import migrate, serve, worker
 from app.cli.session import Commands, Where, use_data_dir
+from app.cli.workers import workers
 
 HELP = """Which pretrained detector should I fine-tune on this dataset?
 
@@ -27,12 +28,16 @@ def build() -> typer.Typer:
         name="detrank", help=HELP, cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
     )
     root.callback()(_options)
-    for command in (serve, worker, migrate, demo, rank.rank):
+    for command in (serve, worker, workers, migrate, demo, rank.rank, verify.verify, search.search):
         root.command()(command)
     groups = {
         "datasets": datasets.commands,
         "checkpoints": checkpoints.commands,
         "rankings": rank.commands,
+        "verifications": verify.commands,
+        "searches": search.commands,
+        "study": study.group,
+        "studies": study.commands,
         "jobs": jobs.commands,
         "metrics": metrics.commands,
         "keys": keys.commands,

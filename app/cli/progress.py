@@ -44,7 +44,7 @@ def wait_for(client: Client, path: str, record: Record) -> Record:
 
 
 def wait_for_ranking(client: Client, ranking: Record) -> Record:
-    """Waits for a ranking with one bar for each candidate, fed by their jobs."""
+    """Waits for a ranking with one bar for each candidate, fed by their jobs, and for each verification."""
     now = ranking
     with bars() as progress:
         tasks = {
@@ -59,10 +59,45 @@ def wait_for_ranking(client: Client, ranking: Record) -> Record:
                     progress.update(task, total=1, completed=1, note=candidate["state"])
                 elif job is not None:
                     _show_job(progress, task, job)
+            _show_verifications(client, progress, tasks, now)
     return now
+
+
+def wait_for_verification(client: Client, record: Record) -> Record:
+    """Waits for a verification with a bar for its iterations."""
+    now = record
+    with bars() as progress:
+        task = progress.add_task(escape(record["name"] or record["recipe"]), total=None, note=record["state"])
+        for now in client.verifications.follow(record["id"]):
+            _show_verification(progress, task, now)
+    return now
+
+
+def _show_verifications(client: Client, progress: Progress, tasks: dict[str, TaskID], ranking: Record) -> None:
+    """A bar for each verification of a ranking, once there are any."""
+    parts = {one["id"]: candidate["name"] for candidate in ranking["candidates"] for one in candidate["verifications"]}
+    if not parts:
+        return
+    for one in client.verifications.list(ranking_id=ranking["id"]):
+        if one["id"] not in tasks:
+            named = f"fine-tuning {parts.get(one['id'], '')} (seed {one['seed']})"
+            tasks[one["id"]] = progress.add_task(escape(named), total=None, note=one["state"])
+        _show_verification(progress, tasks[one["id"]], one)
+
+
+def _show_verification(progress: Progress, task: TaskID, record: Record) -> None:
+    at = record["progress"]
+    if record["state"] in ENDED:
+        found = "" if record["map"] is None else f", mAP {record['map']:.3f}"
+        progress.update(task, total=1, completed=1, note=f"{record['state']}{found}")
+    elif at:
+        eta = f", {at['eta_s']:.0f} s left" if at["eta_s"] else ""
+        note = f"{record['stage'] or record['state']} {at['message'] or ''}{eta}"
+        progress.update(task, total=at["total"], completed=at["done"], note=escape(note))
 
 
 def _show_job(progress: Progress, task: TaskID, job: Record) -> None:
     at = job["progress"]
     eta = f" {at['eta_s']:.0f} s left" if at["eta_s"] else ""
-    progress.update(task, total=at["total"], completed=at["done"], note=f"{job['stage'] or job['state']}{eta}")
+    part = "" if job.get("shard") is None else f"part {job['shard'] + 1} of {job['shards']}, "
+    progress.update(task, total=at["total"], completed=at["done"], note=f"{part}{job['stage'] or job['state']}{eta}")

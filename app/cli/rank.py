@@ -11,6 +11,7 @@ from app.cli.progress import wait_for, wait_for_ranking
 from app.cli.ranking_table import rankings as ranking_list
 from app.cli.ranking_table import show_ranking
 from app.cli.session import Failed, as_json, connected, note, out
+from app.cli.words import split
 from app.client import Client
 
 Record = dict[str, Any]
@@ -32,6 +33,15 @@ def rank(
     image_size: Annotated[int | None, typer.Option(min=32, help="shorter side in pixels; each checkpoint's own where not given")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     calibrate: Annotated[bool, typer.Option(help="with intervals, z and the chance of being best")] = True,
+    keep_features: Annotated[
+        bool | None, typer.Option("--keep-features/--statistics", help="default: statistics alone where features would be too large")
+    ] = None,
+    shards: Annotated[int | None, typer.Option(min=1, max=256, help="read each candidate's images in so many parts, by all gpu workers")] = None,
+    verify: Annotated[str | None, typer.Option(help="fine-tune the best so many, or `all`, and compare mAP with the scores")] = None,
+    recipe: Annotated[str | None, typer.Option(help="of --verify; see `detrank verifications recipes`")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0, help="of --verify")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="of --verify")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="of --verify, for each training")] = None,
     name: Annotated[str | None, typer.Option(help="of the ranking")] = None,
     wait: Annotated[bool, typer.Option(help="until it is done")] = True,
     json: Json = False,
@@ -42,9 +52,10 @@ def rank(
         target = dataset_for(client, dataset)
         candidates, unusable = checkpoints_for(client, checkpoint)
         ranking = client.rankings.create(
-            target["id"], [record["id"] for record in candidates], name=name, metrics=_split(metrics), layers=_split(layers),
+            target["id"], [record["id"] for record in candidates], name=name, metrics=split(metrics), layers=split(layers),
             level=level, rank_by=rank_by, max_images=max_images, image_size=image_size, seed=seed,
-            calibrate=calibrate,
+            calibrate=calibrate, keep_features=keep_features, shards=shards,
+            verify=_verify(verify, recipe=recipe, epochs=epochs, iterations=iterations, budget_minutes=minutes),
         )  # fmt: skip
         if wait:
             ranking = wait_for_ranking(client, ranking)
@@ -135,5 +146,12 @@ def _fail_unless_succeeded(ranking: Record, waited: bool) -> None:
         raise Failed(f"the ranking {ranking['state']}: {reason or 'see `detrank jobs list`'}")
 
 
-def _split(words: str | None) -> list[str] | None:
-    return None if words is None else [word.strip() for word in words.split(",") if word.strip()]
+def _verify(top: str | None, **terms: Any) -> Record | None:
+    given = {name: value for name, value in terms.items() if value is not None}
+    if top is None:
+        if given:
+            raise Failed("a recipe or a budget is for --verify; say how many candidates to fine-tune, e.g. --verify 3")
+        return None
+    if top != "all" and not top.isdecimal():
+        raise Failed(f"--verify {top}: a number of candidates, or all")
+    return given | {"top_k": "all" if top == "all" else int(top)}

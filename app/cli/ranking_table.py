@@ -25,6 +25,9 @@ def show_ranking(ranking: Record) -> None:
         say(f"left out: {one['name']}: {one['reason']}")
     if ranking["summary"]:
         say(ranking["summary"])
+    for verified in ranking.get("verified") or []:
+        out.print(agreement_table(ranking, verified))
+        say(verified["summary"])
     for warning in ranking["warnings"]:
         if warning["code"] != "near_tie":  # the summary has said so
             say(f"beware: {warning['detail']}")
@@ -38,11 +41,12 @@ def ranking_table(ranking: Record) -> Table:
     metrics = [by["metric"]] if by.get("metric") else []
     sure = ["± 95 %", "z", "best"] if any(candidate["interval"] for candidate in ranking["candidates"]) else []
     unfinished = ["state"] if any(candidate["state"] != "succeeded" for candidate in ranking["candidates"]) else []
-    columns = ["rank", "candidate", *metrics, *sure, "parameters", "ms/image", "memory", "licence", "seconds", *unfinished]
+    verified = ["mAP"] if any(candidate.get("verifications") for candidate in ranking["candidates"]) else []
+    columns = ["rank", "candidate", *metrics, *sure, *verified, "parameters", "ms/image", "memory", "licence", "seconds", *unfinished]
     rows = [
         [
             candidate["rank"] or "–", candidate["name"], *(_value(candidate, metric, place) for metric in metrics),
-            *(_sure(candidate) if sure else ()),
+            *(_sure(candidate) if sure else ()), *(number(candidate["map"]) for _ in verified),
             millions(candidate["cost"]["parameters"]), number_of(candidate["cost"]["ms_per_image"]),
             bytes_of(candidate["cost"]["peak_memory_bytes"]), candidate["cost"]["licence"] or "–",
             number_of(seconds(candidate)), *(state(candidate["state"]) for _ in unfinished),
@@ -50,7 +54,7 @@ def ranking_table(ranking: Record) -> Table:
         for candidate in ranking["candidates"]
     ]  # fmt: skip
     title = f"ranked by {by['metric']} at {by['layer']} ({by['level']})" if by.get("metric") else "not ranked yet"
-    numbers = frozenset({"rank", *metrics, *sure, "parameters", "ms/image", "memory", "seconds"})
+    numbers = frozenset({"rank", *metrics, *sure, "mAP", "parameters", "ms/image", "memory", "seconds"})
     return table_of(title, columns, rows, numbers=numbers, whole=frozenset({"candidate"}))
 
 
@@ -64,6 +68,30 @@ def scores_table(ranking: Record) -> Table:
     ]
     title = f"every score at {place[0]} ({place[1]}), by rank" if place[0] else "scores so far"
     return table_of(title, ["metric", *names], rows, numbers=frozenset(names), whole=frozenset({"metric"}))
+
+
+def agreement_table(ranking: Record, verified: Record) -> Table:
+    """How scores at the layer that ordered the candidates, and the baselines, agree with mAP."""
+    place = _place(ranking)
+    shown = [row for row in verified["correlations"] if row["kind"] == "baseline" or (row["layer"], row["level"]) == place]
+    rows = [
+        [row["metric"], row["n"], *(_agreement(row["measures"][name]) for name in AGREEMENT.values()), _interval(row)] for row in shown
+    ]
+    columns = ["score", "n", *AGREEMENT, "τ_w 95 %"]
+    title = f"agreement with mAP on {verified['split']} ({', '.join(verified['recipes'])})"
+    return table_of(title, columns, rows, numbers=frozenset(columns[1:]), whole=frozenset({"score"}))
+
+
+AGREEMENT = {"Pearson": "pearson", "Spearman": "spearman", "Kendall": "kendall", "τ_w": "weighted_tau"}
+
+
+def _agreement(measure: Record) -> str:
+    return "undefined" if measure["value"] is None else f"{measure['value']:.2f}"
+
+
+def _interval(row: Record) -> str:
+    tau = row["measures"]["weighted_tau"]
+    return "–" if tau["low"] is None else f"{tau['low']:.2f} to {tau['high']:.2f}"
 
 
 def _sure(candidate: Record) -> list[str]:

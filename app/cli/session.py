@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +20,18 @@ from app.embedded.discovery import AlreadyRunning, StartFailed, find, started
 from app.errors import DetrankError
 from app.settings import get_settings
 
-# a pipe has no width: tables keep their ids in one piece there
-out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
+# A table narrower than this cuts ids and figures; a smaller terminal wraps its lines instead.
+NARROWEST = 120
+
+
+def _width() -> int:
+    """Of the terminal or of COLUMNS, but never too narrow for a table; a pipe has no width."""
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        return 200
+    return max(NARROWEST, shutil.get_terminal_size().columns)
+
+
+out = Console(width=_width())
 err = Console(stderr=True)
 
 

@@ -21,10 +21,11 @@ def table_of(
     numbers: frozenset[str] = frozenset(),
     whole: frozenset[str] = frozenset({"id"}),
 ) -> Table:
-    """Plain cells; whatever a user wrote is shown, never read as markup. Columns named in `whole` are not folded."""
+    """Plain cells; whatever a user wrote is shown, never read as markup. Columns named in `whole`
+    or `numbers` are not folded."""
     table = Table(title=escape(title) if title else None, title_justify="left", header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold", no_wrap=column in whole)
+        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold", no_wrap=column in whole | numbers)
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
     return table

@@ -1,5 +1,6 @@
 """The Python client: `from app.client import Client`."""
 
-from app.client.client import ENDED, Client, ProblemError, Unreachable
+from app.client.client import Client, ProblemError, Unreachable
+from app.client.resources import ENDED
 
 __all__ = ["ENDED", "Client", "ProblemError", "Unreachable"]

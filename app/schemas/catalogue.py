@@ -1,4 +1,4 @@
-"""What can be asked for: metrics, layers, architectures and formats."""
+"""What can be asked for: metrics, layers, architectures, recipes and formats."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,6 +12,14 @@ class Entry(BaseModel):
 
 class Entries(BaseModel):
     items: list[Entry]
+
+
+class Recipes(Entries):
+    """Recipes, and the choices for `freeze` and `precision`."""
+
+    freeze: list[str]
+    precisions: list[str]
+    default_recipes: list[str]
 
 
 class Formats(BaseModel):

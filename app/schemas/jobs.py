@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.schemas.common import JobStateName, PageQuery, View, text
 
-JobKindName = Literal["ingest", "inspect", "score", "rank"]
+JobKindName = Literal["ingest", "inspect", "shard", "score", "rank", "verify", "search", "study"]
 
 
 class Progress(BaseModel):
@@ -29,7 +29,9 @@ class JobView(View):
     state: JobStateName
     stage: str | None
     resource_id: str
-    checkpoint_id: str | None = Field(description="the candidate that a score job works for")
+    checkpoint_id: str | None = Field(description="the candidate that a score, shard or verify job works for")
+    shard: int | None = Field(description="which part of its images a shard job reads, from 0")
+    shards: int | None = Field(description="in how many parts the candidate is read; null: as a whole")
     queue: str
     attempt: int
     max_attempts: int
@@ -46,8 +48,35 @@ class JobQuery(PageQuery):
     state: JobStateName | None = None
     kind: JobKindName | None = None
     resource_id: text(48) | None = Field(
-        default=None, description="jobs of this dataset, checkpoint or ranking"
+        default=None, description="jobs of this dataset, checkpoint, ranking, verification, search or study"
     )
+
+
+class HeldModel(BaseModel):
+    """A detector that a worker keeps loaded between jobs."""
+
+    architecture: str
+    weights_sha256: str
+    device: str
+    size_bytes: int
+    pid: int
+
+
+class WorkerDetails(BaseModel):
+    """The machine a worker computes on; null where nobody knows, or not yet."""
+
+    model_config = ConfigDict(extra="allow")
+    host: str | None = None
+    pid: int | None = None
+    concurrency: int | None = Field(default=None, description="jobs it works on at once")
+    device: str | None = Field(default=None, examples=["cpu", "cuda"])
+    device_name: str | None = Field(default=None, examples=["NVIDIA H200"])
+    memory_total_bytes: int | None = Field(default=None, description="of the device: its own, or main memory")
+    memory_free_bytes: int | None = Field(default=None, description="of a GPU: after its last job")
+    precisions: list[str] | None = Field(default=None, description="number formats that cost no more time than float32")
+    torch: str | None = Field(default=None, description="version")
+    models: list[HeldModel] = Field(default=[], description="kept loaded, used last first")
+    problem: str | None = Field(default=None, description="why the device could not be asked")
 
 
 class WorkerView(View):
@@ -56,7 +85,7 @@ class WorkerView(View):
     name: str
     queues: list[str]
     alive: bool
-    details: dict[str, Any]
+    details: WorkerDetails
     started_at: datetime
     seen_at: datetime
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.schemas.common import Body, CheckpointId, DatasetId, JobStateName, Name, PageQuery, Seed, View, text
+from app.schemas.verifications import RankingVerify
 
 LevelChoice = Literal["local", "global", "both"]
 Level = Literal["local", "global"]
@@ -57,10 +58,25 @@ class RankingCreate(Body):
         "under 1 % of a candidate's time at layers of 100 channels, about a third at 3,000 objects and 1,280 channels, more "
         "where features are cached or metrics are slow (n_leep, parc). With false the order comes without them",
     )
+    keep_features: bool | None = Field(
+        default=None,
+        description="false: only statistics of the features are gathered while they are read, in memory that does not grow "
+        "with the images; metrics that need the features themselves are then undefined. null: by the size of the tables",
+    )
+    shards: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="read each candidate's images in so many parts, by any number of gpu workers; the scores stay the same. "
+        "null: by the number of images (DETRANK_SHARD_IMAGES)",
+    )
     rank_by: RankBy | None = Field(
         default=None, description="a metric's name, or an object with metric, layer and level"
     )
     filters: RankingFilters | None = None
+    verify: RankingVerify | None = Field(
+        default=None, description="fine-tune the best candidates once the order is known, and compare mAP with the scores"
+    )
 
     @field_validator("rank_by", mode="before")
     @classmethod
@@ -151,6 +167,18 @@ class Cost(BaseModel):
     licence: str | None
 
 
+class CandidateVerification(BaseModel):
+    """One fine-tuning of a candidate."""
+
+    id: str
+    seed: int
+    state: JobStateName
+    map: float | None
+    ap50: float | None
+    trained_checkpoint_id: str | None
+    error: dict[str, Any] | None
+
+
 class CandidateView(BaseModel):
     """A checkpoint inside a ranking. `value`, `z` and `interval` are of the score that it was ranked by."""
 
@@ -172,6 +200,10 @@ class CandidateView(BaseModel):
     cost: Cost
     timings: dict[str, Any] = Field(description="seconds by step")
     warnings: list[Any]
+    map: float | None = Field(
+        description="mAP@[.5:.95] after fine-tuning, the mean over the seeds that succeeded by the terms asked for last"
+    )
+    verifications: list[CandidateVerification]
     baselines: dict[str, Any] = Field(
         description="value and rank of each static baseline: a metric that does not beat them is not worth its seconds"
     )
@@ -191,6 +223,40 @@ class RankedBy(BaseModel):
     layer: str | None
     level: str | None
     chosen_by: str | None
+
+
+class CoefficientView(BaseModel):
+    """A measure of agreement with mAP; `undefined` holds the reason where there is no value."""
+
+    value: float | None
+    low: float | None = Field(description="95 % limits, from resampling candidates; null: no interval can be told")
+    high: float | None
+    undefined: str | None
+
+
+class CorrelationView(BaseModel):
+    """How one score, or one static baseline, agrees with mAP over the candidates that were verified."""
+
+    kind: Literal["metric", "baseline"]
+    metric: str
+    layer: str | None
+    level: str | None
+    n: int
+    measures: dict[str, CoefficientView] = Field(description="pearson, spearman, kendall, weighted_tau, ...")
+    excluded: dict[str, str] = Field(description="verified candidates that are not among the n, and why")
+
+
+class Verified(BaseModel):
+    """What verifications by the same terms say about the scores."""
+
+    terms: str = Field(description="digest of what all of them have in common")
+    recipes: list[str]
+    split: Literal["test", "val"] = Field(description="where mAP was measured")
+    seeds: list[int]
+    candidates: int
+    without: dict[str, str] = Field(description="candidates that were to be verified and have no mAP, and why")
+    summary: str
+    correlations: list[CorrelationView]
 
 
 class RankingProgress(BaseModel):
@@ -220,6 +286,7 @@ class RankingView(View):
     )
     ties: list[list[str]] = Field(description="sets of two or more that cannot be told apart")
     warnings: list[dict[str, Any]]
+    verified: list[Verified] = Field(description="how scores and mAP agree, for each set of terms, the last asked for first")
     error: dict[str, Any] | None
     cancel_requested_at: datetime | None
     created_at: datetime

@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from app.db.tables import Candidate, Checkpoint
+from app.db.tables import Candidate, Checkpoint, Verification
 from app.errors import InvalidRequest
 from app.ids import new_id
 from app.queue.jobs import add_job
@@ -101,12 +101,27 @@ def listed(
     return page(session, query, Checkpoint, asked)
 
 
+def unusable(checkpoint: Checkpoint) -> str | None:
+    """Why it cannot be used, and what to do; None for one that is ready."""
+    if checkpoint.state == ResourceState.PROCESSING:
+        return f"the checkpoint {checkpoint.id} is still being read: wait until it is ready (job {checkpoint.job_id})"
+    if checkpoint.state == ResourceState.INVALID:
+        why = (checkpoint.error or {}).get("detail", "see its error")
+        return f"the checkpoint {checkpoint.id} cannot be used: {why}"
+    return None
+
+
 def remove(session: Session, workspace_id: str, id: str) -> Checkpoint:
     """Deletes the record; its files go when nobody else has the same. Raises Conflict that names who uses it."""
     checkpoint = owned(session, Checkpoint, workspace_id, id, lock=True)
     users = select(Candidate.ranking_id).where(Candidate.checkpoint_id == id).order_by(Candidate.ranking_id)
     refuse_in_use(session, users, "the checkpoint is a candidate of")
+    fine_tuned = select(Verification.id).where(Verification.checkpoint_id == id).order_by(Verification.id)
+    refuse_in_use(session, fine_tuned, "the checkpoint is fine-tuned by", "verifications")
     refuse_while_working(session, checkpoint.job_id)
+    # what it was worth stays known
+    made_by = update(Verification).where(Verification.trained_checkpoint_id == id)
+    session.execute(made_by.values(trained_checkpoint_id=None, version=Verification.version + 1))
     forget_jobs(session, id)
     session.delete(checkpoint)
     return checkpoint

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.db.tables import Dataset, Ranking
+from app.db.tables import Dataset, Ranking, Search, Subset, Verification
 from app.errors import Conflict, InvalidRequest
 from app.ids import new_id
 from app.queue.jobs import add_job
@@ -110,12 +110,24 @@ def ready(dataset: Dataset) -> Dataset:
     return dataset
 
 
+def with_boxes(dataset: Dataset, because: str) -> None:
+    """Raises Conflict for a dataset that has none; `because` says what they are needed for."""
+    if dataset.supervision not in ("boxes", "masks"):
+        raise Conflict(
+            f"the dataset {dataset.id} has no boxes (its supervision is {dataset.supervision}), and {because}: "
+            "send a dataset with boxes or masks",
+            errors=[{"pointer": "/dataset_id", "message": "no boxes"}],
+        )
+
+
 def remove(session: Session, workspace_id: str, id: str) -> Dataset:
     """Deletes the record; its files go when nobody else has the same. Raises Conflict that names who uses it."""
     dataset = owned(session, Dataset, workspace_id, id, lock=True)
-    users = select(Ranking.id).where(Ranking.dataset_id == id).order_by(Ranking.id)
-    refuse_in_use(session, users, "the dataset is used by")
+    for users, by in ((Ranking, "rankings"), (Verification, "verifications"), (Search, "searches")):
+        found = select(users.id).where(users.dataset_id == id).order_by(users.id)
+        refuse_in_use(session, found, "the dataset is used by", by)
     refuse_while_working(session, dataset.job_id)
     forget_jobs(session, id)
+    session.execute(delete(Subset).where(Subset.dataset_id == id))
     session.delete(dataset)
     return dataset

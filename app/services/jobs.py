@@ -1,12 +1,13 @@
 """Jobs and workers as callers see them."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.engine import database_now
-from app.db.tables import Event, Job, Ranking, WorkerRecord
+from app.db.tables import Event, Job, WorkerRecord
 from app.queue import control, events
 from app.queue.states import ENDED
 from app.schemas.jobs import JobQuery, JobView, Progress, WorkerView
@@ -52,6 +53,8 @@ def view(job: Job) -> JobView:
         stage=job.stage,
         resource_id=job.resource_id,
         checkpoint_id=job.payload.get("checkpoint_id"),
+        shard=job.payload.get("shard"),
+        shards=job.payload.get("shards"),
         queue=job.queue,
         attempt=job.attempt,
         max_attempts=job.max_attempts,
@@ -66,14 +69,14 @@ def view(job: Job) -> JobView:
 
 
 def events_after(session: Session, stream_id: str, seq: int, kind: str | None = None) -> list[Event]:
-    """The next events of a job or ranking, oldest first; at most 200 at a time."""
+    """The next events of a stream, oldest first; at most 200 at a time."""
     query = select(Event).where(Event.stream_id == stream_id, Event.seq > seq)
     if kind is not None:
         query = query.where(Event.kind == kind)
     return list(session.scalars(query.order_by(Event.seq).limit(_AT_ONCE)))
 
 
-def stream_state(session: Session, model: type[Job] | type[Ranking], id: str) -> tuple[int, str] | None:
+def stream_state(session: Session, model: Any, id: str) -> tuple[int, str] | None:
     """(number of the last event, state) of a stream; None where it has been deleted."""
     row = session.execute(select(model.event_seq, model.state).where(model.id == id)).one_or_none()
     return None if row is None else (row.event_seq, row.state)

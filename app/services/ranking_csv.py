@@ -31,6 +31,7 @@ def as_csv(ranking: RankingView) -> str:
         "z",
         "chance_of_best",
         "group",
+        "map",
         "parameters",
         "peak_memory_bytes",
         "ms_per_image",
@@ -53,6 +54,7 @@ def as_csv(ranking: RankingView) -> str:
             "z": one.z,
             "chance_of_best": one.chance_of_best,
             "group": one.group,
+            "map": one.map,
             **one.cost.model_dump(),
             "left_out": reasons.get(one.checkpoint_id),
         }

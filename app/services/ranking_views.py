@@ -5,7 +5,8 @@ What the `rank` job writes into `Ranking.result`, and is read here:
  "order": [{"checkpoint_id", "rank", "value", "z", "interval": [low, high], "chance_of_best", "group", "near": [ids],
             "static_ranks": {baseline: rank}}],
  "summary": sentence, "groups": [[ids]], "ties": [[ids]], "left_out": [{"checkpoint_id", "name", "code", "reason"}], "warnings": [{"code", "detail"}],
- "baselines": {baseline: {checkpoint_id: value}}}
+ "baselines": {baseline: {checkpoint_id: value}},
+ "verified_ids": [ids of the verifications it has seen], "verified": [as app/schemas/rankings.py has it]}
 """
 
 from collections import defaultdict
@@ -14,9 +15,10 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.tables import Candidate, Checkpoint, Ranking, Score
+from app.db.tables import Candidate, Checkpoint, Ranking, Score, Verification
 from app.queue.states import ENDED, JobState
 from app.schemas.rankings import (
+    CandidateVerification,
     CandidateView,
     Cost,
     LeftOut,
@@ -28,6 +30,7 @@ from app.schemas.rankings import (
     ScoreView,
 )
 from app.services.catalogue import catalogue
+from app.services.verifications import WITHOUT_DETAILS
 
 _SCORE_COLUMNS = ("metric", "layer", "level", "value", "undefined", "seconds", "details")
 _CALIBRATION = frozenset({"null", "z", "interval", "notes"})
@@ -42,9 +45,10 @@ def view(session: Session, ranking: Ranking, filters: RankingFilters) -> Ranking
         .where(Candidate.ranking_id == ranking.id)
         .order_by(Candidate.position)
     ).all()
-    scores = _scores(session, ranking.id)
+    scores, verified = _scores(session, ranking.id), _verifications(session, ranking.id)
     candidates = [
-        _candidate(candidate, checkpoint, scores[checkpoint.id], result) for candidate, checkpoint in rows
+        _candidate(candidate, checkpoint, scores[checkpoint.id], verified.get(checkpoint.id, []), result)
+        for candidate, checkpoint in rows
     ]
     left_out = _left_out(result, candidates)
     filtered = _filtered(candidates, {out.checkpoint_id for out in left_out}, filters)
@@ -67,6 +71,7 @@ def view(session: Session, ranking: Ranking, filters: RankingFilters) -> Ranking
         groups=_staying(result.get("groups"), gone, 1),
         ties=_staying(result.get("ties"), gone, 2),
         warnings=result.get("warnings") or [],
+        verified=result.get("verified") or [],
         error=ranking.error,
         cancel_requested_at=ranking.cancel_requested_at,
         created_at=ranking.created_at,
@@ -134,6 +139,33 @@ def _scores(session: Session, ranking_id: str) -> dict[str, list[ScoreView]]:
     return found
 
 
+def _verifications(session: Session, ranking_id: str) -> dict[str, list[Verification]]:
+    """By candidate, the last asked for last."""
+    query = select(Verification).options(*WITHOUT_DETAILS)
+    found: dict[str, list[Verification]] = defaultdict(list)
+    for row in session.scalars(query.where(Verification.ranking_id == ranking_id).order_by(Verification.position)):
+        found[row.checkpoint_id].append(row)
+    return found
+
+
+def _map(rows: list[Verification]) -> float | None:
+    values = [row.map for row in rows if row.terms == rows[-1].terms]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _verification(row: Verification) -> CandidateVerification:
+    return CandidateVerification(
+        id=row.id,
+        seed=row.request["seed"],
+        state=row.state,
+        map=row.map,
+        ap50=row.ap50,
+        trained_checkpoint_id=row.trained_checkpoint_id,
+        error=row.error,
+    )
+
+
 def _summary(result: dict[str, Any], gone: set[str]) -> str | None:
     said = result.get("summary")
     ordered = {row["checkpoint_id"] for row in result.get("order") or []}
@@ -148,7 +180,11 @@ def _staying(groups: list[list[str]] | None, gone: set[str], least: int) -> list
 
 
 def _candidate(
-    candidate: Candidate, checkpoint: Checkpoint, scores: list[ScoreView], result: dict[str, Any]
+    candidate: Candidate,
+    checkpoint: Checkpoint,
+    scores: list[ScoreView],
+    verified: list[Verification],
+    result: dict[str, Any],
 ) -> CandidateView:
     placed = next((row for row in result.get("order") or [] if row["checkpoint_id"] == checkpoint.id), {})
     cost = candidate.cost or {}
@@ -180,6 +216,8 @@ def _candidate(
         ),
         timings=candidate.timings or {},
         warnings=candidate.warnings or [],
+        map=_map(verified),
+        verifications=[_verification(row) for row in verified],
         baselines=baselines,
     )
 

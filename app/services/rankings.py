@@ -7,13 +7,15 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.db.tables import Candidate, Checkpoint, Dataset, Event, Job, Ranking, Score
-from app.errors import Conflict, InvalidRequest, NotFound
+from app.db.tables import Candidate, Checkpoint, Dataset, Event, Job, Ranking, Score, Shard, Verification
+from app.errors import Conflict, NotFound
 from app.ids import new_id
-from app.queue import control
-from app.queue.jobs import add_job
-from app.queue.states import ENDED, JobKind, JobState, ResourceState
+from app.queue import control, shard_flow
+from app.queue.jobs import add_job, lock_resource
+from app.queue.states import ENDED, JobKind, JobState
 from app.schemas.rankings import RankBy, RankingCreate, RankingFilters, RankingQuery
+from app.schemas.verifications import RankingVerify
+from app.services import ranking_verify, shards, verifications
 from app.services.catalogue import (
     ALL_LAYERS,
     default,
@@ -23,12 +25,12 @@ from app.services.catalogue import (
     source_layer,
     unknown,
 )
-from app.services.datasets import ready
+from app.services.checkpoints import unusable
+from app.services.datasets import ready, with_boxes
+from app.services.faults import Fault, refuse
 from app.services.listing import page
 from app.services.records import forget_jobs, owned
 from app.settings import Settings
-
-Fault = dict[str, str]
 
 
 def normalised(asked: RankingCreate, settings: Settings) -> dict[str, Any]:
@@ -43,6 +45,8 @@ def normalised(asked: RankingCreate, settings: Settings) -> dict[str, Any]:
     if len(asked.checkpoint_ids) > settings.max_candidates:
         message = f"{len(asked.checkpoint_ids)} candidates are more than the {settings.max_candidates} allowed (DETRANK_MAX_CANDIDATES)"
         faults.append({"pointer": "/checkpoint_ids", "message": message})
+    if asked.verify is not None:
+        faults += ranking_verify.faults_of(asked.verify, "/verify", settings)
     refuse(faults)
     return {
         "dataset_id": asked.dataset_id,
@@ -57,19 +61,34 @@ def normalised(asked: RankingCreate, settings: Settings) -> dict[str, Any]:
         "image_size": _or_default(asked, "image_size"),
         "seed": asked.seed if asked.seed is not None else default("seed") or 0,
         "calibrate": asked.calibrate,
+        "keep_features": asked.keep_features,
+        "shards": asked.shards,
+        "shard_images": settings.shard_images,
         "rank_by": rank_by.model_dump(),
         "filters": (asked.filters or RankingFilters()).model_dump(),
+        "verify": None,
     }
 
 
-def create(session: Session, workspace_id: str, request: dict[str, Any], *, max_attempts: int = 3) -> Ranking:
-    """A ranking of a `normalised` request with a `score` job for each candidate.
+def create(
+    session: Session,
+    workspace_id: str,
+    request: dict[str, Any],
+    *,
+    verify: RankingVerify | None = None,
+    max_attempts: int = 3,
+) -> Ranking:
+    """A ranking of a `normalised` request with a `score` job for each candidate; what is to be verified follows its order.
 
     Raises InvalidRequest for ids that are not there, Conflict for a dataset or checkpoint that cannot be used.
     """
     checkpoint_ids = request["checkpoint_ids"]
     dataset, checkpoints = _targets(session, workspace_id, request["dataset_id"], checkpoint_ids)
-    _usable(dataset, [checkpoints[id] for id in checkpoint_ids])
+    candidates = [checkpoints[id] for id in checkpoint_ids]
+    _usable(dataset, candidates)
+    if verify is not None:
+        request = request | {"verify": ranking_verify.resolved(verify, candidates, "/verify")}
+    request = shards.resolved(request, dataset)
     ranking = Ranking(
         id=new_id("rk"),
         workspace_id=workspace_id,
@@ -81,21 +100,26 @@ def create(session: Session, workspace_id: str, request: dict[str, Any], *, max_
     session.add(ranking)
     session.flush()
     for position, checkpoint_id in enumerate(checkpoint_ids):
-        job = add_job(
-            session,
-            workspace_id=workspace_id,
-            kind=JobKind.SCORE,
-            resource_id=ranking.id,
-            payload={"checkpoint_id": checkpoint_id},
-            max_attempts=max_attempts,
-        )
+        if request["shards"] > 1:
+            job_id = shard_flow.add(
+                session, ranking, checkpoint_id, request["shards"], max_attempts=max_attempts
+            )
+        else:
+            job_id = add_job(
+                session,
+                workspace_id=workspace_id,
+                kind=JobKind.SCORE,
+                resource_id=ranking.id,
+                payload={"checkpoint_id": checkpoint_id},
+                max_attempts=max_attempts,
+            ).id
         session.add(
             Candidate(
                 ranking_id=ranking.id,
                 checkpoint_id=checkpoint_id,
                 position=position,
                 state=JobState.QUEUED,
-                job_id=job.id,
+                job_id=job_id,
             )
         )
     session.flush()
@@ -125,21 +149,17 @@ def cancel(session: Session, workspace_id: str, id: str) -> Ranking:
 
 
 def retry(session: Session, workspace_id: str, id: str) -> Ranking:
-    """Tries again what failed or was cancelled in it; what has been scored is kept. Raises Conflict where nothing is."""
-    ranking = owned(session, Ranking, workspace_id, id, lock=True)
+    """Tries again what failed or was cancelled in it; what has been scored or verified is kept.
+
+    Raises Conflict where nothing is.
+    """
+    owned(session, Ranking, workspace_id, id)
+    ranking = lock_resource(session, Ranking, id)
     if ranking.state not in ENDED:
         raise Conflict(
             f"the ranking {id} is {ranking.state}; what failed in it can be tried again when it has ended"
         )
-    again = session.scalars(
-        select(Job.id)
-        .join(Candidate, Candidate.job_id == Job.id)
-        .where(Candidate.ranking_id == id, Job.state.in_([JobState.FAILED.value, JobState.CANCELLED.value]))
-        .order_by(Candidate.position)
-    ).all()
-    ordering = session.get(Job, ranking.rank_job_id) if ranking.rank_job_id else None
-    if not again and ordering is not None and ordering.state in (JobState.FAILED, JobState.CANCELLED):
-        again = [ordering.id]
+    again = failed_jobs(session, ranking)
     if not again:
         raise Conflict(
             f"nothing in the ranking {id} failed or was cancelled, so there is nothing to try again"
@@ -149,33 +169,67 @@ def retry(session: Session, workspace_id: str, id: str) -> Ranking:
     return ranking
 
 
+def failed_jobs(session: Session, ranking: Ranking) -> list[str]:
+    """What can be tried again in a ranking: candidates, else verifications, else its order."""
+    lost = session.scalars(
+        select(Job)
+        .where(
+            Job.resource_id == ranking.id,
+            Job.kind.in_([JobKind.SCORE.value, JobKind.SHARD.value]),
+            Job.state.in_([JobState.FAILED.value, JobState.CANCELLED.value]),
+        )
+        .order_by(Job.id)
+    )
+    # one for each candidate: the shards of one are tried again together
+    again = list({job.payload["checkpoint_id"]: job.id for job in lost}.values())
+    if not again:
+        again = session.scalars(
+            select(Verification.job_id)
+            .where(Verification.ranking_id == ranking.id, Verification.state.in_(["failed", "cancelled"]))
+            .order_by(Verification.position)
+        ).all()
+    ordering = session.get(Job, ranking.rank_job_id) if ranking.rank_job_id else None
+    if not again and ordering is not None and ordering.state in (JobState.FAILED, JobState.CANCELLED):
+        again = [ordering.id]
+    return list(again)
+
+
 def remove(session: Session, workspace_id: str, id: str) -> Ranking:
-    """Deletes a ranking that has ended, with its scores and jobs. Raises Conflict while it is at work."""
+    """Deletes a ranking that has ended, with its scores, verifications and jobs; checkpoints fine-tuned in it stay.
+
+    Raises Conflict while it is at work, or where it is a part of something.
+    """
     ranking = owned(session, Ranking, workspace_id, id, lock=True)
     if ranking.state not in ENDED:
         raise Conflict(
             f"the ranking is {ranking.state}: POST /v1/rankings/{id}:cancel first, or wait until it ends"
         )
+    if owner := ranking.search_id or ranking.study_id:
+        raise Conflict(
+            f"the ranking is a part of {owner}; delete that instead",
+            errors=[{"pointer": "", "message": f"used by {owner}"}],
+        )
+    forget(session, ranking)
+    return ranking
+
+
+def forget(session: Session, ranking: Ranking) -> None:
+    """Deletes a ranking that has ended, with all that belongs to it."""
+    id = ranking.id
     forget_jobs(session, id)
+    parts = session.scalars(select(Verification.id).where(Verification.ranking_id == id)).all()
+    verifications.forget(session, list(parts))
     session.execute(delete(Score).where(Score.ranking_id == id))
+    session.execute(delete(Shard).where(Shard.ranking_id == id))
     session.execute(delete(Candidate).where(Candidate.ranking_id == id))
     session.execute(delete(Event).where(Event.stream_id == id))
     session.delete(ranking)
-    return ranking
+    session.flush()
 
 
 def _or_default(asked: RankingCreate, field: str) -> int | None:
     # null is an answer of its own (all images, each checkpoint's own size); only what is left out has a default
     return getattr(asked, field) if field in asked.model_fields_set else default(field)
-
-
-def refuse(faults: Sequence[Fault]) -> None:
-    if faults:
-        raise InvalidRequest(faults[0]["message"] if len(faults) == 1 else _many(faults), errors=list(faults))
-
-
-def _many(faults: Sequence[Fault]) -> str:
-    return f"{len(faults)} things are wrong: " + "; ".join(fault["message"] for fault in faults[:5])
 
 
 def _names(
@@ -257,21 +311,6 @@ def _targets(
 
 def _usable(dataset: Dataset, checkpoints: Sequence[Checkpoint]) -> None:
     ready(dataset)
-    if dataset.supervision not in ("boxes", "masks"):
-        raise Conflict(
-            f"the dataset {dataset.id} has no boxes (its supervision is {dataset.supervision}), and scores are computed on "
-            "objects: send a dataset with boxes or masks",
-            errors=[{"pointer": "/dataset_id", "message": "no boxes"}],
-        )
-    faults = []
-    for index, checkpoint in enumerate(checkpoints):
-        if checkpoint.state == ResourceState.PROCESSING:
-            message = f"the checkpoint {checkpoint.id} is still being read: wait until it is ready (job {checkpoint.job_id})"
-        elif checkpoint.state == ResourceState.INVALID:
-            why = (checkpoint.error or {}).get("detail", "see its error")
-            message = f"the checkpoint {checkpoint.id} cannot be used: {why}"
-        else:
-            continue
-        faults.append({"pointer": f"/checkpoint_ids/{index}", "message": message})
-    if faults:
-        raise Conflict(faults[0]["message"] if len(faults) == 1 else _many(faults), errors=faults)
+    with_boxes(dataset, "scores are computed on objects")
+    reasons = [(index, unusable(checkpoint)) for index, checkpoint in enumerate(checkpoints)]
+    refuse([{"pointer": f"/checkpoint_ids/{index}", "message": why} for index, why in reasons if why], Conflict)

@@ -11,6 +11,7 @@ from app.queue.states import ENDED
 
 Record = TypeVar("Record")
 LISTED_USERS = 20
+_PLURALS = {"search": "searches", "study": "studies"}
 
 
 def owned(session: Session, model: type[Record], workspace_id: str, id: str, *, lock: bool = False) -> Record:
@@ -22,7 +23,8 @@ def owned(session: Session, model: type[Record], workspace_id: str, id: str, *, 
     found: Any = session.get(model, id, with_for_update=lock) if id.isascii() and id.isprintable() else None
     if found is None or found.workspace_id != workspace_id:
         name = model.__name__.lower()
-        raise NotFound(f"there is no {name} {id!r} in this workspace; GET /v1/{name}s lists them")
+        plural = _PLURALS.get(name, f"{name}s")
+        raise NotFound(f"there is no {name} {id!r} in this workspace; GET /v1/{plural} lists them")
     return found
 
 
@@ -34,13 +36,13 @@ def forget_jobs(session: Session, resource_id: str) -> None:
     session.execute(delete(Job).where(Job.resource_id == resource_id))
 
 
-def refuse_in_use(session: Session, users: Select[tuple[str]], is_used: str) -> None:
-    """Raises Conflict that names the first of the rankings `users` selects; `is_used` begins the sentence about them."""
+def refuse_in_use(session: Session, users: Select[tuple[str]], is_used: str, by: str = "rankings") -> None:
+    """Raises Conflict that names the first of those `users` selects; `is_used` begins the sentence about them."""
     found = session.scalars(users.limit(LISTED_USERS)).all()
     if found:
         raise Conflict(
-            f"{is_used} {len(found)} rankings; delete them first: {', '.join(found)}",
-            errors=[{"pointer": "", "message": f"used by /v1/rankings/{user}"} for user in found],
+            f"{is_used} {len(found)} {by}; delete them first: {', '.join(found)}",
+            errors=[{"pointer": "", "message": f"used by /v1/{by}/{user}"} for user in found],
         )
 
 

@@ -80,7 +80,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     archive = tmp_path_factory.mktemp("sets") / "digits.zip"
-    done = detrank(archive.parent, "datasets", "synth", archive, "--images", 24, "--test-images", 4)
+    done = detrank(archive.parent, "datasets", "synth", archive, "--train", 24, "--test", 4)
     assert done.returncode == 0, done.stderr
     return archive
 

@@ -50,7 +50,7 @@ def test_every_error_is_a_problem_document(space: Workspace, method: str, path: 
 
 def test_json_that_is_none(space: Workspace) -> None:
     headers = {"Content-Type": "application/json"}
-    for path in ("/v1/rankings", "/v1/datasets", "/v1/checkpoints"):
+    for path in ("/v1/rankings", "/v1/datasets", "/v1/checkpoints", "/v1/verifications"):
         for text in (b"{", b"\xff\xfe", b"", b"[" * 5000):
             answer = space.http.post(path, content=text, headers=headers)
             assert answer.status_code in (400, 422)
@@ -105,6 +105,8 @@ def posts(space: Workspace) -> list[tuple[str, Record]]:
     failed = space.http.post("/v1/datasets", content=small_zip({"b": "x"})).json()["job_id"]
     space.fail(failed)
     body = {"dataset_id": dataset, "checkpoint_ids": ranking["request"]["checkpoint_ids"]}
+    one = {"dataset_id": dataset, "checkpoint_id": body["checkpoint_ids"][0]}
+    training = space.http.post("/v1/verifications", json=one).json()["id"]
     tus = {"Tus-Resumable": "1.0.0", "Upload-Length": "5"}
     return [
         ("/v1/datasets?name=x", {"content": small_zip()}),
@@ -112,6 +114,9 @@ def posts(space: Workspace) -> list[tuple[str, Record]]:
         ("/v1/checkpoints", {"json": {"source": "timm://x"}}),
         ("/v1/uploads", {"headers": tus}),
         ("/v1/rankings", {"json": body}),
+        ("/v1/verifications", {"json": one}),
+        (f"/v1/verifications/{training}:cancel", {}),
+        (f"/v1/verifications/{training}:retry", {}),
         (f"/v1/jobs/{job}:cancel", {}),
         (f"/v1/jobs/{failed}:retry", {}),
         (f"/v1/rankings/{ranking['id']}:cancel", {}),
