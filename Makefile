@@ -1,4 +1,4 @@
-# make demo [DATASET=path]: one whole ranking.  make test: everything that is checked.
+# make demo [DATASET=path]: one whole ranking.  make test: the tests.  make test-slow: the long half, with real processes and weights.
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 VENV := $(ROOT).venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ PYTHON ?= python3
 # the environment is made again only when what it is made from has changed
 READY := $(VENV)/.ready-$(shell cksum < $(ROOT)pyproject.toml | cut -d' ' -f1)
 
-.PHONY: demo test lint serve clean
+.PHONY: demo test test-slow lint serve clean
 
 $(READY):
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,8 +28,13 @@ lint: $(READY)
 	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/lint-imports
 
 # one process for each of two cores, with one thread each; a file's tests stay together, so that they share what they start
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15
+
 test: lint
-	cd $(ROOT) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15
+	cd $(ROOT) && $(PYTEST) -m "not slow"
+
+test-slow: $(READY)
+	cd $(ROOT) && $(PYTEST) -m slow
 
 clean:
 	rm -rf $(VENV) $(ROOT)demo

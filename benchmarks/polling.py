@@ -29,7 +29,7 @@ CANDIDATES = 4
 def prepared(client: Client, folder: Path) -> str:
     """The id of a ranking that has just begun and will last."""
     archive = folder / "scenes.zip"
-    command = [sys.executable, "-m", "app.cli", "datasets", "synth", str(archive), "--style", "scenes", "--images", "400"]
+    command = [sys.executable, "-m", "app.cli", "datasets", "synth", str(archive), "--style", "scenes", "--train", "400"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     dataset = client.datasets.add(archive, name="scenes")
     checkpoints = []

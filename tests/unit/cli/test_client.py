@@ -214,3 +214,30 @@ def test_what_cannot_be_sent_is_said_before_anything_is_sent(tmp_path: Path, mak
     make(tmp_path / "x")
     with pytest.raises(error, match="x"):
         client_of(handler).datasets.add(tmp_path / "x")
+
+
+def test_weights_appear_when_they_are_whole_and_a_refusal_leaves_nothing(tmp_path: Path) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.params.get("as") == "plain":
+            return httpx.Response(409, json={"detail": "it was not fine-tuned here", "status": 409})
+        return httpx.Response(200, content=b"weights" * 1000)
+
+    client = client_of(handler)
+    file = client.checkpoints.download("ckpt_1", tmp_path / "w.safetensors")
+    assert file.read_bytes() == b"weights" * 1000
+    with pytest.raises(ProblemError, match="not fine-tuned"):
+        client.checkpoints.download("ckpt_1", tmp_path / "w.zip", plain=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_what_is_not_given_of_a_verification_is_left_to_the_service() -> None:
+    asked: list[dict] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content))
+        return httpx.Response(202, json={"id": "vf_1"})
+
+    client = client_of(handler)
+    client.verifications.create("ds_1", "ckpt_1", recipe=None, epochs=2, shots=None)
+    client.rankings.verify("rk_1", top_k="all", recipe=None)
+    assert asked == [{"dataset_id": "ds_1", "checkpoint_id": "ckpt_1", "epochs": 2}, {"top_k": "all"}]

@@ -117,7 +117,7 @@ def test_an_unknown_metric_is_answered_with_the_known(npz: Path, monkeypatch: py
 
 def test_a_drawn_set_is_the_same_each_time(tmp_path: Path) -> None:
     for name in ("a.zip", "b.zip"):
-        result = run("datasets", "synth", tmp_path / name, "--images", 3, "--test-images", 2, "--seed", 5, "--style", "scenes")
+        result = run("datasets", "synth", tmp_path / name, "--train", 3, "--test", 2, "--seed", 5, "--style", "scenes")
         assert result.exit_code == 0, result.output
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
@@ -129,7 +129,7 @@ def test_a_drawn_set_is_the_same_each_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "says"),
-    [(("--style", "oil"), "style is published or scenes"), (("--glyphs", "/nowhere"), "holds no pair"), (("--max-size", "200"), "max_size")],
+    [(("--style", "oil"), "style is published or scenes"), (("--source", "/nowhere"), "holds no pair"), (("--max-size", "200"), "max_size")],
 )
 def test_a_set_that_cannot_be_drawn_is_not_begun(words: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "500")

@@ -1,0 +1,107 @@
+"""What `detrank verify` prints, and what `detrank rank --verify` asks for."""
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from app.cli import rank, ranking_table, verification_table
+from app.cli.main import build
+from app.cli.session import Failed
+
+Record = dict[str, Any]
+BOX = {
+    "map": 0.4321, "ap50": 0.7, "ap75": 0.4, "ap_small": None, "ap_medium": 0.3, "ap_large": 0.6, "ar1": 0.2, "ar10": 0.5, "ar100": 0.55,
+}  # fmt: skip
+
+
+def evaluation(**more: Any) -> Record:
+    per_class = [{"category": "[red]", "objects": 7, "ap": 0.5, "ap50": 0.75}, {"category": "blue", "objects": 0, "ap": None, "ap50": None}]
+    return {"box": BOX, "mask": None, "per_class": per_class, "images": 5, "objects": 7} | more
+
+
+def verification(**changes: Any) -> Record:
+    subset = {"kind": "shots", "value": 3.0, "seed": 1, "images": 4, "objects": 6, "missing": ["blue"]}
+    return {
+        "id": "vf_1", "name": None, "state": "succeeded", "recipe": "quick", "seed": 0, "test": evaluation(), "val": evaluation(images=2),
+        "subset": subset, "warnings": ["few images"], "finished": "plateau", "iterations": 30, "seconds": 12.4,
+        "best": {"iteration": 20}, "progress": None, "error": None, "trained_checkpoint_id": "ckpt_9",
+    } | changes  # fmt: skip
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    def show(module: Any, name: str, record: Record) -> str:
+        monkeypatch.setattr(module, "out", Console(width=200))
+        getattr(module, name)(record)
+        return capsys.readouterr().out
+
+    return show
+
+
+def test_map_by_part_and_class_and_where_the_weights_are(shown: Any) -> None:
+    text = shown(verification_table, "show_verification", verification())
+    test, val = (next(line for line in text.splitlines() if f" {part} " in line) for part in ("test", "val"))
+    assert all(value in test for value in ("0.4321", "0.7000", "0.5500", "–"))
+    assert " 2 " in val
+    assert "[red]" in text
+    assert "learned from 4 images with 6 objects (shots 3, seed 1)" in text
+    assert "beware: no object of blue among them" in text
+    assert "quick: plateau after 30 iterations, 12 s; best at iteration 20" in text
+    assert "fine-tuned weights: ckpt_9" in text
+
+
+def test_masks_have_a_row_of_their_own(shown: Any) -> None:
+    text = shown(verification_table, "show_verification", verification(test=evaluation(mask=BOX | {"map": 0.1234})))
+    assert "0.1234" in next(line for line in text.splitlines() if "test masks" in line)
+
+
+def test_one_that_failed_says_why(shown: Any) -> None:
+    error = {"title": "The checkpoint could not be fine-tuned", "detail": "the loss is no number: lower the rate"}
+    none = dict.fromkeys(("test", "val", "finished", "trained_checkpoint_id"))
+    assert "lower the rate" in shown(verification_table, "show_verification", verification(state="failed", error=error, **none))
+
+
+def test_a_ranking_shows_map_beside_the_scores_and_how_they_agree(shown: Any) -> None:
+    measure = {"value": 0.333, "low": -0.5, "high": 0.9, "undefined": None}
+    no_value = {"value": None, "low": None, "high": None, "undefined": "fewer than three"}
+    names = ("pearson", "spearman", "kendall", "weighted_tau")
+    rows = [
+        {"kind": "metric", "metric": "logme", "layer": "backbone.c4", "level": "local", "n": 3, "measures": dict.fromkeys(names, measure)},
+        {"kind": "metric", "metric": "elsewhere", "layer": "neck.p3", "level": "local", "n": 3, "measures": dict.fromkeys(names, measure)},
+        {"kind": "baseline", "metric": "parameters", "layer": None, "level": None, "n": 2, "measures": dict.fromkeys(names, no_value)},
+    ]
+    score = {"metric": "logme", "layer": "backbone.c4", "level": "local", "value": 0.5, "undefined": None}
+    candidate = {
+        "checkpoint_id": "c", "name": "first", "rank": 1, "state": "succeeded", "timings": {"total": 1.0}, "scores": [score],
+        "cost": {"parameters": 1, "ms_per_image": 1.0, "peak_memory_bytes": 1, "licence": None}, "interval": None, "z": None,
+        "chance_of_best": None, "map": 0.4567, "verifications": [{"id": "vf_1"}],
+    }  # fmt: skip
+    ranking = {
+        "id": "rk_1", "state": "succeeded", "ranked_by": {"metric": "logme", "layer": "backbone.c4", "level": "local"},
+        "candidates": [candidate], "left_out": [], "summary": None, "warnings": [],
+        "verified": [{"split": "test", "recipes": ["quick"], "correlations": rows, "summary": "3 candidates were fine-tuned"}],
+    }  # fmt: skip
+    text = shown(ranking_table, "show_ranking", ranking)
+    assert "0.4567" in text
+    assert "0.33" in text
+    assert "-0.50 to 0.90" in text
+    assert "undefined" in next(line for line in text.splitlines() if "parameters" in line and "2" in line)
+    assert "elsewhere" not in text
+    assert "3 candidates were fine-tuned" in text
+
+
+def test_what_rank_verify_asks_for() -> None:
+    assert rank._verify(None, epochs=None) is None
+    assert rank._verify("3", epochs=2.0, recipe=None) == {"top_k": 3, "epochs": 2.0}
+    assert rank._verify("all", recipe="quick") == {"top_k": "all", "recipe": "quick"}
+    for top, terms in (("some", {}), (None, {"epochs": 2.0})):
+        with pytest.raises(Failed, match="--verify"):
+            rank._verify(top, **terms)
+
+
+@pytest.mark.parametrize("words", [["verify"], ["verifications", "list"], ["verifications", "recipes"], ["checkpoints", "download"]])
+def test_every_command_has_help(words: list[str]) -> None:
+    answer = CliRunner().invoke(build(), [*words, "--help"])
+    assert answer.exit_code == 0, answer.output
