@@ -34,10 +34,11 @@ def build_module(
     input: Input,
     backbone: str | None,
     options: Mapping[str, object],
+    seed: int = 0,
 ) -> nn.Module:
-    """The architecture's module with fresh weights, in evaluation mode."""
+    """The architecture's module with the library's own initial weights, seeded, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         spec = BuildSpec(num_classes or PLACEHOLDER_CLASSES, input, backbone, options)
         return architecture.build(spec).eval()
 

@@ -355,6 +355,12 @@ def load_detector(folder: Path, *, device: str | torch.device = "cpu") -> Detect
         focal=architecture.family == "one_stage",
         as_built=architecture.family == "detr",
     )
+    return wrapped(manifest, module, device)
+
+
+def wrapped(manifest: Manifest, module: nn.Module, device: str | torch.device) -> Detector:
+    """A filled module as the Detector that ``manifest`` describes. Raises Unusable ``corrupt`` where it has other layers."""
+    architecture = architecture_of(manifest.architecture)
     if architecture.wrap is not None:
         return architecture.wrap(manifest, module.to(device))
     face = architecture.face(module)
