@@ -17,8 +17,12 @@ from worker.data.pixels import PixelCache
 from worker.features import cache as store
 from worker.features import layers as naming
 from worker.features.cost import Cost
+from worker.features.filling import Filling
 from worker.features.precision import AUTO
 from worker.features.reading import STEPS, Account, Reading, Spec, read_batches, reading_of
+from worker.features.regions import Regions
+
+_REGION_COLUMNS = ("image_ids", "labels", "objects", "boxes", "deltas", "ious")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,9 @@ class Features:
     precision: that the network was read in.
     source_probabilities: (N, Cs) float32, rows sum to 1, None where not asked for or not to be had;
     no_source: then why it is not to be had.
+    object_pixels: (N,) float64 square root of each object's area in pixels of the input as this detector resizes it.
+    regions: those read beside the objects, None where none were asked for; region_layers: layer to (R, D) float32 of the
+    regions, local; without the layers that regions are not read from.
     """
 
     annotation_ids: np.ndarray
@@ -41,12 +48,15 @@ class Features:
     layers: dict[tuple[str, str], np.ndarray]
     seconds: dict[str, float]
     cost: Cost
+    object_pixels: np.ndarray
     warnings: tuple[str, ...] = ()
     cached: bool = False
     precision: str = "float32"
     untrained: frozenset[str] = field(default_factory=frozenset)
     source_probabilities: np.ndarray | None = None
     no_source: str | None = None
+    regions: Regions | None = None
+    region_layers: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def extract(
@@ -83,9 +93,7 @@ def extract(
         return kept
 
     account = Account()
-    objects = reading.objects
-    filled = np.zeros(len(objects), dtype=np.int64)
-    tables: dict[tuple[str, str], np.ndarray] = {}
+    objects, regions = fillings(reading)
     done = 0
     for batch in read_batches(
         reading,
@@ -95,32 +103,33 @@ def extract(
         pixels=pixels,
         check=check,
     ):
-        filled[batch.rows] += 1
-        for name, values in batch.vectors.items():
-            table = tables.setdefault(name, np.empty((len(objects), values.shape[1]), np.float32))
-            table[batch.rows] = values
+        objects.add(batch.rows, batch.vectors)
+        regions.add(batch.region_rows, batch.region_vectors)
         done += batch.images
         progress(done, total, f"features of {done} of {total} images")
-    if not (filled == 1).all():
-        raise AssertionError(
-            f"{int((filled != 1).sum())} of {len(objects)} objects were not read exactly once"
-        )
-
+    tables = objects.complete("objects were not read exactly once")
+    region_tables = regions.complete("regions were not read exactly once")
     seconds = account.seconds | {"total": time.perf_counter() - started}
-    features = features_of(reading, tables, seconds, account.cost, account.warnings)
+    features = features_of(reading, tables, region_tables, seconds, account.cost, account.warnings)
     if cache is not None:
         keep_features(features, reading, cache, cache_max_bytes)
     return features
 
 
+def fillings(reading: Reading) -> tuple[Filling[tuple[str, str]], Filling[str]]:
+    """Empty tables of a reading's objects, by layer and level, and of its regions, by layer."""
+    return Filling(len(reading.objects)), Filling(0 if reading.regions is None else len(reading.regions))
+
+
 def features_of(
     reading: Reading,
     tables: dict[tuple[str, str], np.ndarray],
+    region_tables: dict[str, np.ndarray],
     seconds: dict[str, float],
     cost: Cost,
     warnings: Iterable[str],
 ) -> Features:
-    """The features of a reading from its tables (N, D), rows as in `reading.objects`."""
+    """The features of a reading from its tables: rows (N, D) as in `reading.objects`, (R, D) as in `reading.regions`."""
     objects = reading.objects
     return Features(
         annotation_ids=objects.annotation_ids,
@@ -131,11 +140,14 @@ def features_of(
         layers={name: tables[name] for name in reading.wanted},
         seconds={step: round(value, 4) for step, value in seconds.items()},
         cost=cost,
-        warnings=(*reading.chosen.warnings, *warnings),
+        object_pixels=reading.object_pixels,
+        warnings=(*reading.warnings, *warnings),
         precision=reading.precision,
         untrained=frozenset(layer.name for layer in reading.chosen.layers if not layer.trained),
         source_probabilities=tables.get((naming.SOURCE_LAYER, naming.SOURCE_LEVEL)),
         no_source=reading.no_source,
+        regions=reading.regions,
+        region_layers={name: region_tables[name] for name in reading.region_layers},
     )
 
 
@@ -155,6 +167,9 @@ def _arrays(features: Features) -> dict[str, np.ndarray]:
     named = {f"features/{layer}/{level}": table for (layer, level), table in features.layers.items()}
     if features.source_probabilities is not None:
         named["source_probabilities"] = features.source_probabilities
+    if features.regions is not None:
+        named |= {f"regions/{name}": getattr(features.regions, name) for name in _REGION_COLUMNS}
+        named |= {f"region_features/{layer}": table for layer, table in features.region_layers.items()}
     return {
         "annotation_ids": features.annotation_ids,
         "image_ids": features.image_ids,
@@ -178,6 +193,9 @@ def _facts(features: Features) -> dict[str, object]:
 def _restored(arrays: dict[str, np.ndarray], facts: dict, reading: Reading, seconds: float) -> Features:
     if not np.array_equal(arrays["annotation_ids"], reading.objects.annotation_ids):
         raise AssertionError("cached features stand for other objects than the sample")
+    regions = reading.regions
+    if regions is not None and not np.array_equal(arrays["regions/boxes"], regions.boxes):
+        raise AssertionError("cached features stand for other regions than those drawn")
     cost = facts["cost"]
     return Features(
         annotation_ids=arrays["annotation_ids"],
@@ -188,10 +206,13 @@ def _restored(arrays: dict[str, np.ndarray], facts: dict, reading: Reading, seco
         layers={(layer, level): arrays[f"features/{layer}/{level}"] for layer, level in reading.wanted},
         seconds=dict.fromkeys(STEPS, 0.0) | {"total": round(seconds, 4)},
         cost=Cost(**{**cost, "image_hw": tuple(cost["image_hw"])}),
+        object_pixels=reading.object_pixels,
         warnings=tuple(facts["warnings"]),
         cached=True,
         precision=reading.precision,
         untrained=frozenset(facts["untrained"]),
         source_probabilities=arrays.get("source_probabilities"),
         no_source=facts["no_source"],
+        regions=regions,
+        region_layers={name: arrays[f"region_features/{name}"] for name in reading.region_layers},
     )

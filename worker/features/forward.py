@@ -22,7 +22,7 @@ from models_store.fold import folded
 from models_store.manifest import Layer
 from worker.features.cost import Meter
 from worker.features.grouping import Picture
-from worker.features.layers import SOURCE_LAYER, SOURCE_LEVEL
+from worker.features.layers import REGIONS, SOURCE_LAYER, SOURCE_LEVEL, of_regions
 from worker.features.memory import free_bytes
 from worker.features.pool import (
     global_vectors,
@@ -64,8 +64,12 @@ class Reader:
         device: torch.device,
         precision: str,
         source_maps: Sequence[str] = (),
+        regions: bool = False,
     ) -> None:
-        """`source_maps`: what source probabilities are computed from; empty where they are not asked for."""
+        """`source_maps`: what source probabilities are computed from; empty where they are not asked for.
+
+        `regions`: whether pictures have regions that are to be read.
+        """
         self.detector = detector
         self.layers = tuple(layers)
         self.levels = tuple(levels)
@@ -73,6 +77,7 @@ class Reader:
         self.device = device
         self.dtype = getattr(torch, precision)
         self.source_maps = tuple(source_maps)
+        self.region_layers = of_regions(self.layers) if regions else ()
         self.before = _before(detector, self.layers, self.source_maps)
         named = [name for layer in layers for name in detector.map_layers(layer.name)]
         run = [self.before[name][0] if name in self.before else name for name in named]
@@ -116,7 +121,8 @@ class Reader:
     ) -> tuple[np.ndarray, dict[tuple[str, str], np.ndarray]]:
         """Rows (n,) and, by layer and level, their vectors (n, D) float32.
 
-        Source probabilities are among them, under `SOURCE_LAYER` and `SOURCE_LEVEL`.
+        Source probabilities are among them, under `SOURCE_LAYER` and `SOURCE_LEVEL`, and (m, D) of the m regions, picture by
+        picture, under their layer and `REGIONS`.
         Out of memory on the device halves the batch, for the batches after it too; a single picture that does
         not fit raises torch.OutOfMemoryError.
         """
@@ -153,10 +159,12 @@ class Reader:
             note = "values above float16's range were read again in float32"
             self.warnings += [note] if note not in self.warnings else []
             out = self._vectors_of(pictures, pixels, loaded.image_hw, torch.float32, clock)
-        count = sum(len(picture.rows) for picture in pictures)
+        objects = sum(len(picture.rows) for picture in pictures)
+        regions = sum(len(picture.region_rows) for picture in pictures)
         for name, values in out.items():
+            count = regions if name[1] == REGIONS else objects
             if len(values) != count:
-                raise AssertionError(f"{name[0]} ({name[1]}) gave {len(values)} vectors for {count} objects")
+                raise AssertionError(f"{name[0]} ({name[1]}) gave {len(values)} vectors for {count} boxes")
         return out
 
     def _vectors_of(
@@ -167,7 +175,8 @@ class Reader:
         dtype: torch.dtype,
         clock: dict[str, float],
     ) -> dict[tuple[str, str], np.ndarray]:
-        boxes = [self._boxes(picture, image_hw) for picture in pictures]
+        boxes = [self._boxes(picture, picture.boxes, image_hw) for picture in pictures]
+        regions = [self._boxes(picture, picture.regions, image_hw) for picture in pictures]
         counts = [len(picture.rows) for picture in pictures]
         input_hw = (pixels.shape[2], pixels.shape[3])
         inside = self.weights if dtype == self.dtype else contextlib.nullcontext()
@@ -181,6 +190,11 @@ class Reader:
                     (layer.name, level): self._vectors(layer, level, maps, boxes, image_hw, input_hw, counts)
                     for layer in self.layers
                     for level in self.levels
+                }
+                # Apart from the objects, whose numbers are the same with regions and without.
+                vectors |= {
+                    (layer.name, REGIONS): self._local(layer, maps, regions, image_hw, input_hw)
+                    for layer in self.region_layers
                 }
                 if self.source_maps:
                     vectors[SOURCE_LAYER, SOURCE_LEVEL] = self.detector.source_probabilities(
@@ -198,16 +212,27 @@ class Reader:
         input_hw: tuple[int, int],
         counts: list[int],
     ) -> Tensor:
+        if level == "local":
+            return self._local(layer, maps, boxes, image_hw, input_hw)
         name, last = self.before.get(layer.name, (layer.name, None))
-        if level == "global":
-            # A layer that has no map is represented by the coarsest map it reads, as in the published system.
-            source = maps[name] if layer.kind == "map" else maps[self.detector.map_layers(layer.name)[-1]]
-            whole = (
-                global_vectors(source, image_hw, input_hw)
-                if last is None
-                else global_vectors_before(source, last, image_hw, input_hw)
-            )
-            return whole.repeat_interleave(torch.tensor(counts, device=whole.device), dim=0)
+        # A layer that has no map is represented by the coarsest map it reads, as in the published system.
+        source = maps[name] if layer.kind == "map" else maps[self.detector.map_layers(layer.name)[-1]]
+        whole = (
+            global_vectors(source, image_hw, input_hw)
+            if last is None
+            else global_vectors_before(source, last, image_hw, input_hw)
+        )
+        return whole.repeat_interleave(torch.tensor(counts, device=whole.device), dim=0)
+
+    def _local(
+        self,
+        layer: Layer,
+        maps: dict[str, Tensor],
+        boxes: list[Tensor],
+        image_hw: tuple[int, int],
+        input_hw: tuple[int, int],
+    ) -> Tensor:
+        name, last = self.before.get(layer.name, (layer.name, None))
         if last is not None:
             return local_vectors_before(maps[name], last, boxes, input_hw)
         if layer.kind == "map":
@@ -218,10 +243,10 @@ class Reader:
         pixels = self.detector.prepare([picture.pixels for picture in batch], self.image_size)
         return pixels.to(self.device, memory_format=torch.channels_last)
 
-    def _boxes(self, picture: Picture, image_hw: tuple[int, int]) -> Tensor:
+    def _boxes(self, picture: Picture, boxes: np.ndarray, image_hw: tuple[int, int]) -> Tensor:
         height, width = picture.pixels.shape[:2]
         scale = np.array([image_hw[1] / width, image_hw[0] / height] * 2)
-        return torch.from_numpy(picture.boxes * scale).to(self.device, torch.float32)
+        return torch.from_numpy(boxes * scale).to(self.device, torch.float32)
 
     def _room(self, loaded: Loaded) -> int:
         """How many images of this size the free memory holds, as far as the first pass showed what one takes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,15 +12,18 @@ _MAX_WAITING_BYTES = 512 * 2**20
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image, the rows of its objects in the feature table, and their boxes.
+    """A decoded image, the rows of its objects in the feature table, and their boxes; the same of its regions.
 
-    pixels: (H, W, 3) uint8 RGB; rows: (n,) int64; boxes: (n, 4) float64 xyxy in pixels of this image.
+    pixels: (H, W, 3) uint8 RGB; rows: (n,) int64; boxes: (n, 4) float64 xyxy in pixels of this image;
+    region_rows (m,) and regions (m, 4) likewise.
     """
 
     image_id: int
     pixels: np.ndarray
     rows: np.ndarray
     boxes: np.ndarray
+    region_rows: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    regions: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))
 
 
 def grouped(

@@ -41,6 +41,11 @@ LAYER_HELP: dict[str, str] = {
     "detector the last map of its classification tower",
 }
 
+# A query belongs to one object, so a region that lies beside its object has none of its own.
+_NOT_OF_REGIONS = ("decoder.matched_query",)
+# Where vectors of regions stand beside those of the levels. Regions are read from maps as objects are, at no level of their own.
+REGIONS = "regions"
+
 # Where metrics of the detector's own classes stand. No layer to read features at, so not among those above.
 SOURCE_LAYER = "head.class_probabilities"
 SOURCE_LEVEL = "local"
@@ -53,6 +58,11 @@ LEVEL_HELP: dict[str, str] = {
     "local": "one row per object: ROI align of its box, averaged",
     "global": "the mean of the whole map, repeated for every object of the image",
 }
+
+
+def of_regions(layers: Iterable[Layer]) -> tuple[Layer, ...]:
+    """The layers that regions can be read from: those whose vector depends on the box alone, not on the other boxes."""
+    return tuple(layer for layer in layers if layer.name not in _NOT_OF_REGIONS)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from worker.features.forward import Loaded, Reader
 from worker.features.grouping import Picture, grouped
 from worker.features.objects import Objects, objects_of
 from worker.features.precision import AUTO, precision_of
+from worker.features.regions import Regions, RegionSampling, regions_of
 
 # Goes up whenever the same request would give other numbers than before.
 FEATURES_VERSION = 3
@@ -41,8 +42,9 @@ class Spec:
 
     layers: names, ("all",) for every trained one, or None for the default; levels: "local", "global" or both;
     max_images: at most so many sampled images, None for all; image_size: shorter side in pixels, None for the
-    checkpoint's own; seed: of the sample; split: whose images, None for all splits; source_probabilities: also
-    the detector's own class probabilities of every object.
+    checkpoint's own; seed: of the sample and of the regions; split: whose images, None for all splits;
+    source_probabilities: also the detector's own class probabilities of every object; regions: how regions are drawn
+    that are read beside the objects, None for none.
     """
 
     layers: tuple[str, ...] | None = None
@@ -52,6 +54,7 @@ class Spec:
     seed: int = 0
     split: str | None = "train"
     source_probabilities: bool = False
+    regions: RegionSampling | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Reading:
 
     images: those of the sample that hold an object, by id; objects: the rows, the same for every detector;
     wanted: (layer, level) of each table; source_maps: what source probabilities are computed from, empty where
-    they are not read, no_source: then why they are not to be had; key: digest of all that the numbers depend on.
+    they are not read, no_source: then why they are not to be had; regions: those that are read too, None where none were
+    asked for; key: digest of all that the numbers depend on.
     """
 
     detector: Detector
@@ -75,6 +79,28 @@ class Reading:
     device: torch.device
     precision: str
     key: str
+    regions: Regions | None = None
+
+    @property
+    def region_layers(self) -> tuple[str, ...]:
+        """Layers that regions are read from, always at the local level."""
+        return () if self.regions is None else tuple(x.name for x in naming.of_regions(self.chosen.layers))
+
+    @property
+    def object_pixels(self) -> np.ndarray:
+        """(N,) float64 square root of each object's area, in pixels of the resized input."""
+        sizes = {image.id: self.target_size(image)[::-1] for image in self.images}
+        boxes, extent = self.objects.normalised, [sizes[key] for key in self.objects.image_ids.tolist()]
+        return np.sqrt(((boxes[:, 2:] - boxes[:, :2]) * extent).prod(axis=1))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the numbers has to know before anything is run."""
+        if self.regions is None:
+            return self.chosen.warnings
+        left = [layer.name for layer in self.chosen.layers if layer.name not in self.region_layers]
+        note = f"{', '.join(left)}: regions are not read there, since queries are matched with whole objects"
+        return (*self.chosen.warnings, *self.regions.warnings, *([note] if left else []))
 
     def target_size(self, image: Image) -> tuple[int, int]:
         """Height and width to which the image is resized, before padding."""
@@ -86,11 +112,14 @@ class Batch:
     """Objects of a few images: how many images, rows (n,) int64 into the reading's objects, and the vectors.
 
     vectors: (layer, level) to (n, D) float32, source probabilities among them under `SOURCE_LAYER`, `SOURCE_LEVEL`.
+    region_rows: (m,) int64 into the reading's regions; region_vectors: layer to (m, D) float32. Empty without regions.
     """
 
     images: int
     rows: np.ndarray
     vectors: dict[tuple[str, str], np.ndarray]
+    region_rows: np.ndarray
+    region_vectors: dict[str, np.ndarray]
 
 
 @dataclass
@@ -119,6 +148,8 @@ def reading_of(
     chosen = naming.choose(detector.layers, spec.layers)
     images = sample_images(dataset, spec.max_images, spec.seed, spec.split)
     objects = objects_of(dataset, images)
+    sampling = spec.regions
+    regions = None if sampling is None else regions_of(dataset, objects, images, sampling, spec.seed)
     wanted = tuple((layer.name, level) for layer in chosen.layers for level in spec.levels)
     source = detector.source_maps() if spec.source_probabilities else ()
     no_source = source.detail if isinstance(source, NoSourceClasses) else None
@@ -138,8 +169,17 @@ def reading_of(
         device=device,
         precision=precision,
         key=_key(
-            detector, dataset, objects, wanted, (source_maps, no_source), spec.image_size, device, precision
+            detector,
+            dataset,
+            objects,
+            wanted,
+            (source_maps, no_source),
+            spec.image_size,
+            device,
+            precision,
+            regions,
         ),
+        regions=regions,
     )
 
 
@@ -168,10 +208,11 @@ def read_batches(
         reading.device,
         reading.precision,
         reading.source_maps,
+        reading.regions is not None,
     )
     wanted = in_batch_order(reading, images)
     source = decoded(wanted, threads=decode_threads, kept=pixels and pixels.of(reading.dataset.digest))
-    pictures = _pictures(source, reading.objects, account.seconds)
+    pictures = _pictures(source, reading, account.seconds)
     batches = grouped(pictures, reader.target_size, lambda size: batch_size or reader.batch_size(size))
     if reading.device.type in PREPARED_AHEAD:
         loads = in_order(reader.load, batches, threads=1, ahead=2)
@@ -183,7 +224,7 @@ def read_batches(
             rows, vectors = reader.read(loaded, account.seconds)
             account.warnings += reader.warnings
             reader.warnings.clear()
-            yield Batch(len(loaded.pictures), rows, vectors)
+            yield _batch(loaded, rows, vectors)
     finally:
         loads.close()
         # What was decoded so far is kept.
@@ -212,9 +253,10 @@ def _check_request(spec: Spec) -> None:
 
 
 def _pictures(
-    source: Iterator[tuple[Image, np.ndarray]], objects: Objects, clock: dict[str, float]
+    source: Iterator[tuple[Image, np.ndarray]], reading: Reading, clock: dict[str, float]
 ) -> Iterator[Picture]:
-    """Decoded images with the rows of their objects; the time spent waiting for them goes to `clock`."""
+    """Decoded images with the rows of their objects and regions; the time spent waiting for them goes to `clock`."""
+    objects, regions = reading.objects, reading.regions
     while True:
         begin = time.perf_counter()
         pair = next(source, None)
@@ -223,7 +265,20 @@ def _pictures(
             return
         image, pixels = pair
         rows = objects.rows[image.id]
-        yield Picture(image.id, pixels, rows, objects.boxes[rows])
+        of_regions = (
+            () if regions is None else (regions.rows[image.id], regions.boxes[regions.rows[image.id]])
+        )
+        yield Picture(image.id, pixels, rows, objects.boxes[rows], *of_regions)
+
+
+def _batch(loaded: Loaded, rows: np.ndarray, vectors: dict[tuple[str, str], np.ndarray]) -> Batch:
+    return Batch(
+        images=len(loaded.pictures),
+        rows=rows,
+        vectors={place: table for place, table in vectors.items() if place[1] != naming.REGIONS},
+        region_rows=np.concatenate([picture.region_rows for picture in loaded.pictures]),
+        region_vectors={layer: table for (layer, level), table in vectors.items() if level == naming.REGIONS},
+    )
 
 
 def _waited(loads: Iterator[Loaded], clock: dict[str, float]) -> Loaded | None:
@@ -243,17 +298,19 @@ def _key(
     image_size: int | None,
     device: torch.device,
     precision: str,
+    regions: Regions | None,
 ) -> str:
-    sample = hashlib.sha256()
-    for column in (objects.annotation_ids, objects.image_ids, objects.labels, objects.boxes):
-        sample.update(np.ascontiguousarray(column))
+    sample = (objects.annotation_ids, objects.image_ids, objects.labels, objects.boxes)
+    # Without regions nothing is added, so that what was kept before there were any is still found.
+    drawn = () if regions is None else (regions.image_ids, regions.labels, regions.objects, regions.boxes)
     manifest = detector.manifest.to_json()
     return store.key_of(
-        {
+        ({"regions": _digest(drawn)} if drawn else {})
+        | {
             "version": FEATURES_VERSION,
             "torch": torch.__version__,
             "dataset": dataset.digest,
-            "sample": sample.hexdigest(),
+            "sample": _digest(sample),
             "detector": {name: manifest[name] for name in _MANIFEST_FACTS},
             "read": wanted,
             "source": source,
@@ -262,3 +319,10 @@ def _key(
             "precision": precision,
         }
     )
+
+
+def _digest(columns: Sequence[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for column in columns:
+        digest.update(np.ascontiguousarray(column))
+    return digest.hexdigest()

@@ -14,7 +14,7 @@ from worker.data.dataset import Image
 from worker.data.pixels import PixelCache
 from worker.features import cache as store
 from worker.features.cost import Cost
-from worker.features.extract import Features, features_of
+from worker.features.extract import Features, features_of, fillings
 from worker.features.forward import BATCH_SIZE
 from worker.features.layers import SOURCE_LAYER, SOURCE_LEVEL
 from worker.features.reading import Account, Batch, Reading, in_batch_order, read_batches
@@ -95,21 +95,29 @@ def read_vectors(
     progress: Progress = lambda done, total, message: None,
     check: Callable[[], None] = lambda: None,
 ) -> Part:
-    """The vectors of the objects of some images, paired by `annotation_ids` (n,) int64, under the names of feature files."""
+    """The vectors of the objects and regions of some images, under the names of feature files.
+
+    Those of objects belong to `annotation_ids` (n,) int64, those of regions to `regions/rows` (m,) int64 of the reading's.
+    """
     rows: list[np.ndarray] = []
+    region_rows: list[np.ndarray] = []
     tables: dict[str, list[np.ndarray]] = {}
 
     def take(batch: Batch) -> None:
         rows.append(batch.rows)
+        region_rows.append(batch.region_rows)
         for place, vectors in batch.vectors.items():
             tables.setdefault(_name(place), []).append(vectors)
+        for layer, vectors in batch.region_vectors.items():
+            tables.setdefault(_region_name(layer), []).append(vectors)
 
     account = read_into(
         take, reading, images, decode_threads=decode_threads, pixels=pixels, progress=progress, check=check
     )
     arrays = {name: np.concatenate(parts) for name, parts in tables.items()}
-    found = np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
-    arrays["annotation_ids"] = reading.objects.annotation_ids[found]
+    arrays["annotation_ids"] = reading.objects.annotation_ids[_joined_rows(rows)]
+    if reading.regions is not None:
+        arrays["regions/rows"] = _joined_rows(region_rows)
     return Part(arrays, account.seconds, account.cost, tuple(account.warnings))
 
 
@@ -137,29 +145,27 @@ def read_into(
 def joined(reading: Reading, parts: Iterable[Part]) -> Features:
     """The features of the whole reading from all its parts, which are looked at one by one.
 
-    Raises AssertionError where they do not hold every object once.
+    Raises AssertionError where they do not hold every object and region once.
     """
-    objects = reading.objects
-    filled = np.zeros(len(objects), dtype=np.int64)
-    tables: dict[tuple[str, str], np.ndarray] = {}
+    ids = reading.objects.annotation_ids
+    objects, regions = fillings(reading)
     places = [*reading.wanted, *([(SOURCE_LAYER, SOURCE_LEVEL)] if reading.source_maps else [])]
     took = Took()
     for part in parts:
         took.add(part)
-        ids = part.arrays["annotation_ids"]
-        rows = np.searchsorted(objects.annotation_ids, ids)
-        if not np.array_equal(objects.annotation_ids[rows], ids):
+        arrays = part.arrays
+        rows = np.searchsorted(ids, arrays["annotation_ids"])
+        if not np.array_equal(ids[rows], arrays["annotation_ids"]):
             raise AssertionError("a part stands for other objects than the sample")
-        filled[rows] += 1
-        for place in places if len(rows) else ():
-            vectors = part.arrays[_name(place)]
-            table = tables.setdefault(place, np.empty((len(objects), vectors.shape[1]), np.float32))
-            table[rows] = vectors
-    if not (filled == 1).all():
-        raise AssertionError(
-            f"{int((filled != 1).sum())} of {len(objects)} objects are not in exactly one part"
-        )
-    return features_of(reading, tables, took.seconds, took.cost, took.warnings)
+        if not len(rows):
+            continue
+        objects.add(rows, {place: arrays[_name(place)] for place in places})
+        if reading.regions is not None:
+            vectors = {layer: arrays[_region_name(layer)] for layer in reading.region_layers}
+            regions.add(arrays["regions/rows"], vectors)
+    tables = objects.complete("objects are not in exactly one part")
+    region_tables = regions.complete("regions are not in exactly one part")
+    return features_of(reading, tables, region_tables, took.seconds, took.cost, took.warnings)
 
 
 @dataclass
@@ -181,3 +187,11 @@ def _name(place: tuple[str, str]) -> str:
     return (
         "source_probabilities" if place == (SOURCE_LAYER, SOURCE_LEVEL) else f"features/{place[0]}/{place[1]}"
     )
+
+
+def _region_name(layer: str) -> str:
+    return f"region_features/{layer}"
+
+
+def _joined_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype=np.int64), *rows])

@@ -1,0 +1,42 @@
+"""Geometry of boxes: overlaps, and the deltas by which a detector's box head corrects a box."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def areas(boxes: np.ndarray) -> np.ndarray:
+    """(...) areas of xyxy boxes (..., 4); 0 where an end lies before its beginning."""
+    return np.clip(boxes[..., 2:] - boxes[..., :2], 0.0, None).prod(axis=-1)
+
+
+def shared_areas(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Areas of the intersections of xyxy boxes, (..., 4) each and broadcast against each other."""
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    return np.clip(high - low, 0.0, None).prod(axis=-1)
+
+
+def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of xyxy boxes, (..., 4) each and broadcast; a box without area overlaps nothing."""
+    shared = shared_areas(a, b)
+    union = areas(a) + areas(b) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def deltas_between(boxes: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """(n, 4) dx, dy, dw, dh that turn xyxy `boxes` (n, 4) into `true` (n, 4), all with an area.
+
+    Source: arXiv 1311.2524, appendix C: the centres' distance over the box's sides, the log of the sides' ratios; without the
+    constants (10, 10, 5, 5) by which implementations multiply them.
+    """
+    sides, true_sides = boxes[:, 2:] - boxes[:, :2], true[:, 2:] - true[:, :2]
+    centres, true_centres = (boxes[:, 2:] + boxes[:, :2]) / 2, (true[:, 2:] + true[:, :2]) / 2
+    return np.concatenate([(true_centres - centres) / sides, np.log(true_sides / sides)], axis=1)
+
+
+def corrected(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
+    """The boxes (n, 4) that `deltas` (n, 4) make of xyxy `boxes` (n, 4): the inverse of `deltas_between`."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    centres = (boxes[:, 2:] + boxes[:, :2]) / 2 + deltas[:, :2] * sides
+    halves = sides * np.exp(deltas[:, 2:]) / 2
+    return np.concatenate([centres - halves, centres + halves], axis=1)
