@@ -7,13 +7,12 @@ import numpy as np
 
 def areas(boxes: np.ndarray) -> np.ndarray:
     """(...) areas of xyxy boxes (..., 4); 0 where an end lies before its beginning."""
-    return np.clip(boxes[..., 2:] - boxes[..., :2], 0.0, None).prod(axis=-1)
+    return _length(boxes[..., 0], boxes[..., 2]) * _length(boxes[..., 1], boxes[..., 3])
 
 
 def shared_areas(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Areas of the intersections of xyxy boxes, (..., 4) each and broadcast against each other."""
-    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
-    return np.clip(high - low, 0.0, None).prod(axis=-1)
+    return _shared_length(a, b, 0) * _shared_length(a, b, 1)
 
 
 def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -40,3 +39,12 @@ def corrected(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
     centres = (boxes[:, 2:] + boxes[:, :2]) / 2 + deltas[:, :2] * sides
     halves = sides * np.exp(deltas[:, 2:]) / 2
     return np.concatenate([centres - halves, centres + halves], axis=1)
+
+
+def _shared_length(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+    # Axis by axis: with both in one array, numpy's loops would run over two numbers each.
+    return _length(np.maximum(a[..., axis], b[..., axis]), np.minimum(a[..., axis + 2], b[..., axis + 2]))
+
+
+def _length(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    return np.maximum(high - low, 0.0)
