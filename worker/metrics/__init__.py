@@ -6,6 +6,7 @@ from worker.metrics.base import (
     InvalidFeatureSet,
     Metric,
     Null,
+    RegionSet,
     Score,
     UnknownMetric,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "Metric",
     "Null",
     "Options",
+    "RegionSet",
     "Score",
     "Statistics",
     "UnknownMetric",

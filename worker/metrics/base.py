@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from worker.metrics.prepared import Prepared
     from worker.metrics.targets import Targets
+
+
+# What a metric's rows are: labelled objects; regions sampled from their annotations; of those the moved true boxes.
+Rows = Literal["objects", "regions", "jittered"]
 
 
 class InvalidFeatureSet(ValueError):
@@ -29,6 +34,61 @@ class Undefined(Exception):
 
 
 @dataclass(frozen=True, eq=False)
+class RegionSet:
+    """One candidate's features of regions sampled from the target's annotations, at one layer.
+
+    A region is a true box moved and scaled (jittered) or a box that holds no object (background).
+    features: (R, D) float. labels: (R,) int, the class id of the object, for background one id above all others: the
+    number of categories. deltas: (R, 4) float, dx dy dw dh from the region to its true box as detectors define them:
+    (cx_true - cx) / w, (cy_true - cy) / h, log(w_true / w), log(h_true / h); all NaN for background, which is how
+    background is told. ious: (R,) float, the overlap with the true box; of background the highest with any.
+    image_ids: (R,), the image each region lies in, or None.
+    Raises InvalidFeatureSet on shapes, types or labels that cannot be meant.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    deltas: np.ndarray
+    ious: np.ndarray
+    image_ids: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        features = _matrix("regions.features", self.features)
+        n = len(features)
+        labels = _labels(self.labels, n, "regions.labels")
+        deltas = _matrix("regions.deltas", self.deltas, rows=n, columns=4)
+        ious = np.asarray(self.ious)
+        if ious.shape != (n,) or ious.dtype.kind not in "fiu":
+            raise InvalidFeatureSet(
+                f"regions.ious must be ({n},) real numbers; got {ious.shape} of {ious.dtype}"
+            )
+        for name, value in (("features", features), ("labels", labels), ("deltas", deltas), ("ious", ious)):
+            object.__setattr__(self, name, value)
+        if self.image_ids is not None:
+            object.__setattr__(self, "image_ids", _ids("regions.image_ids", self.image_ids, n))
+        marks = np.unique(labels[~self.jittered])
+        if len(marks) > 1:
+            raise InvalidFeatureSet(
+                "regions.labels must be the number of categories wherever deltas are NaN (background); "
+                f"got {', '.join(map(str, marks[:5].tolist()))}"
+            )
+        if len(marks) and (labels[self.jittered] >= marks[0]).any():
+            raise InvalidFeatureSet(
+                f"regions.labels: {marks[0]} is background's, yet regions with deltas have it or a larger one"
+            )
+
+    @cached_property
+    def jittered(self) -> np.ndarray:
+        """(R,) bool: the regions that belong to an object."""
+        return ~np.isnan(self.deltas).all(axis=1)
+
+    def rows(self, index: np.ndarray) -> RegionSet:
+        """The regions at `index` (int positions or a bool mask), in that order."""
+        ids = None if self.image_ids is None else self.image_ids[index]
+        return RegionSet(self.features[index], self.labels[index], self.deltas[index], self.ious[index], ids)
+
+
+@dataclass(frozen=True, eq=False)
 class FeatureSet:
     """One candidate's features of the target's objects at one layer. Arrays are never changed.
 
@@ -36,6 +96,7 @@ class FeatureSet:
     boxes: (N, 4) float, x1 y1 x2 y2 divided by the image's width and height, or None.
     source_probabilities: (N, Cs) float, the source head's class probabilities per object, or None.
     image_ids: (N,), the image each object lies in, or None.
+    regions: features of sampled regions at the same layer, for the metrics whose rows they are, or None.
     Raises InvalidFeatureSet on shapes, types or labels that cannot be meant. Values that make a metric
     undefined (NaN, a single class) are accepted here: each metric then says so.
     """
@@ -45,29 +106,38 @@ class FeatureSet:
     boxes: np.ndarray | None = None
     source_probabilities: np.ndarray | None = None
     image_ids: np.ndarray | None = None
+    regions: RegionSet | None = None
+
+    BOX_COLUMNS: ClassVar[int | None] = 4
 
     def __post_init__(self) -> None:
         features = _matrix("features", self.features)
         n = len(features)
         object.__setattr__(self, "features", features)
         object.__setattr__(self, "labels", _labels(self.labels, n))
-        for name, width in (("boxes", 4), ("source_probabilities", None)):
+        for name, width in (("boxes", self.BOX_COLUMNS), ("source_probabilities", None)):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _matrix(name, value, rows=n, columns=width))
         if self.image_ids is not None:
-            ids = np.asarray(self.image_ids)
-            if ids.shape != (n,):
-                raise InvalidFeatureSet(
-                    f"image_ids must have shape ({n},), one per row of features; got {ids.shape}"
-                )
-            object.__setattr__(self, "image_ids", ids)
+            object.__setattr__(self, "image_ids", _ids("image_ids", self.image_ids, n))
+        if self.regions is not None and self.regions.features.shape[1] != features.shape[1]:
+            raise InvalidFeatureSet(
+                f"regions.features must have the {features.shape[1]} columns of features, being of the same layer; "
+                f"got {self.regions.features.shape[1]}"
+            )
 
     def rows(self, index: np.ndarray) -> FeatureSet:
-        """The objects at `index` (int positions or a bool mask), in that order."""
-        return FeatureSet(
+        """The objects at `index` (int positions or a bool mask), in that order; without regions."""
+        return type(self)(
             **{name: None if (v := getattr(self, name)) is None else v[index] for name in ARRAYS}
         )
+
+
+class RowSet(FeatureSet):
+    """Rows of any kind: here `boxes` are any (N, K) continuous targets."""
+
+    BOX_COLUMNS = None
 
 
 ARRAYS = ("features", "labels", "boxes", "source_probabilities", "image_ids")
@@ -87,17 +157,24 @@ def _matrix(name: str, value: Any, rows: int | None = None, columns: int | None 
     return array
 
 
-def _labels(value: Any, n: int) -> np.ndarray:
+def _ids(name: str, value: Any, n: int) -> np.ndarray:
+    ids = np.asarray(value)
+    if ids.shape != (n,):
+        raise InvalidFeatureSet(f"{name} must have shape ({n},), one per row of features; got {ids.shape}")
+    return ids
+
+
+def _labels(value: Any, n: int, name: str = "labels") -> np.ndarray:
     labels = np.asarray(value)
     if labels.shape != (n,):
-        raise InvalidFeatureSet(f"labels must have shape ({n},), one per row of features; got {labels.shape}")
+        raise InvalidFeatureSet(f"{name} must have shape ({n},), one per row of features; got {labels.shape}")
     if not np.issubdtype(labels.dtype, np.integer):
         if n:
-            raise InvalidFeatureSet(f"labels must be integer class ids from 0; got dtype {labels.dtype}")
+            raise InvalidFeatureSet(f"{name} must be integer class ids from 0; got dtype {labels.dtype}")
         labels = labels.astype(np.int64)
     if n and labels.min() < 0:
         raise InvalidFeatureSet(
-            f"labels must be class ids from 0; {int((labels < 0).sum())} are negative: remove those rows"
+            f"{name} must be class ids from 0; {int((labels < 0).sum())} are negative: remove those rows"
         )
     return labels.astype(np.int64, copy=False)
 
@@ -164,11 +241,13 @@ class Score:
 class Metric:
     """A transferability metric and what a reader must know of it.
 
-    needs: of "features", "labels", "boxes", "source_probabilities". pool_relative: the value changes when
+    needs: of "features", "labels", "boxes", "source_probabilities", "regions". pool_relative: the value changes when
     a candidate joins the pool; such a metric combines the scores named in `terms`. null: what features
     without information reach. rederived: the formula follows a description, not the authors' code.
-    higher_is_better: always so here; kept because readers ask. statistics: whether `score_statistics` gives it.
-    compute: (Prepared, Targets) -> Value, or raises Undefined. None where pool_relative.
+    higher_is_better: always so here; kept because readers ask. statistics: whether gathered statistics give it.
+    compute: (Prepared, Targets) -> Value, or raises Undefined. None where pool_relative or a sum.
+    rows: what the rows of its features are. sum_of: the metrics, of whatever rows, whose sum over one candidate it is,
+    with the weights that `weights` finds in the targets of each kind of rows; its own rows are then "regions".
     """
 
     name: str
@@ -185,4 +264,7 @@ class Metric:
     terms: tuple[str, ...] = ()
     rederived: bool = False
     statistics: bool = False
+    rows: Rows = "objects"
+    sum_of: tuple[Metric, ...] = ()
+    weights: Callable[[Mapping[Rows, Targets]], tuple[float, ...]] | None = None
     combine: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None

@@ -19,7 +19,9 @@ def evaluate(metric: Metric, prepared: Prepared, targets: Targets) -> Score:
         undefined = None
     except Undefined as reason:
         value, undefined, notes = None, str(reason), ()
-    return Score(value, undefined, time.perf_counter() - start, notes + targets.absent_note())
+    # on regions, background is class 0 and class id c is c + 1
+    notes += targets.absent_note(first=int(metric.rows == "regions"))
+    return Score(value, undefined, time.perf_counter() - start, notes)
 
 
 def attempt(metric: Metric, prepared: Prepared, targets: Targets) -> Value:

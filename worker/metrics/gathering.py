@@ -15,12 +15,14 @@ from operator import add
 import numpy as np
 
 from worker.metrics import scan
-from worker.metrics.base import FeatureSet, InvalidFeatureSet, Metric, Score
+from worker.metrics.base import FeatureSet, InvalidFeatureSet, Metric, RegionSet, Rows, RowSet, Score
 from worker.metrics.columns import TargetColumns, beside
+from worker.metrics.composed import with_parts, with_sums
 from worker.metrics.evaluate import evaluate, value_or_nan
-from worker.metrics.jackknife import LEAST_IMAGES, image_groups, with_interval
-from worker.metrics.null import with_null
+from worker.metrics.jackknife import LEAST_IMAGES, groups_of, with_interval
+from worker.metrics.null import generator, with_null
 from worker.metrics.options import DEFAULTS, Options
+from worker.metrics.regions import KINDS, NAMES, NOT_SAMPLED, index_of, rows_of
 from worker.metrics.registry import lookup
 from worker.metrics.statistics import Statistics, StatisticsPrepared, SummedTargets
 from worker.metrics.targets import Kind, Targets
@@ -34,19 +36,26 @@ _UNIFIED = "u_logme"
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """What is known of the N objects before any feature is read; the same for every candidate and layer.
+    """What is known of the N rows before any feature is read; the same for every candidate and layer.
 
-    targets: of all objects. group: (N,) int, images of one group are left out together; 0 everywhere without intervals.
-    orders: (P, N) int32, the object whose target each object gets; P = 0 without nulls. kinds: target columns needed.
+    targets: of all rows. group: (N,) int, images of one group are left out together; 0 everywhere without intervals.
+    of_groups: how many there are, with those that have none of these rows.
+    orders: (P, N) int32, the row whose target each row gets; P = 0 without nulls. kinds: target columns needed.
+    rows: what the rows are. regions: of a design of objects, the designs of the other kinds of rows that the metrics
+    need; empty without. index: (N,) int, the regions that these rows are, ascending; None for objects.
     """
 
     targets: Targets
     group: np.ndarray
+    of_groups: int
     orders: np.ndarray
     kinds: tuple[Kind, ...]
     groups: int
     permutations: int
     seed: int
+    rows: Rows = "objects"
+    regions: Mapping[Rows, Design] = field(default_factory=dict)
+    index: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -56,22 +65,54 @@ class Design:
         image_ids: np.ndarray,
         metrics: Sequence[str],
         *,
+        regions: RegionSet | None = None,
         permutations: int = 0,
         groups: int = 0,
         seed: int = 0,
     ) -> Design:
-        """Permutations and groups as `score` draws them for the same seed. labels, image_ids (N,); boxes (N, 4)."""
-        n = len(labels)
-        targets = Targets.of(FeatureSet(np.empty((n, 0)), labels, boxes))
-        rng = np.random.default_rng(seed)
+        """Permutations and groups as `score` draws them for the same seed. labels, image_ids (N,); boxes (N, 4).
+
+        regions: the targets of sampled regions, with image ids and features (R, 0), where there are some; they take part
+        if a metric's rows are regions.
+        """
+        targets = Targets.of(FeatureSet(np.empty((len(labels), 0)), labels, boxes))
+        calibration = permutations, groups, seed
+        own = groups_of(image_ids, len(labels), groups, seed)[:2] if groups else (None, 0)
+        design = cls._of_rows(targets, *own, "objects", calibration, unified=_UNIFIED in metrics)
+        if regions is None:
+            return design
+        found: dict[Rows, Design] = {}
+        own = groups_of(regions.image_ids, len(regions.labels), groups, seed)[:2] if groups else (None, 0)
+        for rows in sorted({part.rows for part in with_parts(lookup(metrics))} - {"objects"}):
+            index = index_of(regions, rows)
+            targets = Targets.of(rows_of(regions, rows))
+            group = None if own[0] is None else own[0][index]
+            found[rows] = replace(cls._of_rows(targets, group, own[1], rows, calibration), index=index)
+        return replace(design, regions=found)
+
+    @classmethod
+    def _of_rows(
+        cls,
+        targets: Targets,
+        group: np.ndarray | None,
+        of_groups: int,
+        rows: Rows,
+        calibration: tuple[int, int, int],
+        *,
+        unified: bool = False,
+    ) -> Design:
+        n = len(targets.labels)
+        permutations, groups, seed = calibration
+        rng = generator(seed, rows)
         orders = np.empty((permutations, n), dtype=np.int32)
         for order in orders:
             order[:] = rng.permutation(n)
-        group = image_groups(image_ids, groups, seed) if groups else np.zeros(n, dtype=np.int64)
         kinds: tuple[Kind, ...] = ("classes", "boxes") if targets.has_boxes else ("classes",)
-        if targets.has_boxes and _UNIFIED in metrics:
+        if targets.has_boxes and unified:
             kinds += ("unified",)
-        return cls(targets, group, orders, kinds, groups, permutations, seed)
+        if group is None:
+            group = np.zeros(n, dtype=np.int64)
+        return cls(targets, group, of_groups, orders, kinds, groups, permutations, seed, rows)
 
     @property
     def columns(self) -> int:
@@ -80,7 +121,8 @@ class Design:
 
     def width(self, kind: Kind) -> int:
         c = len(self.targets.classes)
-        return {"classes": c, "boxes": 4, "unified": 4 * c}[kind]
+        k = 0 if self.targets.boxes is None else self.targets.boxes.shape[1]
+        return {"classes": c, "boxes": k, "unified": k * c}[kind]
 
     def permuted_columns(self, rows: np.ndarray) -> TargetColumns:
         """The columns of all permutations, side by side, for some objects."""
@@ -95,17 +137,18 @@ class Design:
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """Of one layer, for the objects seen so far: `a + b` is of both together.
+    """Of one layer, for the rows seen so far: `a + b` is of both together.
 
-    groups: group to its Statistics; those without objects are absent. point: (D,) around which `sums` (P, K, D) were formed,
-    products of permuted target columns with the features; weights (P, K): sums of the columns over these objects.
-    Where nulls are not kept, P = 0.
+    groups: group to its Statistics; those without rows are absent. point: (D,) around which `sums` (P, K, D) were formed,
+    products of permuted target columns with the features; weights (P, K): sums of the columns over these rows.
+    Where nulls are not kept, P = 0. regions: what was gathered of the other kinds of rows, those without any absent.
     """
 
     groups: Mapping[int, Statistics]
     point: np.ndarray
     sums: np.ndarray
     weights: np.ndarray
+    regions: Mapping[Rows, Gathered] = field(default_factory=dict)
 
     def __add__(self, other: Gathered) -> Gathered:
         if len(self.point) != len(other.point):
@@ -115,9 +158,11 @@ class Gathered:
         merged = dict(self.groups)
         for group, statistics in other.groups.items():
             merged[group] = merged[group] + statistics if group in merged else statistics
-        return Gathered(
-            merged, self.point, self.sums + other.sums_around(self.point), self.weights + other.weights
-        )
+        regions = dict(self.regions)
+        for rows, found in other.regions.items():
+            regions[rows] = regions[rows] + found if rows in regions else found
+        sums = self.sums + other.sums_around(self.point)
+        return Gathered(merged, self.point, sums, self.weights + other.weights, regions)
 
     def sums_around(self, point: np.ndarray) -> np.ndarray:
         """(P, K, D) the sums as they are with the features around another point."""
@@ -138,6 +183,10 @@ class Gathering:
     _held: list[np.ndarray] = field(default_factory=list)
     _count: int = 0
     _gathered: Gathered | None = None
+    _regions: dict[Rows, Gathering] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._regions = {rows: Gathering(own, self.options) for rows, own in self.design.regions.items()}
 
     def add(self, rows: np.ndarray, features: np.ndarray) -> None:
         """features (n, D) of the objects `rows` (n,). No object may come twice."""
@@ -147,11 +196,25 @@ class Gathering:
         if self._count >= HELD_ROWS:
             self._fold()
 
+    def add_regions(self, rows: np.ndarray, features: np.ndarray) -> None:
+        """features (n, D) of the regions `rows` (n,), positions in the design's. No region may come twice."""
+        for gathering in self._regions.values():
+            index = gathering.design.index
+            place = np.searchsorted(index, rows)
+            own = place < len(index)
+            own[own] = index[place[own]] == rows[own]
+            gathering.add(place[own], features[own])
+
     def result(self) -> Gathered:
-        """Of everything added. Raises InvalidFeatureSet where there was nothing."""
-        self._fold()
-        if self._gathered is None:
+        """Of everything added. Raises InvalidFeatureSet where there were no objects."""
+        found = self._result()
+        if found is None:
             raise InvalidFeatureSet("there are no batches to gather statistics from")
+        regions = {rows: gathering._result() for rows, gathering in self._regions.items()}
+        return replace(found, regions={rows: own for rows, own in regions.items() if own is not None})
+
+    def _result(self) -> Gathered | None:
+        self._fold()
         return self._gathered
 
     def _fold(self) -> None:
@@ -171,7 +234,7 @@ class Gathering:
         groups = {}
         for group in np.unique(design.group[rows]).tolist():
             of_group = design.group[rows] == group
-            own = FeatureSet(features[of_group], labels[of_group], None if boxes is None else boxes[of_group])
+            own = RowSet(features[of_group], labels[of_group], None if boxes is None else boxes[of_group])
             groups[group] = Statistics.of(own, self.options)
         if not design.permutations or design.permutations * design.columns * d * 8 > NULL_BYTES:
             return Gathered(
@@ -194,10 +257,36 @@ def score_gathered(
     check: Callable[[], None] | None = None,
 ) -> dict[str, Score]:
     """Like `score` with the design's permutations, groups and seed; a metric that needs the features is undefined."""
-    wanted, total = lookup(metrics), gathered.total
-    prepared, targets = StatisticsPrepared(total, options), SummedTargets(total)
-    scores = {metric.name: evaluate(metric, prepared, targets) for metric in wanted}
-    live = [metric for metric in wanted if scores[metric.name].value is not None]
+    wanted = lookup(metrics)
+    parts = with_parts(wanted)
+    scores: dict[str, Score] = {}
+    predicted: dict[Rows, Targets] = {}
+    for rows in KINDS:
+        own = [metric for metric in parts if metric.rows == rows]
+        found, known = gathered, design
+        if rows != "objects":
+            found, known = gathered.regions.get(rows), design.regions.get(rows)
+        if own and found is None:
+            reason = NOT_SAMPLED if known is None else f"there are no {NAMES[rows]}s"
+            scores |= {metric.name: Score(None, reason, 0.0) for metric in own}
+        elif own:
+            predicted[rows] = SummedTargets(found.total)
+            scores |= _score_rows(found, known, own, options, check)
+    return with_sums(wanted, scores, predicted)
+
+
+def _score_rows(
+    gathered: Gathered,
+    design: Design,
+    metrics: Sequence[Metric],
+    options: Options,
+    check: Callable[[], None] | None,
+) -> dict[str, Score]:
+    """Scores of metrics of one kind of rows."""
+    total = gathered.total
+    prepared, targets = StatisticsPrepared(total, options, NAMES[design.rows]), SummedTargets(total)
+    scores = {metric.name: evaluate(metric, prepared, targets) for metric in metrics}
+    live = [metric for metric in metrics if scores[metric.name].value is not None]
     if design.permutations:
         scores = _with_nulls(scores, live, prepared, total, gathered, design, check)
     if design.groups:
@@ -239,7 +328,7 @@ def _with_intervals(
     options: Options,
     check: Callable[[], None] | None,
 ) -> dict[str, Score]:
-    count = int(design.group.max(initial=-1)) + 1
+    count = design.of_groups
     replicates: dict[str, list[float]] = {metric.name: [] for metric in live}
     if live and count < LEAST_IMAGES:  # a note instead
         replicates = {name: [np.nan] * count for name in replicates}
@@ -247,6 +336,10 @@ def _with_intervals(
     for group in range(count) if live else ():
         if check:
             check()
+        if group not in gathered.groups:  # images that have rows of another kind only
+            for metric in live:
+                replicates[metric.name].append(scores[metric.name].value)
+            continue
         rest = total - gathered.groups[group]
         part, targets = StatisticsPrepared(rest, options), SummedTargets(rest)
         for metric in live:

@@ -11,7 +11,9 @@ import numpy as np
 
 from worker.metrics.base import Metric, Value
 from worker.metrics.prepared import Prepared
-from worker.metrics.targets import Targets
+from worker.metrics.targets import Kind, Targets
+
+ALL_SHRUNK = "the shrinkage weight is 1: nothing but noise was found in the covariance"
 
 
 def ledoit_wolf(trace: float, squared_norm: float, quartic: float, objects: int, dim: int) -> float:
@@ -24,22 +26,31 @@ def ledoit_wolf(trace: float, squared_norm: float, quartic: float, objects: int,
     return 0.0 if beta <= 0.0 else beta / delta
 
 
-def h_score_regularized(prepared: Prepared, targets: Targets) -> Value:
-    """Regularised H-score; defined for any N and D as long as the features vary."""
-    targets.several_classes()
+def shrunk(prepared: Prepared, targets: Targets, kind: Kind) -> tuple[np.ndarray, np.ndarray] | None:
+    """b and x, both (size, K), with b'x = Y'X (S + shift I)^-1 X'Y (K, K) for centred features X and target columns Y,
+    where the shrunk covariance is (1 - a)/N (S + shift I). None where a is 1."""
     prepared.require_variance()
-    n, d = prepared.objects, prepared.dim
+    d = prepared.dim
     t = prepared.spectrum.centred
-    weight = ledoit_wolf(t.trace, t.squared_norm, prepared.quartic, n, d)
+    weight = ledoit_wolf(t.trace, t.squared_norm, prepared.quartic, prepared.objects, d)
     if weight >= 1.0:
-        return Value(0.0, ("the shrinkage weight is 1: nothing but noise was found in the covariance",))
-    b = prepared.project(targets, "classes").centred
-    # The shrunk covariance is (1 - weight)/N times (S + shift I).
+        return None
+    b = prepared.project(targets, kind).centred
     shift = weight * t.trace / (d * (1.0 - weight))
     if shift <= 0.0:
         shift = t.trace * np.finfo(np.float64).eps
     x = t.solve(shift, b)
-    explained = np.einsum("ij,ij->j", b, t.times(x.T).T if prepared.dual else x)
+    return b, t.times(x.T).T if prepared.dual else x
+
+
+def h_score_regularized(prepared: Prepared, targets: Targets) -> Value:
+    """Regularised H-score; defined for any N and D as long as the features vary."""
+    targets.several_classes()
+    found = shrunk(prepared, targets, "classes")
+    if found is None:
+        return Value(0.0, (ALL_SHRUNK,))
+    n = prepared.objects
+    explained = np.einsum("ij,ij->j", *found)
     return Value(float(n / (n - 1) * (explained / targets.counts).sum()))
 
 

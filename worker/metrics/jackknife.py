@@ -36,37 +36,47 @@ def image_groups(image_ids: np.ndarray, groups: int, seed: int) -> np.ndarray:
     return of_image[position.reshape(-1)]
 
 
+def groups_of(
+    image_ids: np.ndarray | None, rows: int, groups: int, seed: int
+) -> tuple[np.ndarray, int, tuple[str, ...]]:
+    """(rows,) group of every row, how many groups, and a note where every row counts as its own image."""
+    note = ()
+    if image_ids is None:
+        image_ids = np.arange(rows)
+        note = ("no image ids: objects were taken as independent, so the interval is too narrow",)
+    group = image_groups(image_ids, groups, seed)
+    return group, int(group.max(initial=-1)) + 1, note
+
+
 def with_intervals(
     scores: Mapping[str, Score],
     metrics: Sequence[Metric],
     prepared: Prepared,
     targets: Targets,
-    image_ids: np.ndarray | None,
-    groups: int,
-    seed: int,
+    group: np.ndarray,
+    count: int,
+    note: tuple[str, ...] = (),
     check: Callable[[], None] | None = None,
 ) -> dict[str, Score]:
     """The scores with a delete-a-group jackknife interval (Student's t, G - 1 degrees of freedom).
 
-    Without image ids every object counts as its own image, with a note: the interval is then too narrow.
+    group (N,): of every row, below `count`; a group may have no row here. note: goes with every interval.
     """
     live = [m for m in metrics if scores[m.name].value is not None]
     if not live:
         return dict(scores)
-    note = ()
-    if image_ids is None:
-        image_ids = np.arange(prepared.objects)
-        note = ("no image ids: objects were taken as independent, so the interval is too narrow",)
-    group = image_groups(image_ids, groups, seed)
-    count = int(group.max(initial=-1)) + 1
     if count < LEAST_IMAGES:
         return {name: with_interval(score, [np.nan] * count, note) for name, score in scores.items()}
     replicates: dict[str, list[float]] = {m.name: [] for m in live}
     for g in range(count):
         if check:
             check()
-        kept = np.flatnonzero(group != g)
-        part, rest = leave_out(prepared, targets, kept, np.flatnonzero(group == g))
+        left = np.flatnonzero(group == g)
+        if not len(left):  # images that have rows of another kind only
+            for metric in live:
+                replicates[metric.name].append(scores[metric.name].value)
+            continue
+        part, rest = leave_out(prepared, targets, np.flatnonzero(group != g), left)
         for metric in live:
             replicates[metric.name].append(value_or_nan(metric, part, rest))
     return {name: with_interval(score, replicates.get(name), note) for name, score in scores.items()}

@@ -2,6 +2,10 @@
 
 The features do not change under a permutation, so neither does their factorisation: a permutation costs its
 cross-products and a few solves. Only metrics that factor each class by itself (TransRate, SFDA, NCTI) pay more.
+
+Regions are permuted one by one, although those of one object or image resemble each other: features that smooth over
+a neighbourhood then know more than nothing of where the regions lie, and z says that they do. Whether one candidate is
+better than another is for the intervals, which leave out whole images.
 """
 
 from __future__ import annotations
@@ -11,9 +15,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from worker.metrics.base import Metric, Null, Score
+from worker.metrics.base import Metric, Null, Rows, Score
 from worker.metrics.evaluate import value_or_nan
 from worker.metrics.prepared import Prepared
+from worker.metrics.regions import KINDS
 from worker.metrics.targets import Kind, Targets
 
 TOGETHER = 4  # permutations whose cross-products are formed in one pass; bounds the memory
@@ -27,14 +32,15 @@ def with_nulls(
     permutations: int,
     seed: int,
     check: Callable[[], None] | None = None,
+    rows: Rows = "objects",
 ) -> dict[str, Score]:
     """The scores with null and z added where the metric has a value for every permutation.
 
-    The permutations depend on N, `permutations` and `seed` alone, so candidates scored on the same objects
-    share them. z is None where the null does not vary.
+    The permutations depend on N, `permutations`, `seed` and the kind of rows alone, so candidates scored on the same
+    rows share them. z is None where the null does not vary.
     """
     live = [m for m in metrics if scores[m.name].value is not None]
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, rows)
     drawn: dict[str, list[float]] = {m.name: [] for m in live}
     for start in range(0, permutations, TOGETHER):
         batch = [targets.permuted(rng) for _ in range(min(TOGETHER, permutations - start))]
@@ -46,6 +52,11 @@ def with_nulls(
                 drawn[metric.name].append(value_or_nan(metric, prepared, permuted))
             prepared.forget(permuted)
     return {name: with_null(score, drawn.get(name), seed) for name, score in scores.items()}
+
+
+def generator(seed: int, rows: Rows) -> np.random.Generator:
+    """Of the permutations of one kind of rows: those of different kinds are independent."""
+    return np.random.default_rng(seed if rows == "objects" else [seed, KINDS.index(rows)])
 
 
 def with_null(score: Score, drawn: Sequence[float] | None, seed: int) -> Score:
@@ -64,7 +75,9 @@ def _linear_kinds(metrics: Sequence[Metric], targets: Targets) -> list[Kind]:
     """The target columns that these metrics will ask for."""
     needs = frozenset().union(*(m.needs for m in metrics if "features" in m.needs))
     kinds: list[Kind] = ["classes"] if "labels" in needs else []
-    if "boxes" in needs and targets.has_boxes:
+    if "regions" in needs:
+        kinds = ["classes"] if any(m.rows == "regions" for m in metrics) else []
+    if needs & {"boxes", "regions"} and targets.has_boxes:
         kinds += ["boxes"]
         kinds += ["unified"] if any(m.name == "u_logme" for m in metrics) else []
     return kinds

@@ -36,7 +36,7 @@ class Prepared:
     """Features (N, D) and what metrics share of them. Nothing kept here depends on the targets, so the same
     object serves every permutation of them. `first` are the targets whose class sums and box products, and
     with `rates` whose coding rates, the pass over the features yields at the same time. `engine` does the work
-    that grows with N: the module `scan`, or another with its functions.
+    that grows with N: the module `scan`, or another with its functions. `row` says what a row is, in messages.
 
     Every property raises Undefined where the features cannot support it.
     """
@@ -49,8 +49,10 @@ class Prepared:
         *,
         rates: bool = False,
         engine: Any = scan,
+        row: str = "object",
     ) -> None:
         self.engine = engine
+        self.row = row
         self.features = features
         self.options = options
         self.objects, self.dim = features.shape
@@ -69,11 +71,11 @@ class Prepared:
         if x.shape[1] == 0:
             return "the features have no columns"
         if x.shape[0] < 2:
-            return f"{x.shape[0]} object(s): at least 2 are needed"
+            return f"{x.shape[0]} {self.row}(s): at least 2 are needed"
         if x.dtype.itemsize <= 4 and np.isfinite(self._column_means).all():
             return None  # what fits four bytes can neither overflow a sum nor be too large
         bad, largest = self.engine.extremes(x, self.options.block_rows)
-        return feature_fault(x.shape[0], bad, largest)
+        return feature_fault(x.shape[0], bad, largest, self.row)
 
     def check(self) -> None:
         """Raise Undefined where the features are unusable."""
@@ -173,7 +175,7 @@ class Prepared:
         """Raise Undefined where all objects have the same features."""
         scale = self.objects * float(self.mean @ self.mean)
         if self.variance <= scale * (self.objects + self.dim) * np.finfo(np.float64).eps ** 2:
-            raise Undefined("all objects have the same features: they carry no information")
+            raise Undefined(f"all {self.row}s have the same features: they carry no information")
 
     def require_signal(self) -> None:
         """Raise Undefined where every feature is zero."""
@@ -270,10 +272,10 @@ class Prepared:
         return np.asfortranarray(self.kernel[np.ix_(rows, rows)])
 
 
-def feature_fault(objects: int, bad: int, largest: float) -> str | None:
+def feature_fault(objects: int, bad: int, largest: float, row: str) -> str | None:
     """What is wrong with features of which `bad` rows are not finite, the others at most `largest`."""
     if bad:
-        return f"the features of {bad} of {objects} objects hold NaN or infinity: the extraction went wrong"
+        return f"the features of {bad} of {objects} {row}s hold NaN or infinity: the extraction went wrong"
     if largest and not 1e-70 < largest < 1e70:
         return f"the largest feature is {largest:.0e}: its powers are out of the range of double precision"
     return None

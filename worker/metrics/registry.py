@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from worker.metrics import (
     det_logme_like,
+    detection,
     etran,
     gbc,
     h_score,
@@ -19,18 +22,22 @@ from worker.metrics import (
     nce,
     ncti,
     parc,
+    region_evidence,
+    region_h_score,
     scan,
     sfda,
     tlogme,
     transrate,
     u_logme,
 )
-from worker.metrics.base import FeatureSet, Metric, Score, UnknownMetric
+from worker.metrics.base import FeatureSet, Metric, Rows, Score, UnknownMetric
+from worker.metrics.composed import with_parts, with_sums
 from worker.metrics.evaluate import evaluate
-from worker.metrics.jackknife import with_intervals
+from worker.metrics.jackknife import groups_of, with_intervals
 from worker.metrics.null import with_nulls
 from worker.metrics.options import DEFAULTS, Options
 from worker.metrics.prepared import Prepared
+from worker.metrics.regions import KINDS, NAMES, NOT_SAMPLED, index_of, rows_of
 from worker.metrics.targets import Targets
 
 MODULES = (
@@ -50,6 +57,9 @@ MODULES = (
     sfda,
     ncti,
     etran,
+    region_evidence,
+    region_h_score,
+    detection,
 )
 
 METRICS: Mapping[str, Metric] = MappingProxyType({m.name: m for module in MODULES for m in module.METRICS})
@@ -78,7 +88,7 @@ def score(
     options: Options = DEFAULTS,
     check: Callable[[], None] | None = None,
 ) -> dict[str, Score]:
-    """Score one candidate by every metric named; shared steps are done once.
+    """Score one candidate by every metric named, whatever their rows; shared steps are done once.
 
     permutations: of the targets for the null and z of every score (0: none; 20 is enough for one digit of z).
     groups: of images for the interval of every score (0: none; 20 is usual). seed: of both.
@@ -86,13 +96,17 @@ def score(
     Returns {name: Score} in the order asked for. Raises UnknownMetric; a metric that has no value for
     these features says so in its Score.
     """
-    return score_with(scan, features, features.features, metrics, permutations, groups, seed, options, check)
+    region_x = None if features.regions is None else features.regions.features
+    return score_with(
+        scan, features, features.features, region_x, metrics, permutations, groups, seed, options, check
+    )
 
 
 def score_with(
     engine: Any,
     features: FeatureSet,
     x: Any,
+    region_x: Any,
     metrics: Sequence[str],
     permutations: int,
     groups: int,
@@ -100,18 +114,50 @@ def score_with(
     options: Options,
     check: Callable[[], None] | None = None,
 ) -> dict[str, Score]:
-    """`score` on an engine and its own form x (N, D) of the features; the rest comes from `features`."""
+    """`score` on an engine and its own form of the features, x (N, D) of the objects and region_x (R, D) of the
+    regions (None without); the rest comes from `features`."""
     if permutations == 1 or permutations < 0 or groups < 0:
         raise ValueError(
             f"permutations must be 0 or at least 2, groups at least 0; got {permutations}, {groups}"
         )
     wanted = lookup(metrics)
-    targets = Targets.of(features)
-    rates = any(m.name.startswith("transrate") for m in wanted)
-    prepared = Prepared(x, options, targets, rates=rates, engine=engine)
-    scores = {metric.name: evaluate(metric, prepared, targets) for metric in wanted}
-    if permutations:
-        scores = with_nulls(scores, wanted, prepared, targets, permutations, seed, check)
-    if groups:
-        scores = with_intervals(scores, wanted, prepared, targets, features.image_ids, groups, seed, check)
-    return scores
+    parts = with_parts(wanted)
+    scores: dict[str, Score] = {}
+    predicted: dict[Rows, Targets] = {}
+    for rows in KINDS:
+        own = [metric for metric in parts if metric.rows == rows]
+        if not own:
+            continue
+        if rows != "objects" and features.regions is None:
+            scores |= {metric.name: Score(None, NOT_SAMPLED, 0.0) for metric in own}
+            continue
+        source, targets, group = _on_rows(features, x, region_x, rows)
+        rates = any(m.name.startswith("transrate") for m in own)
+        prepared = Prepared(source, options, targets, rates=rates, engine=engine, row=NAMES[rows])
+        found = {metric.name: evaluate(metric, prepared, targets) for metric in own}
+        if permutations:
+            found = with_nulls(found, own, prepared, targets, permutations, seed, check, rows)
+        if groups:
+            found = with_intervals(found, own, prepared, targets, *group(groups, seed), check)
+        scores |= found
+        predicted[rows] = targets
+    return with_sums(wanted, scores, predicted)
+
+
+def _on_rows(
+    features: FeatureSet, x: Any, region_x: Any, rows: Rows
+) -> tuple[Any, Targets, Callable[[int, int], tuple[np.ndarray, int, tuple[str, ...]]]]:
+    """Features, targets and groups of images of one kind of rows."""
+    regions = features.regions
+    if rows == "objects":
+        n = len(features.labels)
+        return x, Targets.of(features), lambda groups, seed: groups_of(features.image_ids, n, groups, seed)
+    index = index_of(regions, rows)
+
+    def group(groups: int, seed: int) -> tuple[np.ndarray, int, tuple[str, ...]]:
+        # of all regions, so that replicates of different rows are without the same images
+        of_all, count, note = groups_of(regions.image_ids, len(regions.labels), groups, seed)
+        return of_all[index], count, note
+
+    source = scan.Rows(region_x, index) if rows == "jittered" else region_x
+    return source, Targets.of(rows_of(regions, rows)), group

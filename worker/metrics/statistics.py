@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -22,18 +23,21 @@ from worker.metrics.prepared import Columns, Prepared, feature_fault
 from worker.metrics.registry import lookup
 from worker.metrics.targets import Kind, Targets
 
+OF_OBJECTS = (
+    "these are statistics of objects, not of regions: gather both with `Gathering` and read score_gathered"
+)
 NEEDS_FEATURES = "it needs the features themselves; only their statistics were kept"
 
 
 @dataclass(frozen=True, eq=False)
 class BoxStatistics:
-    """Per class, in the order of the classes. means (C, 4), squares (C, 4) around the means,
-    cross (C, 4, D): products of boxes and features, each around its class mean. largest: absolute value.
-    bad: objects whose box is not finite.
+    """Per class, in the order of the classes. means (C, K), scatter (C, K, K) around the means,
+    cross (C, K, D): products of boxes and features, each around its class mean. largest: absolute value.
+    bad: objects whose box is not finite. Boxes have K = 4 columns, other continuous targets any number.
     """
 
     means: np.ndarray
-    squares: np.ndarray
+    scatter: np.ndarray
     cross: np.ndarray
     largest: float
     bad: int
@@ -139,7 +143,7 @@ class Statistics:
             weight = counts[stay][:, None] * share
             boxes = BoxStatistics(
                 means=self.boxes.means[stay] + share * step,
-                squares=(self.boxes.squares - taken.boxes.squares)[stay] - weight * np.square(step),
+                scatter=(self.boxes.scatter - taken.boxes.scatter)[stay] - weight[:, :, None] * _outer(step),
                 cross=(self.boxes.cross - taken.boxes.cross)[stay]
                 - weight[:, :, None] * step[:, :, None] * apart[:, None, :],
                 largest=self.boxes.largest,
@@ -172,9 +176,15 @@ def accumulate(batches: Iterable[FeatureSet], options: Options = DEFAULTS) -> St
 def score_statistics(
     statistics: Statistics, metrics: Sequence[str], *, options: Options = DEFAULTS
 ) -> dict[str, Score]:
-    """Like `score`, from statistics alone; a metric that needs the features themselves is undefined."""
+    """Like `score`, from statistics of objects alone; a metric that needs the features themselves or regions is
+    undefined."""
     prepared, targets = StatisticsPrepared(statistics, options), SummedTargets(statistics)
-    return {metric.name: evaluate(metric, prepared, targets) for metric in lookup(metrics)}
+    return {
+        metric.name: evaluate(metric, prepared, targets)
+        if metric.rows == "objects"
+        else Score(None, OF_OBJECTS, 0.0)
+        for metric in lookup(metrics)
+    }
 
 
 class SummedTargets(Targets):
@@ -194,12 +204,20 @@ class SummedTargets(Targets):
     def require_labels(self) -> np.ndarray:
         return self.labels
 
-    def check_boxes(self) -> None:
+    def check_boxes(self, what: str = "boxes", of: str = "objects") -> None:
         boxes = self._statistics.boxes
         if boxes is None:
             raise Undefined("no boxes were given with the statistics")
         if boxes.bad:
-            raise Undefined(f"{boxes.bad} boxes hold NaN or infinity: remove those objects")
+            raise Undefined(f"{boxes.bad} {what} hold NaN or infinity: remove those {of}")
+
+    @cached_property
+    def box_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        s = self._statistics
+        shares = s.counts / s.counts.sum()
+        means = shares @ s.boxes.means
+        apart = s.boxes.means - means
+        return means, s.boxes.scatter.sum(axis=0) + (s.counts[:, None] * apart).T @ apart
 
     def box_range_note(self) -> tuple[str, ...]:
         if self._statistics.boxes.largest > 1.5:
@@ -212,7 +230,7 @@ class SummedTargets(Targets):
         if kind == "classes":
             return s.counts, s.counts
         per_class = s.counts[:, None] * s.boxes.means
-        own = s.boxes.squares + per_class * s.boxes.means
+        own = np.einsum("ckk->ck", s.boxes.scatter) + per_class * s.boxes.means
         if kind == "boxes":
             return per_class.sum(axis=0), own.sum(axis=0)
         return per_class.ravel(), own.ravel()
@@ -230,17 +248,17 @@ class SummedTargets(Targets):
 class StatisticsPrepared(Prepared):
     """What metrics share, taken from statistics. Always primal, whatever N."""
 
-    def __init__(self, statistics: Statistics, options: Options) -> None:
-        super().__init__(np.broadcast_to(0.0, (statistics.objects, len(statistics.mean))), options)
+    def __init__(self, statistics: Statistics, options: Options, row: str = "object") -> None:
+        super().__init__(np.broadcast_to(0.0, (statistics.objects, len(statistics.mean))), options, row=row)
         self.dual = False
         self._statistics = statistics
         objects = statistics.objects + statistics.bad
         if not len(statistics.mean):
             self.fault = "the features have no columns"
         elif objects < 2:
-            self.fault = f"{objects} object(s): at least 2 are needed"
+            self.fault = f"{objects} {row}(s): at least 2 are needed"
         else:
-            self.fault = feature_fault(objects, statistics.bad, statistics.largest)
+            self.fault = feature_fault(objects, statistics.bad, statistics.largest, row)
         self.mean = statistics.mean
         m = statistics.moments
         self._scatter = scan.Scatter(m.scatter, m.cubic, m.quartic, np.empty((0, len(self.mean))))
@@ -265,16 +283,24 @@ def _box_statistics(
     if features.boxes is None:
         return None
     c, d = offsets.shape
+    k = features.boxes.shape[1]
     if not targets.has_boxes:
         bad = int((~np.isfinite(features.boxes)).any(axis=1).sum())
-        return BoxStatistics(np.zeros((c, 4)), np.zeros((c, 4)), np.zeros((c, 4, d)), 0.0, bad)
+        return BoxStatistics(np.zeros((c, k)), np.zeros((c, k, k)), np.zeros((c, k, d)), 0.0, bad)
     boxes = np.asarray(features.boxes, dtype=np.float64)
     unified = targets.columns("unified")
     counts = targets.counts[:, None]
-    means = unified.sums.reshape(-1, 4) / counts
+    means = unified.sums.reshape(-1, k) / counts
     apart = TargetColumns(unified.index, boxes - means[targets.labels], unified.count)
-    cross = scan.cross_products(features.features, mean, apart, options.block_rows).reshape(c, 4, d)
-    return BoxStatistics(means, apart.squares.reshape(-1, 4), cross, float(np.abs(boxes).max(initial=0.0)), 0)
+    cross = scan.cross_products(features.features, mean, apart, options.block_rows).reshape(c, k, d)
+    scatter = np.zeros((c, k, k))
+    np.add.at(scatter, targets.labels, _outer(apart.weight))
+    return BoxStatistics(means, scatter, cross, float(np.abs(boxes).max(initial=0.0)), 0)
+
+
+def _outer(rows: np.ndarray) -> np.ndarray:
+    """(C, K, K) products of the entries of each row of (C, K)."""
+    return rows[:, :, None] * rows[:, None, :]
 
 
 def _nothing(s: Statistics) -> Statistics:
@@ -282,7 +308,8 @@ def _nothing(s: Statistics) -> Statistics:
     moments = Moments(0, np.zeros((d, d), order="F"), np.zeros(d), 0.0)
     boxes = None
     if s.boxes is not None:
-        boxes = BoxStatistics(np.empty((0, 4)), np.empty((0, 4)), np.empty((0, 4, d)), 0.0, 0)
+        k = s.boxes.means.shape[1]
+        boxes = BoxStatistics(np.empty((0, k)), np.empty((0, k, k)), np.empty((0, k, d)), 0.0, 0)
     return Statistics(np.zeros(d), moments, s.classes[:0], c, np.empty((0, d)), boxes, 0, 0.0)
 
 
@@ -300,7 +327,7 @@ def _aligned(s: Statistics, classes: np.ndarray) -> Statistics:
     boxes = s.boxes
     if boxes is not None:
         boxes = replace(
-            boxes, means=spread(boxes.means), squares=spread(boxes.squares), cross=spread(boxes.cross)
+            boxes, means=spread(boxes.means), scatter=spread(boxes.scatter), cross=spread(boxes.cross)
         )
     return replace(
         s, classes=classes, counts=spread(s.counts), class_means=spread(s.class_means), boxes=boxes
@@ -313,7 +340,7 @@ def _merged_boxes(a: Statistics, b: Statistics, share: np.ndarray, apart: np.nda
     weight = a.counts[:, None] * share
     return BoxStatistics(
         means=a.boxes.means + share * step,
-        squares=a.boxes.squares + b.boxes.squares + weight * np.square(step),
+        scatter=a.boxes.scatter + b.boxes.scatter + weight[:, :, None] * _outer(step),
         cross=a.boxes.cross + b.boxes.cross + weight[:, :, None] * step[:, :, None] * apart[:, None, :],
         largest=max(a.boxes.largest, b.boxes.largest),
         bad=a.boxes.bad + b.boxes.bad,

@@ -20,7 +20,8 @@ class Targets:
     """Labels 0..C-1 without gaps, and what else belongs to the objects.
 
     labels: (N,) int64, positions in `classes`. classes: (C,) the class ids that have objects, ascending.
-    counts: (C,) objects per class. boxes: (N, 4) or None. probabilities: (N, Cs) or None.
+    counts: (C,) objects per class. boxes: (N, K) or None: x1 y1 x2 y2 of objects (K = 4), other continuous
+    targets of regions. probabilities: (N, Cs) or None.
     """
 
     labels: np.ndarray
@@ -72,22 +73,31 @@ class Targets:
         return self.boxes is not None and bool(np.isfinite(self.boxes).all())
 
     def columns(self, kind: Kind) -> TargetColumns:
-        """classes: C one-hot columns. boxes: x1 y1 x2 y2. unified: 4C, column 4c + j holds coordinate j of
-        the boxes of class c and 0 elsewhere. Boxes must be usable."""
+        """classes: C one-hot columns. boxes: the K continuous ones. unified: KC, column Kc + j holds coordinate j
+        of the boxes of class c and 0 elsewhere. Boxes must be usable."""
         n = len(self.labels)
         if kind == "classes":
             return TargetColumns(self.labels[:, None], np.ones((n, 1)), len(self.counts))
         boxes = np.asarray(self.boxes, dtype=np.float64)
-        coordinates = np.arange(4)
+        width = boxes.shape[1]
+        coordinates = np.arange(width)
         if kind == "boxes":
-            return TargetColumns(np.broadcast_to(coordinates, (n, 4)), boxes, 4)
-        return TargetColumns(4 * self.labels[:, None] + coordinates, boxes, 4 * len(self.counts))
+            return TargetColumns(np.broadcast_to(coordinates, (n, width)), boxes, width)
+        return TargetColumns(width * self.labels[:, None] + coordinates, boxes, width * len(self.counts))
 
     @cached_property
     def main_columns(self) -> TargetColumns:
-        """The class columns, then (where there are usable boxes) the four box columns."""
+        """The class columns, then (where there are usable boxes) the box columns."""
         kinds: Sequence[Kind] = ("classes", "boxes") if self.has_boxes else ("classes",)
         return beside([self.columns(kind) for kind in kinds])
+
+    @cached_property
+    def box_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """(K,) means of the boxes and their (K, K) scatter around them. Boxes must be usable."""
+        boxes = np.asarray(self.boxes, dtype=np.float64)
+        means = boxes.mean(axis=0)
+        apart = boxes - means
+        return means, apart.T @ apart
 
     def several_classes(self) -> None:
         """Raise Undefined unless at least two classes have objects."""
@@ -101,13 +111,13 @@ class Targets:
         self.several_classes()
         return self.labels
 
-    def check_boxes(self) -> None:
-        """Raise Undefined where there are no boxes or some are not finite."""
+    def check_boxes(self, what: str = "boxes", of: str = "objects") -> None:
+        """Raise Undefined where there are no boxes or some are not finite; `what` they are, and `of` what."""
         if self.boxes is None:
             raise Undefined("no boxes were given: pass `boxes` (N, 4), x1 y1 x2 y2 divided by the image size")
         if not self.has_boxes:
             bad = int((~np.isfinite(self.boxes)).any(axis=1).sum())
-            raise Undefined(f"{bad} of {len(self.boxes)} boxes hold NaN or infinity: remove those objects")
+            raise Undefined(f"{bad} of {len(self.boxes)} {what} hold NaN or infinity: remove those {of}")
 
     def require_probabilities(self) -> np.ndarray:
         """(N, Cs) float64 rows that sum to one; raises Undefined where there are none."""
@@ -124,12 +134,16 @@ class Targets:
             raise Undefined("source probabilities do not sum to 1 in every row: divide each row by its sum")
         return theta
 
-    def absent_note(self) -> tuple[str, ...]:
-        """A note on the class ids below the largest that have no object; empty where there are none."""
-        if len(self.classes) == 0 or self.classes[-1] + 1 == len(self.classes):
+    def absent_note(self, first: int = 0) -> tuple[str, ...]:
+        """A note on the class ids below the largest that have no object; empty where there are none.
+
+        first: the number that stands for class id 0 here.
+        """
+        classes = self.classes[self.classes >= first] - first
+        if len(classes) == 0 or classes[-1] + 1 == len(classes):
             return ()
-        missing = int(self.classes[-1]) + 1 - len(self.classes)
-        gaps = np.setdiff1d(np.arange(min(int(self.classes[-1]), 10_000)), self.classes)[:8]
+        missing = int(classes[-1]) + 1 - len(classes)
+        gaps = np.setdiff1d(np.arange(min(int(classes[-1]), 10_000)), classes)[:8]
         shown = ", ".join(map(str, gaps)) + (", ..." if missing > len(gaps) else "")
         return (f"{missing} class ids without objects were ignored: {shown}",)
 

@@ -30,6 +30,7 @@ def score_on_device(
     *,
     device: str = "cuda",
     tensor: torch.Tensor | None = None,
+    region_tensor: torch.Tensor | None = None,
     permutations: int = 0,
     groups: int = 0,
     seed: int = 0,
@@ -38,14 +39,20 @@ def score_on_device(
 ) -> dict[str, Score]:
     """Like `score`, with the work that grows with N on `device`.
 
-    tensor (N, D): the features where they already lie on the device; else they are copied there.
+    tensor (N, D), region_tensor (R, D): the features of objects and regions where they already lie on the device;
+    else they are copied there.
     """
-    if tensor is None:
-        tensor = torch.as_tensor(np.ascontiguousarray(features.features), device=device)
-    if not tensor.is_floating_point():
-        tensor = tensor.to(EXACT)
+    x = _on_device(features.features, tensor, device)
+    regions = features.regions
+    region_x = None if regions is None else _on_device(regions.features, region_tensor, device)
     engine = sys.modules[__name__]
-    return score_with(engine, features, tensor.detach(), metrics, permutations, groups, seed, options, check)
+    return score_with(engine, features, x, region_x, metrics, permutations, groups, seed, options, check)
+
+
+def _on_device(features: np.ndarray, tensor: torch.Tensor | None, device: str) -> torch.Tensor:
+    if tensor is None:
+        tensor = torch.as_tensor(np.ascontiguousarray(features), device=device)
+    return (tensor if tensor.is_floating_point() else tensor.to(EXACT)).detach()
 
 
 def extremes(x: torch.Tensor, block: int) -> tuple[int, float]:

@@ -8,7 +8,7 @@ from worker.metrics import METRICS, Options
 from worker.metrics.docs import metrics_markdown
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
-KINDS = {"features", "labels", "boxes", "source_probabilities"}
+KINDS = {"features", "labels", "boxes", "source_probabilities", "regions"}
 
 
 def test_the_page_is_up_to_date():
@@ -22,7 +22,9 @@ def test_every_metric_is_explained(name):
     assert m.needs <= KINDS
     assert all((m.title, m.summary, m.formula, m.paper, m.null, m.invariant))
     assert m.higher_is_better
-    assert m.pool_relative == (m.compute is None) == bool(m.terms) == (m.combine is not None)
+    assert m.pool_relative == bool(m.terms) == (m.combine is not None)
+    assert (m.compute is None) == (m.pool_relative or bool(m.sum_of))
+    assert (m.rows == "objects") == ("regions" not in m.needs)
     assert all(t in METRICS and not METRICS[t].pool_relative for t in m.terms)
     assert f"### `{name}`" in metrics_markdown()
 

@@ -12,7 +12,7 @@ from worker.metrics import FeatureSet, InvalidFeatureSet, score
 from worker.metrics.registry import METRICS
 from worker.metrics.statistics import Statistics, accumulate, score_statistics
 
-FROM_STATISTICS = [m.name for m in METRICS.values() if m.statistics]
+FROM_STATISTICS = [m.name for m in METRICS.values() if m.statistics and m.rows == "objects"]
 OTHERS = [
     m.name for m in METRICS.values() if not m.statistics and not m.pool_relative and "features" in m.needs
 ]

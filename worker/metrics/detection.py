@@ -1,0 +1,125 @@
+"""One score for a detector's two tasks: what is in a rough box, and how to correct it.
+
+Sums over the two kinds of rows, with the weights of a detector's own loss, classification and box loss one to one
+(Ren et al., Faster R-CNN, 2015, whose code sums the two terms), not tuned on any pool. In `detection_evidence` both
+terms are in nats per row and target column, the average TLogME takes over its two terms; only twice that, which changes
+no order. In `detection_h_score` both terms are shares of what a perfect linear readout would reach, at most N/(N - 1).
+`joint_evidence` does not average columns: it adds up the whole linear-Gaussian model of a one-stage head, which has one
+output per class on every region (background is where all are zero, hence no column of its own, which would
+count one class twice) and four deltas on those that belong to an object. The outputs are taken as
+independent given the features, as the head's loss takes them. Its class part therefore weighs more the more classes
+there are, as it does in that loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from worker.metrics.base import Metric, Rows, Value
+from worker.metrics.logme import CAPPED, EVIDENCE, INVARIANT, Evidence, evidences
+from worker.metrics.prepared import Prepared
+from worker.metrics.region_evidence import METRICS as OF_EVIDENCE
+from worker.metrics.region_evidence import NEEDS, SOURCE, delta_evidences
+from worker.metrics.region_h_score import INVARIANT as H_INVARIANT
+from worker.metrics.region_h_score import METRICS as OF_H_SCORE
+from worker.metrics.region_h_score import NULL, PAPER, independent
+from worker.metrics.regions import require_background
+from worker.metrics.targets import Targets
+
+LOGME_REGIONS, LOGME_DELTAS, _ = OF_EVIDENCE
+H_SCORE_REGIONS, H_SCORE_DELTAS, _ = OF_H_SCORE
+
+
+def class_nats(prepared: Prepared, targets: Targets) -> Value:
+    """Sum over the classes, background not among them, of the evidence, in nats per region."""
+    require_background(targets)
+    _, *found = evidences(prepared, targets, "classes")
+    return _total(found)
+
+
+def delta_nats(prepared: Prepared, targets: Targets) -> Value:
+    """Sum over the deltas of the evidence, in nats per jittered region."""
+    found, notes = delta_evidences(prepared, targets)
+    value, more = _total(found)
+    return Value(value, notes + more)
+
+
+def _total(found: list[Evidence]) -> Value:
+    notes = (CAPPED,) if any(e.capped for e in found) else ()
+    return Value(float(np.sum([e.value for e in found])), notes)
+
+
+def one_to_one(targets: Mapping[Rows, Targets]) -> tuple[float, ...]:
+    """One each, as in a detector's loss."""
+    return 1.0, 1.0
+
+
+def per_direction(targets: Mapping[Rows, Targets]) -> tuple[float, ...]:
+    """One over the directions in which the targets vary: C for C classes and background, four for the deltas."""
+    directions = len(targets["regions"].classes) - 1, independent(targets["jittered"]).shape[1]
+    return tuple(1.0 / d for d in directions)
+
+
+def by_rows(targets: Mapping[Rows, Targets]) -> tuple[float, ...]:
+    """The deltas count on the jittered share of the regions; the same share in every replicate of an interval."""
+    return 1.0, float(targets["jittered"].counts.sum() / targets["regions"].counts.sum())
+
+
+def _nats(name: str, compute: Callable[[Prepared, Targets], Value], rows: Rows) -> Metric:
+    """A term that is no metric by itself."""
+    return Metric(name, name, NEEDS, "", "", "", "", "", compute, rows=rows)
+
+
+METRICS = (
+    Metric(
+        name="detection_evidence",
+        title="Detection evidence",
+        needs=NEEDS,
+        summary="LogME of classes with background and LogME of deltas, added: recognition and localisation in rough boxes.",
+        formula="logme_regions + logme_deltas",
+        paper=SOURCE,
+        null="the sum of the two terms' nulls",
+        invariant=INVARIANT,
+        rederived=True,
+        statistics=True,
+        rows="regions",
+        sum_of=(LOGME_REGIONS, LOGME_DELTAS),
+        weights=one_to_one,
+    ),
+    Metric(
+        name="detection_h_score",
+        title="Detection H-score",
+        needs=NEEDS,
+        summary="Regularised H-scores of classes with background and of deltas, each as a share of its directions, added.",
+        formula="h_score_regions / C + h_score_deltas / 4, C the classes without background",
+        paper=PAPER,
+        null=NULL,
+        invariant=H_INVARIANT,
+        rederived=True,
+        statistics=True,
+        rows="regions",
+        sum_of=(H_SCORE_REGIONS, H_SCORE_DELTAS),
+        weights=per_direction,
+    ),
+    Metric(
+        name="joint_evidence",
+        title="Joint evidence",
+        needs=NEEDS,
+        summary="The log evidence, in nats per region, of all that a one-stage head has to say: classes and deltas together.",
+        formula="sum over classes c of L(1[y = c]) on all regions"
+        f" + (jittered share of the regions) * sum over dx, dy, dw, dh of L on the jittered; {EVIDENCE}",
+        paper=SOURCE,
+        null="the sum of the nulls of its columns; grows with the number of classes, hardly with D",
+        invariant=INVARIANT,
+        rederived=True,
+        statistics=True,
+        rows="regions",
+        sum_of=(
+            _nats("joint_evidence of classes", class_nats, "regions"),
+            _nats("joint_evidence of deltas", delta_nats, "jittered"),
+        ),
+        weights=by_rows,
+    ),
+)

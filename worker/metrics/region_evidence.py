@@ -1,0 +1,118 @@
+"""LogME on regions: whether the features tell objects from background, and how a rough box is to be corrected.
+
+A detector's heads look at regions it proposes, not at true boxes. So the rows are regions sampled from the
+annotations: true boxes moved and scaled at random, with the deltas that bring them back, and background boxes. The
+evidence is the published LogME (You et al., ICML 2021) of what the heads learn there: the class or background, the four
+deltas, and the IoU with the object, which is what the order of the detections depends on. Which rows and targets are
+used is ours. Regions of one object resemble each other, which the evidence takes for independent draws: it is too sure
+of itself where D exceeds the number of objects, of random features too, so read the zero point beside it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from worker.metrics.base import Metric, Undefined, Value
+from worker.metrics.logme import EVIDENCE, INVARIANT, PAPER, Evidence, evidences, logme, mean_evidence
+from worker.metrics.prepared import Prepared
+from worker.metrics.regions import DELTAS, require_background, varying
+from worker.metrics.targets import Targets
+
+
+def logme_regions(prepared: Prepared, targets: Targets) -> Value:
+    """LogME of the classes and background: mean over the C + 1 one-against-rest columns of all regions.
+
+    With one class the two columns are complements, whose evidences differ only by what an intercept would give;
+    their mean is as good as either. With many, background has one column in C + 1, yet weighs more: every class column
+    holds all background regions among the rest that its class is to be told from.
+    """
+    require_background(targets)
+    return logme(prepared, targets)
+
+
+def logme_deltas(prepared: Prepared, targets: Targets) -> Value:
+    """LogME of the deltas: mean over dx, dy, dw, dh of the evidence on the jittered regions.
+
+    Nothing is standardised: another unit of a delta adds the same constant for every candidate. A delta that is the same
+    for all regions (of a jitter without scaling, say) has nothing to tell and is left out with a note.
+    """
+    used, notes = delta_evidences(prepared, targets)
+    value, more = mean_evidence(used)
+    return Value(value, notes + more)
+
+
+def logme_iou(prepared: Prepared, targets: Targets) -> Value:
+    """LogME of the IoU of every region with its true box, or of a background region with the nearest."""
+    require_background(targets)
+    targets.check_boxes("ious", "regions")
+    if not varying(targets).all():
+        raise Undefined("all regions have the same IoU: there is nothing to tell apart")
+    return mean_evidence(evidences(prepared, targets, "boxes"))
+
+
+def delta_evidences(prepared: Prepared, targets: Targets) -> tuple[list[Evidence], tuple[str, ...]]:
+    """The evidence of every delta that varies, and a note on those that do not; raises Undefined where none does."""
+    prepared.check()
+    targets.check_boxes("deltas", "regions")
+    alive = varying(targets)
+    if not alive.any():
+        raise Undefined("all jittered regions have the same deltas: there is nothing to correct")
+    found = evidences(prepared, targets, "boxes")
+    return [found[k] for k in np.flatnonzero(alive)], constant_note(alive)
+
+
+def constant_note(alive: np.ndarray) -> tuple[str, ...]:
+    """A note on the deltas (4,) that are the same for all regions."""
+    left = [name for name, varies in zip(DELTAS, alive, strict=True) if not varies]
+    return (f"{', '.join(left)} are the same for all jittered regions and were left out",) if left else ()
+
+
+NEEDS = frozenset({"features", "regions"})
+SOURCE = f"{PAPER}; on sampled regions: detrank"
+
+METRICS = (
+    Metric(
+        name="logme_regions",
+        title="LogME on regions",
+        needs=NEEDS,
+        summary="How well a Bayesian linear model on the features tells classes and background apart in rough boxes.",
+        formula=f"mean over classes and background c of L(1[y = c]); {EVIDENCE}",
+        paper=SOURCE,
+        null="near the mean over columns of -log(2 pi e p (1 - p)) / 2, p their share of the regions: -0.73 for one class "
+        "and as much background (-1.07 where the features have no offset), 0.1 for 10 classes, 1.1 for 80; "
+        "it hardly depends on D",
+        invariant=INVARIANT,
+        compute=logme_regions,
+        rederived=True,
+        statistics=True,
+        rows="regions",
+    ),
+    Metric(
+        name="logme_deltas",
+        title="LogME on deltas",
+        needs=NEEDS,
+        summary="How well a Bayesian linear model on the features says where the object lies in a rough box.",
+        formula=f"mean over dx, dy, dw, dh of L; {EVIDENCE}",
+        paper=SOURCE,
+        null="the evidence of the deltas' second moments alone, the mean of -log(2 pi e E[d^2]) / 2; set by the jitter, hardly by D",
+        invariant=INVARIANT,
+        compute=logme_deltas,
+        rederived=True,
+        statistics=True,
+        rows="jittered",
+    ),
+    Metric(
+        name="logme_iou",
+        title="LogME on IoU",
+        needs=NEEDS,
+        summary="How well a Bayesian linear model on the features says how good a box is.",
+        formula=f"L of the IoU; {EVIDENCE}",
+        paper=SOURCE,
+        null="between -log(2 pi e E[IoU^2]) / 2 and -log(2 pi e var IoU) / 2, as the features have an offset; hardly depends on D",
+        invariant=INVARIANT,
+        compute=logme_iou,
+        rederived=True,
+        statistics=True,
+        rows="regions",
+    ),
+)
