@@ -111,7 +111,7 @@ def _arrays(found: Gathered) -> dict[str, np.ndarray]:
             own |= {
                 "box_numbers": np.array([boxes.largest, boxes.bad], dtype=np.float64),
                 "box_means": boxes.means,
-                "box_squares": boxes.squares,
+                "box_scatter": boxes.scatter,
                 "box_cross": boxes.cross,
             }
         arrays |= {f"groups/{group}/{name}": array for name, array in own.items()}
@@ -136,7 +136,7 @@ def _statistics(own: dict[str, np.ndarray]) -> Statistics:
     if "box_means" in own:
         box_largest, box_bad = own["box_numbers"].tolist()
         boxes = BoxStatistics(
-            own["box_means"], own["box_squares"], own["box_cross"], box_largest, int(box_bad)
+            own["box_means"], own["box_scatter"], own["box_cross"], box_largest, int(box_bad)
         )
     scatter = lapack.dtpttr(len(own["mean"]), own["scatter"], uplo="L")[0]
     return Statistics(
