@@ -43,7 +43,8 @@ LAYER_HELP: dict[str, str] = {
 
 # A query belongs to one object, so a region that lies beside its object has none of its own.
 _NOT_OF_REGIONS = ("decoder.matched_query",)
-# Where vectors of regions stand beside those of the levels. Regions are read from maps as objects are, at no level of their own.
+# Regions are read as objects are at this level, and their vectors stand under this name beside the levels'.
+REGION_LEVEL = "local"
 REGIONS = "regions"
 
 # Where metrics of the detector's own classes stand. No layer to read features at, so not among those above.

@@ -12,8 +12,10 @@ from scipy.linalg import lapack
 from worker.data.dataset import Image
 from worker.data.pixels import PixelCache
 from worker.features import cache as store
+from worker.features.layers import REGION_LEVEL
 from worker.features.reading import Batch, Reading, reading_of
 from worker.features.shards import Part, Progress, Took, read_into
+from worker.metrics.base import RegionSet, Rows
 from worker.metrics.gathering import Design, Gathered, Gathering
 from worker.metrics.moments import Moments
 from worker.metrics.statistics import BoxStatistics, Statistics
@@ -21,13 +23,19 @@ from worker.metrics.statistics import BoxStatistics, Statistics
 Places = dict[tuple[str, str], Gathered]
 
 # Goes up whenever what is gathered, or how it is written, changes.
-_VERSION = 1
+_VERSION = 2
 
 
 def design_of(reading: Reading, metrics: Sequence[str], **calibration: int) -> Design:
-    """The design for a reading's objects; `permutations`, `groups` and `seed` as for `score`."""
-    objects = reading.objects
-    return Design.of(objects.labels, objects.normalised, objects.image_ids, metrics, **calibration)
+    """The design for a reading's objects and regions; `permutations`, `groups` and `seed` as for `score`."""
+    objects, drawn = reading.objects, reading.regions
+    regions = None
+    if drawn is not None:
+        nothing = np.empty((len(drawn), 0))
+        regions = RegionSet(nothing, drawn.labels, drawn.deltas, drawn.ious, drawn.image_ids)
+    return Design.of(
+        objects.labels, objects.normalised, objects.image_ids, metrics, regions=regions, **calibration
+    )
 
 
 def without_source(reading: Reading) -> Reading:
@@ -40,12 +48,13 @@ def without_source(reading: Reading) -> Reading:
 
 def key_of_statistics(reading: Reading, design: Design, position: int, shards: int) -> str:
     """Digest of all that the statistics of a part depend on."""
+    kinds = {rows: of_regions.kinds for rows, of_regions in design.regions.items()}
     return store.key_of(
         {
             "version": _VERSION,
             "reading": reading.key,
             "part": [position, shards],
-            "calibration": [design.permutations, design.groups, design.seed, design.kinds],
+            "calibration": [design.permutations, design.groups, design.seed, design.kinds, kinds],
         }
     )
 
@@ -60,12 +69,18 @@ def read_statistics(
     progress: Progress = lambda done, total, message: None,
     check: Callable[[], None] = lambda: None,
 ) -> Part:
-    """What is gathered of every layer and level over some images; memory does not grow with their number."""
+    """What is gathered of every layer and level over some images; memory does not grow with their number.
+
+    Regions are gathered with the objects of the local level, where that was asked for.
+    """
     gatherings = {place: Gathering(design) for place in reading.wanted}
 
     def take(batch: Batch) -> None:
         for place, gathering in gatherings.items():
             gathering.add(batch.rows, batch.vectors[place])
+        for layer, vectors in batch.region_vectors.items():
+            if (layer, REGION_LEVEL) in gatherings:
+                gatherings[layer, REGION_LEVEL].add_regions(batch.region_rows, vectors)
 
     account = read_into(
         take, reading, images, decode_threads=decode_threads, pixels=pixels, progress=progress, check=check
@@ -91,7 +106,19 @@ def gathered(reading: Reading, parts: Iterable[Part]) -> tuple[Places, Took]:
         raise AssertionError(
             f"statistics of {objects} objects were gathered, {len(reading.objects)} are in the sample"
         )
+    _check_regions(reading, places)
     return places, took
+
+
+def _check_regions(reading: Reading, places: Places) -> None:
+    for (layer, level), found in places.items():
+        if level != REGION_LEVEL or layer not in reading.region_layers:
+            continue
+        drawn = {"regions": len(reading.regions), "jittered": int(reading.regions.jittered.sum())}
+        for rows, own in found.regions.items():
+            count = own.total.objects + own.total.bad
+            if count != drawn[rows]:
+                raise AssertionError(f"statistics of {count} of {drawn[rows]} regions were gathered ({rows})")
 
 
 def _arrays(found: Gathered) -> dict[str, np.ndarray]:
@@ -115,19 +142,26 @@ def _arrays(found: Gathered) -> dict[str, np.ndarray]:
                 "box_cross": boxes.cross,
             }
         arrays |= {f"groups/{group}/{name}": array for name, array in own.items()}
+    for rows, own in found.regions.items():
+        arrays |= {f"rows/{rows}/{name}": array for name, array in _arrays(own).items()}
     return arrays
 
 
 def _restored(arrays: dict[str, np.ndarray], prefix: str) -> Gathered:
     own: dict[str, np.ndarray] = {}
+    kinds: set[Rows] = set()
     groups: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
     for name, array in arrays.items():
         if name.startswith(f"{prefix}groups/"):
             group, _, field = name.removeprefix(f"{prefix}groups/").partition("/")
             groups[int(group)][field] = array
+        elif name.startswith(f"{prefix}rows/"):
+            kinds.add(name.removeprefix(f"{prefix}rows/").partition("/")[0])
         elif name.startswith(prefix):
             own[name.removeprefix(prefix)] = array
-    return Gathered({group: _statistics(fields) for group, fields in groups.items()}, **own)
+    statistics = {group: _statistics(fields) for group, fields in groups.items()}
+    regions = {rows: _restored(arrays, f"{prefix}rows/{rows}/") for rows in sorted(kinds)}
+    return Gathered(statistics, regions=regions, **own)
 
 
 def _statistics(own: dict[str, np.ndarray]) -> Statistics:
