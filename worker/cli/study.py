@@ -58,6 +58,7 @@ def local(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="TOML: datasets, candidates and the budget, as docs/studies/real.toml")],
     target: Annotated[Path | None, typer.Option("--out", file_okay=False, help="where report and work go; the same folder again goes on. Default: the file's name")] = None,
     data: Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="what the file's paths are below; default: its own folder")] = None,
+    work: Annotated[Path | None, typer.Option(file_okay=False, help="where what is done is kept, for several reports of the same fine-tunings; default: work below --out")] = None,
     workers: Annotated[int, typer.Option(min=1, help="trainings at once, one thread each")] = 2,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto")] = "auto",
 ) -> None:
@@ -67,6 +68,9 @@ def local(
     from models_store import Unusable  # noqa: PLC0415
     from worker.device import choose_device  # noqa: PLC0415
     from worker.studies.errors import StudyRefused  # noqa: PLC0415
+    from worker.studies.evidence_answer import answer  # noqa: PLC0415
+    from worker.studies.evidence_report import write_evidence  # noqa: PLC0415
+    from worker.studies.material import material_of  # noqa: PLC0415
     from worker.studies.parallel import with_eta  # noqa: PLC0415
     from worker.studies.real import run, study_of  # noqa: PLC0415
     from worker.studies.report import write_report  # noqa: PLC0415
@@ -76,17 +80,24 @@ def local(
         err.print(Text(line))
 
     began, target = time.monotonic(), target or Path(file.stem)
+    work = work or target / "work"
     try:
         asked = read_study(file)
-        datasets, candidates = make_ready(asked, data or file.parent, target / "work", say)
+        datasets, candidates = make_ready(asked, data or file.parent, work, say)
         real = run(
-            datasets, candidates, target / "work", asked.settings, workers=workers, device=choose_device(device),
+            datasets, candidates, work, asked.settings, workers=workers, device=choose_device(device),
             progress=with_eta(say),
         )  # fmt: skip
         minutes = (time.monotonic() - began) / 60
         facts = (("this run", f"{minutes:.1f} minutes, {workers} at once on {choose_device(device)}"),)
-        study = study_of(real, asked.title, asked.text, facts)
-        files = write_report(study, target)
+        if asked.question is None:
+            study = study_of(real, asked.title, asked.text, facts)
+            files = write_report(study, target)
+        else:
+            material = material_of(real, asked.question)
+            study, found, files = write_evidence(material, asked.title, asked.text, facts, target)
+            for sentence in answer(found):
+                out.print(Text(sentence))
     except (StudyRefused, Unusable) as refusal:
         raise typer.BadParameter(refusal.detail) from refusal
     _show(study, files)
@@ -95,7 +106,8 @@ def local(
 def _show(study: Any, files: Any) -> None:
     for part in study.sections:
         out.print(_table(part))
-    err.print(Text(f"{files.html}\n{files.markdown}\n{files.correlations}\n{files.observations}"))
+    written = (files.html, files.markdown, files.correlations, files.observations, *files.others)
+    err.print(Text("\n".join(map(str, written))))
 
 
 def _table(part: Any) -> Table:

@@ -114,11 +114,7 @@ def correlate(
         dataset: {place: _measured(group, place, measures, bootstrap, seed) for place in (*baselines, *scored)}
         for dataset, group in by_dataset.items()
     }
-    ceiling = {
-        dataset: found
-        for dataset, group in by_dataset.items()
-        if (found := _between_seeds(group, measures, bootstrap, seed))
-    }
+    ceiling, ceiling_average = noise_ceiling(observations, bootstrap=bootstrap, seed=seed, ks=ks)
     return Correlations(
         per_dataset=per_dataset,
         average={
@@ -130,10 +126,22 @@ def correlate(
             for place in scored
         },
         ceiling=ceiling,
-        ceiling_average=_averaged(ceiling, measures, bootstrap, seed) if ceiling else None,
+        ceiling_average=ceiling_average,
         baselines=baselines,
         measures=tuple(measures),
     )
+
+
+def noise_ceiling(
+    observations: Sequence[Observation], *, bootstrap: int = 1000, seed: int = 0, ks: Sequence[int] = KS
+) -> tuple[dict[str, Measured], Measured | None]:
+    """Dataset to measures between the mAP of one seed and that of another, and their averages; empty with one seed."""
+    measures = measures_of(ks)
+    ceiling = {}
+    for dataset in dict.fromkeys(o.dataset for o in observations):
+        if found := _between_seeds([o for o in observations if o.dataset == dataset], measures, bootstrap, seed):
+            ceiling[dataset] = found
+    return ceiling, _averaged(ceiling, measures, bootstrap, seed) if ceiling else None
 
 
 def measures_of(ks: Sequence[int] = KS) -> dict[str, Measure]:
@@ -183,7 +191,7 @@ def _coefficient(
     index = np.random.default_rng(seed).integers(n, size=(bootstrap, n))
     for rows in np.array_split(index, max(1, bootstrap * n * n // _CELLS)):
         resampled.append(np.mean([measure(a[rows], b[rows]) for a, b in pairs], axis=0))
-    return Coefficient(value, n, *_limits(np.concatenate(resampled)), excluded=excluded)
+    return Coefficient(value, n, *limits_of(np.concatenate(resampled)), excluded=excluded)
 
 
 def _why_undefined(name: str, pairs: Sequence[Pair], n: int) -> str | None:
@@ -199,7 +207,8 @@ def _why_undefined(name: str, pairs: Sequence[Pair], n: int) -> str | None:
     return None
 
 
-def _limits(resampled: np.ndarray) -> tuple[float | None, float | None]:
+def limits_of(resampled: np.ndarray) -> tuple[float | None, float | None]:
+    """The 95 % percentile interval of resamples; None where most of them have no value."""
     usable = resampled[np.isfinite(resampled)]
     if not len(usable) or len(usable) < _LEAST_SHARE * len(resampled):
         return None, None
@@ -214,7 +223,7 @@ def _averaged(
     for name in measures:
         each = {dataset: measured[name] for dataset, measured in tables.items()}
         excluded = {dataset: c.undefined or "" for dataset, c in each.items() if c.value is None}
-        found[name] = _mean([c.value for c in each.values() if c.value is not None], excluded, bootstrap, seed)
+        found[name] = mean_over([c.value for c in each.values() if c.value is not None], excluded, bootstrap, seed)
     return found
 
 
@@ -236,18 +245,19 @@ def _ahead(
                 excluded[dataset] = mine.undefined or f"{baseline[0]}: {other.undefined}"
             else:
                 differences.append(sign * (mine.value - other.value))
-        found[name] = _mean(differences, excluded, bootstrap, seed)
+        found[name] = mean_over(differences, excluded, bootstrap, seed)
     return found
 
 
-def _mean(values: Sequence[float], excluded: Mapping[str, str], bootstrap: int, seed: int) -> Coefficient:
+def mean_over(values: Sequence[float], excluded: Mapping[str, str], bootstrap: int, seed: int) -> Coefficient:
+    """The mean over datasets with its bootstrap interval."""
     n = len(values)
     if not n:
         return Coefficient(None, 0, undefined="it has a value on no dataset", excluded=excluded)
     if n == 1:
         return Coefficient(float(values[0]), 1, excluded=excluded)
     index = np.random.default_rng(seed).integers(n, size=(bootstrap, n))
-    return Coefficient(float(np.mean(values)), n, *_limits(np.array(values)[index].mean(axis=1)), excluded=excluded)
+    return Coefficient(float(np.mean(values)), n, *limits_of(np.array(values)[index].mean(axis=1)), excluded=excluded)
 
 
 def _between_seeds(

@@ -1,4 +1,4 @@
-"""The two parts of every study, as tasks: one candidate scored on one dataset, and fine-tuned there with one seed.
+"""The parts of every study, as tasks: one candidate scored on one dataset, and fine-tuned there with one seed.
 
 Each writes one JSON file. What a candidate or dataset does not support is part of the result, under `error`; the study
 goes on without that part and names it.
@@ -7,29 +7,38 @@ goes on without that part and names it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import models_store
+from models_store.manifest import Manifest
+from models_store.untrained import untrained
 from worker.data.dataset import open_dataset
 from worker.evaluation import Unevaluable
 from worker.features.errors import Unextractable
-from worker.features.extract import Spec
 from worker.studies.files import write_json
 from worker.studies.fine_tuning import fine_tune, ids_of
-from worker.studies.scoring import score_detector
+from worker.studies.scoring import Scored, score_detector
 from worker.training import TrainingDiverged, Untrainable, plan_of
 from worker.training.recipe import Recipe
 
 REFUSALS = (models_store.Unusable, Unextractable, Untrainable, Unevaluable, TrainingDiverged)
 
 
-def score_part(checkpoint: Path, dataset: Path, spec: Spec, metrics: Sequence[str], device: str, done: Path) -> None:
+def score_part(checkpoint: Path, dataset: Path, asked: Scored, device: str, done: Path) -> None:
     """All scores of the converted `checkpoint` on the canonical `dataset`, into `done`."""
+    _scored(lambda: models_store.load_detector(checkpoint, device=device), dataset, asked, device, done)
+
+
+def zero_point_part(checkpoint: Path, seed: int, dataset: Path, asked: Scored, device: str, done: Path) -> None:
+    """The same of the checkpoint's architecture with the initial weights of `seed`."""
+    _scored(lambda: untrained(Manifest.read(checkpoint), seed, device=device), dataset, asked, device, done)
+
+
+def _scored(detector: Callable[[], models_store.Detector], dataset: Path, asked: Scored, device: str, done: Path) -> None:
     try:
-        detector = models_store.load_detector(checkpoint, device=device)
-        result = score_detector(detector, open_dataset(dataset), spec, metrics, device=device)
+        result = score_detector(detector(), open_dataset(dataset), asked, device=device)
     except REFUSALS as refusal:
         result = {"error": f"{refusal.code}: {refusal.detail}"}
     write_json(done, result)

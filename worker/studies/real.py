@@ -15,43 +15,58 @@ from models_store.manifest import Manifest
 from worker.data.dataset import open_dataset
 from worker.features.extract import Spec
 from worker.features.layers import LEVELS
-from worker.metrics import METRICS
+from worker.features.reading import FEATURES_VERSION
 from worker.metrics.baselines import static_scores
 from worker.studies.default_rule import DEFAULT_RULE, with_default_rule
 from worker.studies.document import Table
 from worker.studies.errors import StudyRefused
-from worker.studies.files import read_json, write_json
+from worker.studies.files import read_json
 from worker.studies.observations import Observation, Place
 from worker.studies.parallel import Progress, Task, carry_out
-from worker.studies.parts import score_part, tune_part
-from worker.studies.scoring import pooled
+from worker.studies.parts import score_part, tune_part, zero_point_part
+from worker.studies.scoring import ON_OBJECTS, Scored, pooled
 from worker.studies.study import Study, section
+from worker.studies.work_folder import Key, WorkFolder, opened
+from worker.studies.zero_point import SEED, architecture_digest, asked_of_zero
 
-Key = tuple[str, str]  # dataset, candidate
 EVERYTHING = Spec(layers=("all",), levels=LEVELS, source_probabilities=True)
+# of a short fine-tuning: no seed of the others', whose noise it would share
+PROBE_SEED = 1000
 
 
 @dataclass(frozen=True)
 class Settings:
     """What is the same for all. recipe, overrides: of the plan of every fine-tuning; max_train: training images at most,
-    the same for every candidate and seed; spec: what is read for the scores."""
+    the same for every candidate and seed; spec, metrics, by_size: what is read and scored; zero_point: whether every
+    architecture is scored untrained too; probe: what of the plan is other in one short fine-tuning of each candidate on
+    each dataset, None for none."""
 
     recipe: str = "quick"
     overrides: Mapping[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
     max_train: int | None = None
     spec: Spec = EVERYTHING
-    metrics: tuple[str, ...] = tuple(METRICS)
+    metrics: tuple[str, ...] = ON_OBJECTS
+    by_size: tuple[str, ...] = ()
+    zero_point: bool = False
+    probe: Mapping[str, Any] | None = None
+
+    @property
+    def scored(self) -> Scored:
+        return Scored(self.spec, self.metrics, self.by_size)
 
 
 @dataclass(frozen=True)
 class RealStudy:
-    """What was found: dataset and candidate to scores, and to each seed's fine-tuning. manifests: by candidate."""
+    """What was found: dataset and candidate to scores, to each seed's fine-tuning, to the scores of the same architecture
+    untrained and to the short fine-tuning, the last two empty where they were not asked for. manifests: by candidate."""
 
     settings: Settings
     manifests: Mapping[str, Manifest]
     scores: Mapping[Key, Mapping[str, Any]]
     tunings: Mapping[Key, Mapping[int, Mapping[str, Any]]]
+    zeros: Mapping[Key, Mapping[str, Any]] = field(default_factory=dict)
+    probes: Mapping[Key, Mapping[str, Any]] = field(default_factory=dict)
 
     def observations(self) -> list[Observation]:
         """All of which no part failed; `left_out` names the others."""
@@ -102,36 +117,69 @@ def run(
     """Score and fine-tune what is not done yet in the folder `work`, and read all of it.
 
     `datasets`: name to a folder in canonical form; `candidates`: name to a folder of a converted checkpoint. More of both
-    may be added later. Raises StudyRefused where `work` holds a study with other settings, and for a name that is no
-    name of a file.
+    may be added later, and what is scored may change: fine-tunings stay. Raises StudyRefused where `work` holds
+    fine-tunings with other settings, and for a name that is no name of a file.
     """
     if bad := [name for name in (*datasets, *candidates) if not name or name.startswith(".") or {"/", "\\", "\0"} & set(name)]:
         raise StudyRefused("bad_file", f"{bad}: results are kept in files of these names; leave out slashes and a first dot")
-    _same_settings(work, settings)
     manifests = {name: Manifest.read(folder) for name, folder in candidates.items()}
     contents = {f"dataset {name}": open_dataset(folder).digest for name, folder in datasets.items()}
     contents |= {f"candidate {name}": manifest.weights_sha256 for name, manifest in manifests.items()}
-    _same_contents(work, contents)
+    kept = opened(
+        work,
+        {"recipe": settings.recipe, "overrides": settings.overrides, "max_train": settings.max_train},
+        {**asdict(settings.scored), "features_version": FEATURES_VERSION},
+        {"probe": settings.probe},
+        contents,
+    )
+    architectures = {name: architecture_digest(manifest) for name, manifest in manifests.items()}
+    carry_out(_tasks(datasets, candidates, kept, settings, architectures, device), workers, progress, check)
     keys = [(d, c) for d in datasets for c in candidates]
-    tasks = []
-    for d, c in keys:
-        done = _scores(work, (d, c))
-        arguments = (candidates[c], datasets[d], settings.spec, settings.metrics, device, done)
-        tasks.append(Task(f"scores of {c} on {d}", score_part, arguments, done))
-    # a whole seed before the next: an interrupted study has one seed of everything sooner
-    for seed in settings.seeds:
-        for d, c in keys:
-            done = _tuning(work, (d, c), seed)
-            overrides = {**settings.overrides, "seed": seed}
-            arguments = (candidates[c], datasets[d], settings.recipe, overrides, settings.max_train, device, done)
-            tasks.append(Task(f"{c} fine-tuned on {d}, seed {seed}", tune_part, arguments, done))
-    carry_out(tasks, workers, progress, check)
     return RealStudy(
         settings,
         manifests,
-        {key: read_json(_scores(work, key)) for key in keys},
-        {key: {seed: read_json(_tuning(work, key, seed)) for seed in settings.seeds} for key in keys},
+        {key: read_json(kept.scores(key)) for key in keys},
+        {key: {seed: read_json(kept.tuning(key, seed)) for seed in settings.seeds} for key in keys},
+        {(d, c): read_json(kept.zero_point(d, architectures[c])) for d, c in keys} if settings.zero_point else {},
+        {} if settings.probe is None else {key: read_json(kept.probe(key)) for key in keys},
     )
+
+
+def _tasks(
+    datasets: Mapping[str, Path], candidates: Mapping[str, Path], kept: WorkFolder, settings: Settings,
+    architectures: Mapping[str, str], device: str,
+) -> list[Task]:  # fmt: skip
+    keys = [(d, c) for d in datasets for c in candidates]
+    tasks = [
+        Task(f"scores of {c} on {d}", score_part, (candidates[c], datasets[d], settings.scored, device, done), done)
+        for d, c in keys
+        for done in [kept.scores((d, c))]
+    ]
+    if settings.zero_point:
+        asked = asked_of_zero(settings.scored)
+        # the first candidate of an architecture stands for all of it
+        first = {architecture: c for c, architecture in reversed(architectures.items())}
+        for d in datasets:
+            for architecture, c in first.items():
+                done = kept.zero_point(d, architecture)
+                arguments = (candidates[c], SEED, datasets[d], asked, device, done)
+                tasks.append(Task(f"zero point of {c}'s architecture on {d}", zero_point_part, arguments, done))
+    if settings.probe is not None:
+        overrides = {**settings.overrides, "seed": PROBE_SEED, **settings.probe}
+        tasks += [_tuning(candidates[c], datasets[d], settings, overrides, device, kept.probe((d, c)), f"{c} shortly fine-tuned on {d}") for d, c in keys]
+    # a whole seed before the next: an interrupted study has one seed of everything sooner
+    for seed in settings.seeds:
+        for d, c in keys:
+            overrides, name = {**settings.overrides, "seed": seed}, f"{c} fine-tuned on {d}, seed {seed}"
+            tasks.append(_tuning(candidates[c], datasets[d], settings, overrides, device, kept.tuning((d, c), seed), name))
+    return tasks
+
+
+def _tuning(
+    candidate: Path, dataset: Path, settings: Settings, overrides: Mapping[str, Any], device: str, done: Path, name: str
+) -> Task:
+    arguments = (candidate, dataset, settings.recipe, overrides, settings.max_train, device, done)
+    return Task(name, tune_part, arguments, done)
 
 
 def study_of(
@@ -140,8 +188,14 @@ def study_of(
 ) -> Study:  # fmt: skip
     """The study as a report wants it. Raises StudyRefused."""
     rows = with_default_rule(real.observations())
+    part = section("ranking", "Ranking candidates for a dataset", [], rows, featured=featured or (DEFAULT_RULE,), bootstrap=bootstrap, seed=seed)
+    return Study(title, tuple(text), (*facts_of(real), *facts), (part,), tables_of(real))
+
+
+def facts_of(real: RealStudy) -> tuple[tuple[str, str], ...]:
+    """Settings and costs as (name, text)."""
     settings = real.settings
-    known = (
+    return (
         ("recipe", settings.recipe),
         ("budget", ", ".join(f"{k} {v}" for k, v in settings.overrides.items()) or "the recipe's own"),
         ("training images", "all" if settings.max_train is None else f"at most {settings.max_train}"),
@@ -150,12 +204,15 @@ def study_of(
         ("seconds of training", f"{_seconds(real):.0f} in all"),
         ("seconds of scoring", f"{sum(s['seconds']['features'] + s['seconds']['scores'] for s in real.scores.values() if 'seconds' in s):.0f} in all"),
     )
-    part = section("ranking", "Ranking candidates for a dataset", [], rows, featured=featured or (DEFAULT_RULE,), bootstrap=bootstrap, seed=seed)
+
+
+def tables_of(real: RealStudy) -> tuple[tuple[str, str, Table], ...]:
+    """The mAP of all, and what is left out."""
     tables = [("mAP of the fine-tuned candidates", "One figure for each seed.", _map_table(real))]
     if lost := real.left_out():
-        rows_ = tuple((d, c, why) for (d, c), why in lost.items())
-        tables.append(("Left out", "", Table(("dataset", "candidate", "why"), rows_)))
-    return Study(title, tuple(text), (*known, *facts), (part,), tuple(tables))
+        rows = tuple((d, c, why) for (d, c), why in lost.items())
+        tables.append(("Left out", "", Table(("dataset", "candidate", "why"), rows)))
+    return tuple(tables)
 
 
 def _map_table(real: RealStudy) -> Table:
@@ -172,31 +229,3 @@ def _map_table(real: RealStudy) -> Table:
 
 def _seconds(real: RealStudy) -> float:
     return sum(result.get("seconds", 0.0) for seeds in real.tunings.values() for result in seeds.values())
-
-
-def _scores(work: Path, key: Key) -> Path:
-    return work / "scores" / f"{key[1]}-on-{key[0]}.json"
-
-
-def _tuning(work: Path, key: Key, seed: int) -> Path:
-    return work / "tunings" / f"{key[1]}-on-{key[0]}-{seed}.json"
-
-
-def _same_settings(work: Path, settings: Settings) -> None:
-    # more seeds may follow: each has files of its own
-    about = {k: v for k, v in asdict(settings).items() if k != "seeds"}
-    path = work / "settings.json"
-    if not path.exists():
-        write_json(path, about)
-    elif read_json(path) != read_json(write_json(work / "asked.json", about)):
-        raise StudyRefused("other_study", f"{work} holds a study with other settings: name another folder")
-
-
-def _same_contents(work: Path, contents: Mapping[str, str]) -> None:
-    path = work / "contents.json"
-    kept = read_json(path) if path.exists() else {}
-    if changed := [name for name, digest in contents.items() if kept.get(name, digest) != digest]:
-        raise StudyRefused(
-            "other_study", f"{', '.join(changed)} changed since {work} was begun: give it another name, or name another folder"
-        )
-    write_json(path, {**kept, **contents})

@@ -12,7 +12,7 @@ from worker.studies.chance import Luck, luck_of
 from worker.studies.correlation import CORRELATIONS, STATIC, Coefficient, Correlations, Measured, value_at
 from worker.studies.default_rule import DEFAULT_RULE
 from worker.studies.document import Block, Heading, Paragraph, Picture, Table, as_html, as_markdown
-from worker.studies.observations import Place
+from worker.studies.observations import Observation, Place
 from worker.studies.plots import Bar, Panel, bars, heat_map, scatter
 from worker.studies.study import Section, Study
 from worker.studies.tables import write_correlations, write_observations
@@ -38,19 +38,35 @@ class Files:
     correlations: Path
     observations: Path
     plots: tuple[Path, ...]
+    others: tuple[Path, ...] = ()
 
 
 def write_report(study: Study, folder: Path) -> Files:
     """Writes report.html, report.md, correlations.csv, observations.csv and plots/*.png into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
     blocks: list[Block] = [Paragraph(text) for text in study.text]
     blocks += [Paragraph(text) for part in study.sections for text in verdict(part)]
+    return write_blocks(study, [*blocks, *rest_of(study, folder / "plots")], folder)
+
+
+def rest_of(study: Study, plots: Path) -> list[Block]:
+    """Settings, sections and tables."""
+    blocks: list[Block] = []
     if study.facts:
         blocks += [Heading("Settings and cost"), Table(("what", "value"), study.facts)]
     for part in study.sections:
-        blocks += _section(part, folder / "plots")
+        blocks += _section(part, plots)
     for title, text, table in study.tables:
         blocks += [Heading(title), *([Paragraph(text)] if text else []), table]
+    return blocks
+
+
+def write_blocks(
+    study: Study, blocks: Sequence[Block], folder: Path, others: Sequence[Path] = (), observations: Sequence[Observation] | None = None
+) -> Files:
+    """The blocks as both pages, beside the CSV files of the study and `others`. observations: None for the first section's."""
+    if observations is None:
+        observations = study.sections[0].observations if study.sections else ()
+    folder.mkdir(parents=True, exist_ok=True)
     html, markdown = folder / "report.html", folder / "report.md"
     html.write_text(as_html(study.title, blocks), encoding="utf-8")
     markdown.write_text(as_markdown(study.title, blocks), encoding="utf-8")
@@ -58,8 +74,9 @@ def write_report(study: Study, folder: Path) -> Files:
         html,
         markdown,
         write_correlations(study.sections, folder / "correlations.csv"),
-        write_observations(study.sections[0].observations if study.sections else (), folder / "observations.csv"),
+        write_observations(observations, folder / "observations.csv"),
         tuple(block.path for block in blocks if isinstance(block, Picture)),
+        tuple(others),
     )
 
 
@@ -168,7 +185,7 @@ def _section(part: Section, plots: Path) -> list[Block]:
     if layers := _by_layer(part, ranked, plots):
         blocks.append(layers)
     featured = part.featured or tuple(dict.fromkeys([*([DEFAULT_RULE] if DEFAULT_RULE in average else []), *ranked[:1]]))
-    blocks += [_scattered(part, place, plots) for place in featured if place in average]
+    blocks += [scattered(part, place, plots) for place in featured if place in average]
     return blocks
 
 
@@ -219,7 +236,8 @@ def _by_layer(part: Section, ranked: Sequence[Place], plots: Path) -> Picture | 
     return Picture(path, title)
 
 
-def _scattered(part: Section, place: Place, plots: Path) -> Picture:
+def scattered(part: Section, place: Place, plots: Path) -> Picture:
+    """A score against mAP, a panel for each dataset."""
     panels = []
     for dataset, table in part.correlations.per_dataset.items():
         points = [

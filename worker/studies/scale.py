@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from worker.features.layers import LEVELS
-from worker.metrics import METRICS
 from worker.studies.errors import StudyRefused
+from worker.studies.scoring import ON_OBJECTS
 from worker.training.recipe import Phase, Recipe, recipes
 
 FOLDER = Path(__file__).parent / "scales"
@@ -50,7 +50,7 @@ class Scale:
     transfer: tuple[Phase, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     levels: tuple[str, ...] = LEVELS
-    metrics: tuple[str, ...] = tuple(METRICS)
+    metrics: tuple[str, ...] = ON_OBJECTS
     body_sha256: str | None = None
     transfer_seeds: int = 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +14,64 @@ from models_store.detector import Detector
 from worker.data.dataset import Dataset
 from worker.features.extract import Features, Spec, extract
 from worker.features.layers import SOURCE_LAYER, SOURCE_LEVEL
-from worker.metrics import METRICS, OF_SOURCE, FeatureSet, Score, score
+from worker.metrics import METRICS, OF_SOURCE, FeatureSet, RegionSet, Score, score
 from worker.metrics.pool import pool_scores, with_terms
 from worker.studies.observations import Place
+from worker.studies.sizes import SIZES, region_pixels, size_of, terciles
 
-Row = dict[str, Any]  # metric, layer, level, value, undefined
+Row = dict[str, Any]  # metric, layer, level, value, undefined, seconds
+LOCAL = "local"
+BACKBONE = "backbone."
+# those that a study scores where no regions are sampled
+ON_OBJECTS = tuple(name for name, metric in METRICS.items() if metric.rows == "objects")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is scored. by_size: metrics that are also scored on the small, medium and large objects apart, at the maps of
+    the backbone."""
+
+    spec: Spec
+    metrics: tuple[str, ...]
+    by_size: tuple[str, ...] = ()
 
 
 def score_detector(
     detector: Detector,
     dataset: Dataset,
-    spec: Spec,
-    metrics: Sequence[str],
+    asked: Scored,
     *,
     device: str = "cpu",
     cache: Path | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """{"rows": scores at every layer and level, "objects", "seconds", "cost", "warnings"}, plain JSON.
+    """{"rows": scores at every layer and level, "objects", "object_pixels", "seconds", "cost", "warnings"}, plain JSON.
 
-    Metrics that are relative to a pool are left to `pooled`; their terms are scored. Raises Unextractable.
+    A row of objects of one size has "small", "medium" or "large" for its level. object_pixels: median side of the objects in
+    the pixels that this detector sees, and the two limits of the sizes. Metrics that are relative to a pool are left to
+    `pooled`; their terms are scored. Raises Unextractable.
     """
-    names = [name for name in with_terms(metrics) if not METRICS[name].pool_relative]
-    features = extract(detector, dataset, spec, cache=cache, device=device, check=check, decode_threads=1)
-    rows: list[Row] = []
+    names = [name for name in with_terms(asked.metrics) if not METRICS[name].pool_relative]
+    features = extract(detector, dataset, asked.spec, cache=cache, device=device, check=check, decode_threads=1)
     of_source = [name for name in names if name in OF_SOURCE]
     others = [name for name in names if name not in OF_SOURCE]
-    seconds = 0.0
+    rows: list[Row] = []
     for (layer, level), table in features.layers.items():
         check()
-        found = score(_feature_set(features, table), others)
-        seconds += sum(each.seconds for each in found.values())
-        rows += [_row(name, layer, level, each) for name, each in found.items()]
-    if of_source and spec.source_probabilities:
-        found = _of_source(features, of_source)
-        rows += [_row(name, SOURCE_LAYER, SOURCE_LEVEL, each) for name, each in found.items()]
+        # regions are read at the local level only
+        wanted = others if level == LOCAL else [name for name in others if METRICS[name].rows == "objects"]
+        rows += _rows(score(_feature_set(features, table, layer, level), wanted), layer, level)
+    if of_source and asked.spec.source_probabilities:
+        rows += _rows(_of_source(features, of_source), SOURCE_LAYER, SOURCE_LEVEL)
+    limits = terciles(features.object_pixels)
+    if asked.by_size:
+        rows += _by_size(detector, dataset, features, asked, limits, check)
     return {
         "rows": rows,
         "objects": len(features.labels),
-        "seconds": {"features": features.seconds["total"], "scores": round(seconds, 3)},
+        "regions": 0 if features.regions is None else len(features.regions.labels),
+        "object_pixels": {"median": round(float(np.median(features.object_pixels)), 3), "limits": [round(x, 3) for x in limits]},
+        "seconds": {"features": features.seconds["total"], "scores": round(sum(row["seconds"] for row in rows), 3)},
         "parameters": features.cost.parameters,
         "ms_per_image": features.cost.ms_per_image,
         "untrained": sorted(features.untrained),
@@ -68,7 +88,7 @@ def pooled(rows: Mapping[str, Sequence[Row]], metrics: Sequence[str]) -> dict[st
         scores, undefined = found.setdefault(candidate, ({}, {}))
         for row in own:
             each = Score(row["value"], row["undefined"], 0.0)
-            if row["metric"] not in OF_SOURCE:
+            if row["metric"] not in OF_SOURCE and row["level"] not in SIZES:
                 places[row["layer"], row["level"]][candidate][row["metric"]] = each
             # terms that nobody asked for are not scores of the study
             if row["metric"] in metrics:
@@ -88,21 +108,62 @@ def _put(scores: dict[Place, float], undefined: dict[Place, str], place: Place, 
         scores[place] = each.value
 
 
-def _feature_set(features: Features, table: np.ndarray) -> FeatureSet:
+def _by_size(
+    detector: Detector, dataset: Dataset, features: Features, asked: Scored, limits: tuple[float, float], check: Callable[[], None]
+) -> list[Row]:
+    """Scores of the objects of each size, with the regions that belong to them."""
+    own = size_of(features.object_pixels, limits)
+    regions = None
+    if features.regions is not None:
+        regions = size_of(region_pixels(features.regions, features.object_pixels, dataset, detector, asked.spec.image_size), limits)
+    rows: list[Row] = []
+    for (layer, level), table in features.layers.items():
+        if level != LOCAL or not layer.startswith(BACKBONE):
+            continue
+        for number, size in enumerate(SIZES):
+            check()
+            kept = None if regions is None else regions == number
+            chosen = _feature_set(features, table, layer, level, own == number, kept)
+            rows += _rows(score(chosen, asked.by_size), layer, size)
+    return rows
+
+
+def _feature_set(
+    features: Features, table: np.ndarray, layer: str, level: str, objects: Any = slice(None), regions: np.ndarray | None = None
+) -> FeatureSet:
+    """The rows `objects` of a table (N, D), and of the regions at that layer those of `regions` (None: all)."""
+    read = None
+    if features.regions is not None and level == LOCAL and layer in features.region_layers:
+        index = slice(None) if regions is None else regions
+        read = RegionSet(
+            features=features.region_layers[layer][index],
+            labels=features.regions.labels[index],
+            deltas=features.regions.deltas[index],
+            ious=features.regions.ious[index],
+            image_ids=features.regions.image_ids[index],
+        )
+    source = features.source_probabilities
     return FeatureSet(
-        features=table,
-        labels=features.labels,
-        boxes=features.boxes,
-        source_probabilities=features.source_probabilities,
-        image_ids=features.image_ids,
+        features=table[objects],
+        labels=features.labels[objects],
+        boxes=features.boxes[objects],
+        source_probabilities=None if source is None else source[objects],
+        image_ids=features.image_ids[objects],
+        regions=read,
     )
 
 
 def _of_source(features: Features, names: Sequence[str]) -> dict[str, Score]:
     if features.source_probabilities is None:
         return {name: Score(None, f"no source class probabilities: {features.no_source}", 0.0) for name in names}
-    return score(_feature_set(features, features.source_probabilities), names)
+    return score(_feature_set(features, features.source_probabilities, SOURCE_LAYER, SOURCE_LEVEL), names)
 
 
-def _row(metric: str, layer: str, level: str, each: Score) -> Row:
-    return {"metric": metric, "layer": layer, "level": level, "value": each.value, "undefined": each.undefined}
+def _rows(found: Mapping[str, Score], layer: str, level: str) -> list[Row]:
+    return [
+        {
+            "metric": name, "layer": layer, "level": level, "value": each.value, "undefined": each.undefined,
+            "seconds": round(each.seconds, 4),
+        }
+        for name, each in found.items()
+    ]  # fmt: skip

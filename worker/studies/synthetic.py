@@ -33,7 +33,7 @@ from worker.studies.parallel import Progress, Task, carry_out
 from worker.studies.parts import score_part, tune_part
 from worker.studies.printed import CHARACTERS, printed
 from worker.studies.scale import RANDOM, Scale
-from worker.studies.scoring import pooled
+from worker.studies.scoring import Scored, pooled
 from worker.training import plan_of
 
 FEWEST_SOURCES = 3
@@ -162,6 +162,7 @@ def _tasks(sources: Mapping[str, str], scale: Scale, work: Path, seed: int, seed
         seed=seed,
         source_probabilities=not set(OF_SOURCE).isdisjoint(scale.metrics),
     )
+    asked = Scored(spec, scale.metrics)
     recipe = scale.recipe("transfer")
     for s in names:
         for t in names:
@@ -169,7 +170,7 @@ def _tasks(sources: Mapping[str, str], scale: Scale, work: Path, seed: int, seed
                 continue
             after = (f"model of {s}", f"scenes of {t}")
             model, dataset, done = work / "models" / s, work / "datasets" / t, _scores(work, (s, t))
-            found.append(Task(f"scores of {s} on {t}", score_part, (model, dataset, spec, scale.metrics, device, done), done, after))
+            found.append(Task(f"scores of {s} on {t}", score_part, (model, dataset, asked, device, done), done, after))
             for each in seeds:
                 done = _transfer(work, (s, t), each)
                 arguments = (model, dataset, recipe, {"seed": each}, None, device, done)

@@ -19,13 +19,13 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def write_observations(observations: Sequence[Observation], path: Path) -> Path:
     """Every score, figure and mAP, one per row."""
-    return _write(path, OBSERVATION_FIELDS, (row for each in observations for row in _observed(each)))
+    return write_rows(path, OBSERVATION_FIELDS, (row for each in observations for row in _observed(each)))
 
 
 def write_correlations(sections: Sequence[Section], path: Path) -> Path:
     """Every measure of every score per dataset and averaged, one per row."""
     rows = ({**row, "section": part.slug} for part in sections for row in part.correlations.rows())
-    return _write(path, CORRELATION_FIELDS, rows)
+    return write_rows(path, CORRELATION_FIELDS, rows)
 
 
 def _observed(each: Observation) -> Iterator[dict[str, Any]]:
@@ -40,7 +40,8 @@ def _observed(each: Observation) -> Iterator[dict[str, Any]]:
         yield {**about, "kind": "metric", "name": metric, "layer": layer, "level": level, "undefined": reason}
 
 
-def _write(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
+def write_rows(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
+    """CSV of the `fields` of every row; text that a spreadsheet would run is inert."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=fields, lineterminator="\r\n")
         writer.writeheader()

@@ -1,0 +1,122 @@
+"""What the evidence says in words: every sentence is made of the numbers, and says so where there is none."""
+
+from __future__ import annotations
+
+from worker.studies.evidence import CHOSEN, STRICT, TARGET, Evidence, Priced, short
+from worker.studies.lines import Line
+from worker.studies.report import figures
+
+
+def answer(found: Evidence) -> list[str]:
+    """Five sentences: the choice, its proof, the untrained ones, what stands beside it, and the cheapest signal that does."""
+    return [_choice(found), _proof(found), _untrained(found), _beside(found), _cheapest(found)]
+
+
+def _choice(found: Evidence) -> str:
+    choice, on = found.choice, ", ".join(found.choice.on)
+    if choice.place is None:
+        return f"None of the {choice.considered} scores has a value for every candidate on {on}, so none could be chosen."
+    return (
+        f"Of {choice.considered} scores, {len(choice.fitting)} have a value for every candidate on {on}; the highest mean weighted tau there, "
+        f"{choice.tau:.2f}, has {short(choice.place)}."
+    )
+
+
+def _proof(found: Evidence) -> str:
+    line = found.line(CHOSEN)
+    if line is None:
+        return "There is nothing to prove."
+    if line.mean.value is None:
+        return "It has a value on none of the other datasets."
+    on = f"On the other {len(found.material.proof)} datasets its mean is {figures(line.mean)}"
+    if line.share is None:
+        return f"{on}; with one seed of fine-tuning there is no noise ceiling to hold it against."
+    reached = "reaches" if line.share.value >= TARGET else "misses"
+    return f"{on}, which is {_share(line)} of the noise ceiling and {reached} the {TARGET:.0%} asked for."
+
+
+def _untrained(found: Evidence) -> str:
+    if not found.material.question.untrained:
+        return "No untrained candidate stands among the others, so it is not known where one would be put."
+    n = len(found.material.proof)
+    truth = f"by mAP they are last on {found.truth_last}"
+    line, strict = found.line(CHOSEN), found.line(STRICT)
+    said = "" if line is None else f"It puts the untrained candidates last on {line.last} of these {n} datasets ({truth}); "
+    if strict is None:
+        return f"{said}no score puts them last on all datasets of the choice."
+    if line is not None and strict.place == line.place:
+        return f"{said}it is also the best of the {len(found.strict.fitting)} that do so on all datasets of the choice."
+    return f"{said}the best that does so on all datasets of the choice, {short(strict.place)}, has {figures(strict.mean)} on the others and puts them last on {strict.last}."
+
+
+def _beside(found: Evidence) -> str:
+    line = found.line(CHOSEN)
+    statics = [b for b in found.lines if b.kind == "baseline" and b.mean.value is not None]
+    published = [b for b in found.lines if b.kind == "published" and b.mean.value is not None]
+    default = found.line("default")
+    said = []
+    if line is not None and line.above[1]:
+        said.append(f"it is above the best static order on {line.above[0]} of {line.above[1]} datasets")
+    if statics:
+        best = max(statics, key=lambda b: b.mean.value)
+        said.append(f"the strongest static order, {best.name.removeprefix('static: ')}, has {figures(best.mean)}")
+    if published:
+        best = max(published, key=lambda b: b.mean.value)
+        said.append(f"the strongest published score, {best.name.removeprefix('published: ')}, has {figures(best.mean)}")
+    if default is not None and default.mean.value is not None:
+        said.append(f"the service's default rule has {figures(default.mean)}")
+    return f"Beside it: {'; '.join(said)}." if said else "Nothing stands beside it."
+
+
+def _cheapest(found: Evidence) -> str:
+    left = found.left_out_mean
+    said = "" if left.value is None else f"Chosen on all datasets but one and looked at on that one, the mean is {figures(left)}; "
+    if not found.ceiling:
+        return f"{said}what the cheapest signal at {TARGET:.0%} of the ceiling is cannot be said without a ceiling."
+    able = [p for p in found.priced if p.line.kind != "ceiling" and p.line.share is not None and p.line.share.n == len(found.material.proof)]
+    reach = [p for p in able if p.line.share.value >= TARGET and p.seconds is not None]
+    if not reach:
+        return f"{said}none of {len(able)} cheaper signals that have a value on every other dataset reaches {TARGET:.0%} of the ceiling{_closest(able)}."
+    best = min(reach, key=lambda p: (p.seconds, -p.line.share.value))
+    return (
+        f"{said}of {len(able)} cheaper signals that have a value on every other dataset {len(reach)} reach {TARGET:.0%} of the ceiling, the "
+        f"cheapest being {best.line.name} with {best.line.share.value:.0%} at {best.seconds:.1f} seconds a candidate."
+    )
+
+
+def _closest(able: list[Priced]) -> str:
+    if not able:
+        return ""
+    best = max(able, key=lambda p: p.line.share.value)
+    seconds = "" if best.seconds is None else f" at {best.seconds:.1f} seconds a candidate"
+    return f"; the closest is {best.line.name} with {best.line.share.value:.0%}{seconds}"
+
+
+def cautions(found: Evidence) -> list[str]:
+    """How little it stands on, in numbers."""
+    material = found.material
+    counts = [sum(o.dataset == d for o in material.observations) for d in material.datasets]
+    few = min(counts) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    said = [
+        f"{len(material.datasets)} datasets, {few} candidates of {material.architectures} architectures on each, "
+        f"{len(material.real.settings.seeds)} seed{'s' if len(material.real.settings.seeds) > 1 else ''}: intervals over "
+        f"{len(material.proof)} datasets are rough, and candidates that share an architecture or a source are no independent draws.",
+        f"The budget of each fine-tuning is small ({', '.join(f'{k} {v}' for k, v in material.real.settings.overrides.items()) or material.real.settings.recipe}); "
+        "another budget or size may order the candidates otherwise.",
+    ]
+    if luck := found.luck:
+        said.append(
+            f"The choice is the best of {luck.scores} scores. Were mAP dealt out at random, the best of as many would reach {luck.median:.2f} half of the time and {luck.high:.2f} once in twenty on the datasets of the choice; "
+            f"the best here has {luck.best:.2f}, reached in {luck.share:.0%} of deals."
+        )
+    if lost := material.real.left_out():
+        said.append(f"{len(lost)} pairs of candidate and dataset are left out; the last table names them.")
+    if material.real.probes:
+        said.append("probe_map looks at the test images that the truth is measured on, which nobody has who chooses; probe_val_map does not.")
+    return said
+
+
+def _share(line: Line) -> str:
+    share = line.share
+    limits = "" if share.low is None else f" [{share.low:.0%}, {share.high:.0%}]"
+    return f"{share.value:.0%}{limits}"

@@ -1,0 +1,190 @@
+"""The report of a study that is evidence for a choice: the answer first, then the proof, and what it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from worker.studies.default_rule import DEFAULT_RULE
+from worker.studies.document import Block, Heading, Paragraph
+from worker.studies.evidence import CHOSEN, Evidence, evidence_of, short
+from worker.studies.evidence_answer import answer, cautions
+from worker.studies.evidence_plots import by_dataset, by_rule, by_size, by_stride, costs, scatter_of
+from worker.studies.evidence_tables import (
+    ceiling_table,
+    cost_table,
+    layer_table,
+    left_out_table,
+    proof_table,
+    size_table,
+)  # fmt: skip
+from worker.studies.lines import Line
+from worker.studies.material import Material
+from worker.studies.observations import Observation, Place
+from worker.studies.real import facts_of, tables_of
+from worker.studies.report import Files, rest_of, write_blocks
+from worker.studies.signals import PROBES
+from worker.studies.study import Study, section
+from worker.studies.tables import write_rows
+
+HOW = (
+    "Weighted tau is Kendall's with additive hyperbolic weights, symmetric between truth and score; the truth is the mean mAP "
+    "over seeds. The noise ceiling is the same between the mAP of one seed and that of another; a share is a mean tau divided "
+    "by the mean ceiling of the same datasets. A ceiling compares one seed with one, a score is compared with their mean, which "
+    "is less noisy, so a share may exceed 1. In brackets: 95 % bootstrap intervals over datasets, and after the semicolon over "
+    "candidates. Regret@1 is the share of the best mAP that is lost by fine-tuning the first candidate only."
+)
+FIELDS = ("part", "score", "kind", "metric", "place", "level", "dataset", "tau", "low", "high", "share", "regret", "seconds", "untrained")
+
+
+def write_evidence(
+    material: Material, title: str, text: Sequence[str], facts: Sequence[tuple[str, str]], folder: Path, *,
+    bootstrap: int = 1000, seed: int = 0,
+) -> tuple[Study, Evidence, Files]:  # fmt: skip
+    """Writes report.html, report.md, evidence.csv, correlations.csv, observations.csv and plots/*.png. Raises StudyRefused."""
+    found = evidence_of(material, bootstrap=bootstrap, seed=seed)
+    rows = [_of_the_question(o, material) for o in material.observations]
+    featured = tuple(dict.fromkeys(p for p in (found.choice.place, DEFAULT_RULE) if p is not None))
+    part = section("ranking", "All scores on all datasets", [], rows, featured=featured, bootstrap=bootstrap, seed=seed)
+    study = Study(title, tuple(text), (*facts_of(material.real), *facts), (part,), tables_of(material.real))
+    plots = folder / "plots"
+    blocks: list[Block] = [*_first(found, text), *_proof(found, plots), *_ceiling(found), *_layers(found, plots)]
+    blocks += [*_sizes(found, plots), *_cost(found, plots), *_cautions(found), *rest_of(study, plots)]
+    folder.mkdir(parents=True, exist_ok=True)
+    table = write_rows(folder / "evidence.csv", FIELDS, _rows(found))
+    return study, found, write_blocks(study, blocks, folder, (table,), material.observations)
+
+
+def _first(found: Evidence, text: Sequence[str]) -> list[Block]:
+    material, question = found.material, found.material.question
+    asked = (
+        f"Asked: which score, read at which layer, orders {len(material.real.manifests)} candidates of {material.architectures} "
+        f"architectures by the mAP they reach after fine-tuning? Chosen on {', '.join(material.chosen_on)} out of "
+        f"{len(question.scores)} scores ({', '.join(question.metrics)}{'; each also above its zero point' if question.gains else ''}) "
+        f"at {len(question.rules)} layer rules ({', '.join(rule.name for rule in question.rules)}), and looked at on "
+        f"{', '.join(material.proof)}. The datasets of the choice were named before any result was looked at."
+    )
+    said: list[Block] = [Heading("What was asked"), *(Paragraph(line) for line in text), Paragraph(asked), Heading("Answer")]
+    return [*said, Paragraph(" ".join(answer(found)))]
+
+
+def _proof(found: Evidence, plots: Path) -> list[Block]:
+    material = found.material
+    blocks: list[Block] = [
+        Heading("Choice and proof"),
+        Paragraph(HOW),
+        Heading(f"On the datasets it was not chosen on: {', '.join(material.proof)}", 3),
+        proof_table(found.lines, material.proof),
+        by_dataset(found, plots),
+        *scatter_of(found, plots),
+        Heading(f"On the datasets of the choice: {', '.join(material.chosen_on)}", 3),
+        Paragraph(_chosen_from(found)),
+        proof_table(found.lines_on, material.chosen_on),
+        Heading("Each dataset left out once", 3),
+        Paragraph(
+            "Three datasets are little to choose on. Here the choice is made on all datasets but one and looked at on that one; "
+            "the choices share most of their datasets, so they are no independent trials."
+        ),
+        left_out_table(found),
+    ]
+    return blocks
+
+
+def _chosen_from(found: Evidence) -> str:
+    choice, strict = found.choice, found.strict
+    said = f"Of {choice.considered} scores {len(choice.fitting)} have a value for every candidate on each of these datasets"
+    if found.material.question.untrained:
+        said += f", {len(strict.fitting)} of them put the untrained candidates last on each"
+    return f"{said}. The tau of the chosen one is the highest of them and flatters it; the table above does not."
+
+
+def _ceiling(found: Evidence) -> list[Block]:
+    blocks: list[Block] = [Heading("Noise ceiling")]
+    if not found.ceiling:
+        return [*blocks, Paragraph("There is one seed only, so there is no noise ceiling: nothing says how much of mAP is luck.")]
+    return [*blocks, Paragraph("How well the mAP of one seed orders the candidates as another's does, and how far mAP moves between seeds."), ceiling_table(found)]
+
+
+def _layers(found: Evidence, plots: Path) -> list[Block]:
+    return [
+        Heading("Where to read"),
+        Paragraph("Mean weighted tau over all datasets of each score at each layer rule; this describes and chooses nothing."),
+        by_rule(found, plots),
+        Paragraph("The same for each dataset, from small to large objects: the side of the median object in pixels of the input stands beside its name."),
+        by_stride(found, plots),
+        layer_table(found),
+    ]
+
+
+def _sizes(found: Evidence, plots: Path) -> list[Block]:
+    picture = by_size(found, plots)
+    if picture is None:
+        return []
+    return [
+        Heading("Small, medium and large objects"),
+        Paragraph(
+            "The thirds of each dataset's objects by their size in the input, scored apart, regions with the object they belong to. "
+            "The truth is the mAP of all objects. Means over the datasets where every column has a value."
+        ),
+        picture,
+        size_table(found),
+    ]
+
+
+def _cost(found: Evidence, plots: Path) -> list[Block]:
+    return [
+        Heading("Cost and signal"),
+        Paragraph(
+            f"On {', '.join(found.material.proof)}; where each score is read was chosen on the other datasets. Seconds are means of one "
+            "candidate on one dataset on the machine of this study: reading all layers once and scoring, training without evaluation. "
+            "Several scores together cost hardly more than one."
+        ),
+        cost_table(found),
+        costs(found, plots),
+    ]
+
+
+def _cautions(found: Evidence) -> list[Block]:
+    return [Heading("Cautions"), *(Paragraph(line) for line in cautions(found))]
+
+
+def _of_the_question(each: Observation, material: Material) -> Observation:
+    """Without what only some tables need: by size, and gains at single layers."""
+    kept = {*material.question.space, DEFAULT_RULE, *PROBES}
+
+    def of(place: Place) -> bool:
+        return place in kept or place[1] in ("neck.roi", "head.class_probabilities")
+
+    return replace(
+        each,
+        scores={p: v for p, v in each.scores.items() if of(p)},
+        undefined={p: v for p, v in each.undefined.items() if of(p)},
+    )
+
+
+def _rows(found: Evidence) -> Iterator[dict[str, Any]]:
+    for part, lines in (("proof", found.lines), ("choice", found.lines_on)):
+        for line in lines:
+            yield from _of_line(line, part)
+    for each in found.priced:
+        yield from ({**row, "kind": each.family, "seconds": each.seconds} for row in _of_line(each.line, "cost"))
+    for left in found.left_out:
+        place = left.choice.place
+        yield {
+            "part": "left out once", "score": None if place is None else short(place), "kind": CHOSEN, "dataset": left.dataset,
+            "tau": left.tau, "share": None if left.tau is None or not left.ceiling else left.tau / left.ceiling,
+        }  # fmt: skip
+
+
+def _of_line(line: Line, part: str) -> Iterator[dict[str, Any]]:
+    metric, place, level = line.place or ("", "", "")
+    about = {"part": part, "score": line.name, "kind": line.kind, "metric": metric, "place": place, "level": level}
+    for dataset, tau in line.taus.items():
+        ranks = " ".join(map(str, line.ranks.get(dataset, ())))
+        yield {**about, "dataset": dataset, "tau": tau, "untrained": ranks}
+    yield {
+        **about, "dataset": "mean", "tau": line.mean.value, "low": line.mean.low, "high": line.mean.high,
+        "share": None if line.share is None else line.share.value, "regret": line.regret,
+    }  # fmt: skip

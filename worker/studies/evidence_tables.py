@@ -1,0 +1,136 @@
+"""The tables of the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from worker.studies.correlation import Coefficient
+from worker.studies.document import Table
+from worker.studies.evidence import CHOSEN, MAIN, Evidence, seed_noise, short
+from worker.studies.evidence_plots import main_scores, size_taus, strides
+from worker.studies.lines import Interval, Line, tau_among
+from worker.studies.report import figures
+from worker.studies.scoring import LOCAL
+from worker.studies.sizes import SIZES
+
+
+def proof_table(lines: Sequence[Line], datasets: Sequence[str]) -> Table:
+    """One row for each line, its tau on each dataset first."""
+    header = (
+        "score", *datasets, "mean [datasets; candidates]", "share of ceiling", "untrained: places", "untrained last on", "Regret@1",
+        "above the best static order",
+    )  # fmt: skip
+    rows = []
+    for line in lines:
+        looked_at = line.place is not None
+        rows.append(
+            (
+                line.name,
+                *(number(line.taus.get(d)) for d in datasets),
+                _mean(line),
+                share(line.share),
+                "; ".join(" ".join(map(str, line.ranks[d])) or "–" for d in datasets) if any(line.ranks.values()) else "–",
+                f"{line.last} of {len(datasets)}" if any(line.ranks.values()) else "–",
+                number(line.regret),
+                f"{line.above[0]} of {line.above[1]}" if looked_at and line.above[1] and line.kind != "baseline" else "–",
+            )
+        )
+    strong = frozenset(n for n, line in enumerate(lines) if line.kind == CHOSEN)
+    return Table(header, tuple(rows), strong)
+
+
+def left_out_table(found: Evidence) -> Table:
+    header = ("left out", "chosen on the others", "tau on them", "tau on it", "ceiling", "best static order", "untrained last")
+    rows = [
+        (
+            each.dataset, "–" if each.choice.place is None else short(each.choice.place), number(each.choice.tau), number(each.tau),
+            number(each.ceiling), number(each.static), "yes" if each.last else "no",
+        )
+        for each in found.left_out
+    ]  # fmt: skip
+    average = ("mean", "", "", figures(found.left_out_mean), share(found.left_out_share), "", "")
+    return Table(header, (*rows, average), frozenset({len(rows)}))
+
+
+def ceiling_table(found: Evidence) -> Table:
+    rows_of = found.material.observations
+    rows = []
+    for dataset, measured in found.ceiling.items():
+        maps = [o.map for o in rows_of if o.dataset == dataset]
+        rows.append(
+            (
+                dataset, figures(measured[MAIN]), number(measured["pearson"].value), number(measured["regret_at_1"].value),
+                f"{min(maps):.2f} to {max(maps):.2f}", number(seed_noise(rows_of, dataset), 3),
+            )
+        )  # fmt: skip
+    if found.ceiling_average:
+        average = found.ceiling_average
+        rows.append(("mean", figures(average[MAIN]), number(average["pearson"].value), number(average["regret_at_1"].value), "", ""))
+    return Table(("dataset", "weighted tau [95 %]", "Pearson", "Regret@1", "mAP", "deviation between seeds"), tuple(rows), frozenset({len(rows) - 1}))
+
+
+def layer_table(found: Evidence) -> Table:
+    """Dataset by dataset the stride at which each main score is best."""
+    material, rules = found.material, strides(found)
+    scores = main_scores(found)
+    order = sorted(material.datasets, key=material.object_pixels.__getitem__)
+    rows = []
+    for dataset in order:
+        group = [o for o in material.observations if o.dataset == dataset]
+        cells = []
+        for score in scores:
+            taus = {rule: t for rule in rules if (t := tau_among(group, (score, rule, LOCAL))) is not None}
+            best = max(taus, key=lambda rule: taus[rule], default=None)
+            cells.append("–" if best is None else f"{best.removeprefix('stride ')} ({taus[best]:.2f})")
+        rows.append((dataset, f"{material.object_pixels[dataset]:.0f}", *cells))
+    return Table(("dataset", "median object, pixels", *(f"best stride of {score} (tau)" for score in scores)), tuple(rows))
+
+
+def size_table(found: Evidence) -> Table:
+    """Means over datasets of each main score on the objects of each size."""
+    taus = size_taus(found)
+    rows = tuple((f"{score} at {layer}", *(number(v) for v in values), str(n)) for (score, layer), (values, n) in taus.items())
+    return Table(("score", *SIZES, "all objects", "datasets"), rows)
+
+
+def cost_table(found: Evidence) -> Table:
+    """Cheapest first, of equal cost the best first."""
+    def place(each) -> tuple[float, float]:
+        return (
+            float("inf") if each.seconds is None else round(each.seconds, 1),
+            -(-9.0 if each.line.mean.value is None else each.line.mean.value),
+        )
+
+    rows = [
+        (
+            each.line.name, each.family, "–" if each.choice is None else f"{number(each.choice.tau)} ({len(each.choice.on)} datasets)",
+            _mean(each.line), str(each.line.mean.n), share(each.line.share), f"{each.line.last} of {len(found.material.proof)}" if any(each.line.ranks.values()) else "–",
+            "–" if each.seconds is None else f"{each.seconds:.1f}",
+        )
+        for each in sorted(found.priced, key=place)
+    ]  # fmt: skip
+    header = ("signal", "family", "tau where it was chosen", "mean tau [datasets; candidates]", "datasets", "share of ceiling", "untrained last on", "seconds")
+    return Table(header, tuple(rows))
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
+
+
+def share(each: Coefficient | None) -> str:
+    if each is None or each.value is None:
+        return "–"
+    return number(each.value) if each.low is None else f"{each.value:.2f} [{each.low:.2f}, {each.high:.2f}]"
+
+
+def _mean(line: Line) -> str:
+    if line.mean.value is None:
+        return "–"
+    limits = [_interval((line.mean.low, line.mean.high)), _interval(line.by_candidates)]
+    return f"{line.mean.value:.2f} [{'; '.join(limits)}]"
+
+
+def _interval(limits: Interval) -> str:
+    return "–" if limits[0] is None else f"{limits[0]:.2f}, {limits[1]:.2f}"

@@ -1,0 +1,136 @@
+"""What a real study found, made ready for evidence: every score at every layer rule, gains and short trainings among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from worker.studies.default_rule import DEFAULT_RULE, with_default_rule
+from worker.studies.layer_rules import LayerRule, with_rules
+from worker.studies.observations import Observation, Place
+from worker.studies.question import Question
+from worker.studies.real import RealStudy
+from worker.studies.scoring import LOCAL
+from worker.studies.signals import Early, early_of, with_probe
+from worker.studies.sizes import SIZES
+from worker.studies.work_folder import Key
+from worker.studies.zero_point import architecture_digest, is_gain, raw_of, with_gains
+
+
+@dataclass(frozen=True)
+class Material:
+    """observations: with all that can be scored; those of one size have it for their level."""
+
+    real: RealStudy
+    question: Question
+    observations: tuple[Observation, ...]
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(o.dataset for o in self.observations))
+
+    @property
+    def proof(self) -> tuple[str, ...]:
+        """Datasets that the choice does not look at."""
+        return tuple(d for d in self.datasets if d not in self.question.choose_on)
+
+    @property
+    def chosen_on(self) -> tuple[str, ...]:
+        return tuple(d for d in self.question.choose_on if d in self.datasets)
+
+    @cached_property
+    def object_pixels(self) -> dict[str, float]:
+        """Dataset to the side of its median object in pixels of the input, the median over the candidates."""
+        return {
+            d: float(np.median([self.real.scores[d, o.candidate]["object_pixels"]["median"] for o in self.observations if o.dataset == d]))
+            for d in self.datasets
+        }
+
+    @property
+    def architectures(self) -> int:
+        return len({(m.architecture, m.backbone) for m in self.real.manifests.values()})
+
+    def early(self, each: Observation, seed: int) -> float | None:
+        """The early signal of a seed's fine-tuning."""
+        found = self._early(each, seed)
+        return None if found is None else found.value
+
+    def _early(self, each: Observation, seed: int) -> Early | None:
+        return early_of(self.real.tunings[each.dataset, each.candidate][seed])
+
+    def seconds(self, place: Place) -> float:
+        """Mean seconds of one candidate on one dataset to have a score: reading the features, all layers in one pass, and
+        scoring. Steps that several metrics share count for the first of them. A gain adds its share of the zero points."""
+        rule = next((r for r in self.question.rules if r.name == place[1]), None)
+        own = [_cost(self.real.scores[o.dataset, o.candidate], place, self._layers(o, rule)) for o in self.observations]
+        return float(np.mean(own)) + (self._zero_seconds if is_gain(place[0]) else 0.0)
+
+    @cached_property
+    def _zero_seconds(self) -> float:
+        """Of one candidate on one dataset: architectures that several candidates share are paid for once."""
+        paid: dict[tuple[str, str], float] = {}
+        for (dataset, candidate), zero in self.real.zeros.items():
+            if "seconds" in zero:
+                paid[dataset, architecture_digest(self.real.manifests[candidate])] = sum(zero["seconds"].values())
+        return sum(paid.values()) / max(len(self.observations), 1)
+
+    def _layers(self, each: Observation, rule: LayerRule | None) -> tuple[str, ...]:
+        if rule is None:
+            return ()
+        key = (each.dataset, each.candidate)
+        return rule.layers(self.real.manifests[each.candidate].layers, self.real.scores[key]["object_pixels"]["median"])
+
+    @property
+    def probe_seconds(self) -> float | None:
+        return _mean(p.get("seconds") for p in self.real.probes.values())
+
+    @property
+    def early_seconds(self) -> float | None:
+        return _mean(e.seconds for o in self.observations for s in o.map_by_seed if (e := self._early(o, s)))
+
+    @property
+    def full_seconds(self) -> float | None:
+        return _mean(r.get("seconds") for by_seed in self.real.tunings.values() for r in by_seed.values())
+
+
+def material_of(real: RealStudy, question: Question) -> Material:
+    """Raises StudyRefused."""
+    found = []
+    plain = [_without_sizes(o) for o in real.observations()]
+    by_rule = {(o.dataset, o.candidate): o for o in with_default_rule(plain)}
+    for each in real.observations():
+        key: Key = (each.dataset, each.candidate)
+        if real.zeros:
+            each = with_gains(each, real.zeros[key])
+        each = with_rules(each, question.rules, real.manifests[each.candidate].layers, real.scores[key]["object_pixels"]["median"])
+        if real.probes:
+            each = with_probe(each, real.probes[key])
+        default = by_rule[key]
+        if DEFAULT_RULE in default.scores:
+            each = replace(each, scores={**each.scores, DEFAULT_RULE: default.scores[DEFAULT_RULE]})
+        else:
+            each = replace(each, undefined={**each.undefined, DEFAULT_RULE: default.undefined[DEFAULT_RULE]})
+        found.append(each)
+    return Material(real, question, tuple(found))
+
+
+def _without_sizes(each: Observation) -> Observation:
+    """The service scores all objects together."""
+    scores = {p: v for p, v in each.scores.items() if p[2] not in SIZES}
+    return replace(each, scores=scores, undefined={p: v for p, v in each.undefined.items() if p[2] not in SIZES})
+
+
+def _cost(scores: Mapping[str, Any], place: Place, layers: tuple[str, ...]) -> float:
+    spent = sum(
+        row["seconds"] for row in scores["rows"] if row["metric"] == raw_of(place[0]) and row["layer"] in layers and row["level"] == LOCAL
+    )
+    return scores["seconds"]["features"] + spent
+
+
+def _mean(values: Any) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None

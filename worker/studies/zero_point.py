@@ -1,0 +1,71 @@
+"""What a candidate's architecture scores with its initial random weights, and what its own weights add to that: the gain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from models_store.manifest import Manifest
+from worker.features.extract import Spec
+from worker.metrics import METRICS, OF_SOURCE
+from worker.studies.observations import Observation, Place
+from worker.studies.scoring import Row, Scored
+from worker.studies.work_folder import digest_of
+
+SEED = 0
+# what `models_store.untrained` builds from, and which layers are then read
+_FACTS = ("architecture", "backbone", "input", "options", "layers", "initialised_keys", "initialisation_seed")
+_GAIN = "gain of "
+
+
+def architecture_digest(manifest: Manifest, seed: int = SEED) -> str:
+    """The same for all candidates that share a zero point."""
+    facts = manifest.to_json()
+    return digest_of({"seed": seed, **{name: facts[name] for name in _FACTS}})
+
+
+def asked_of_zero(asked: Scored) -> Scored:
+    """What of `asked` a zero point has: nothing relative to a pool, and no classes of its own to tell of."""
+    spec: Spec = replace(asked.spec, source_probabilities=False)
+    return Scored(spec, with_zero_point(asked.metrics), asked.by_size)
+
+
+def with_zero_point(metrics: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in metrics if not METRICS[name].pool_relative and name not in OF_SOURCE)
+
+
+def gain_of(metric: str) -> str:
+    """The name of a metric's gain."""
+    return f"{_GAIN}{metric}"
+
+
+def raw_of(metric: str) -> str:
+    """The metric of a gain; any other as it is."""
+    return metric.removeprefix(_GAIN)
+
+
+def is_gain(metric: str) -> bool:
+    return metric.startswith(_GAIN)
+
+
+def with_gains(each: Observation, zero: Mapping[str, Any]) -> Observation:
+    """The observation with score - zero point beside every score that has a zero point. `zero`: the result of its part."""
+    if "error" in zero:
+        why = f"its zero point could not be scored: {zero['error']}"
+        gains = {_gain_place(p): why for p in (*each.scores, *each.undefined) if with_zero_point(p[:1])}
+        return replace(each, undefined={**each.undefined, **gains})
+    rows: dict[Place, Row] = {(row["metric"], row["layer"], row["level"]): row for row in zero["rows"]}
+    scores, undefined = dict(each.scores), dict(each.undefined)
+    for place, row in rows.items():
+        if place in each.undefined:
+            undefined[_gain_place(place)] = each.undefined[place]
+        elif row["value"] is None and place in each.scores:
+            undefined[_gain_place(place)] = f"its zero point is undefined: {row['undefined']}"
+        elif place in each.scores:
+            scores[_gain_place(place)] = each.scores[place] - row["value"]
+    return replace(each, scores=scores, undefined=undefined)
+
+
+def _gain_place(place: Place) -> Place:
+    return gain_of(place[0]), *place[1:]
