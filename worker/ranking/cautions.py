@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from worker.ranking.records import Candidate, Caution, Target
+from worker.ranking.records import Candidate, Caution, Scored, Target
 
 FEW_OBJECTS = 100
 RARE_OBJECTS = 5
@@ -16,14 +17,26 @@ _LISTED = 10
 
 
 def cautions(
-    ranked: Sequence[Candidate],
+    valued: Sequence[tuple[Candidate, Scored]],
     target: Target,
     place: tuple[str, str, str] | None,
     ties: Sequence[Sequence[str]],
     without_interval: Mapping[str, str],
+    *,
+    unmatched: bool = False,
 ) -> tuple[Caution, ...]:
-    """Warnings about the target data, the score used and the order itself."""
-    return (*_of_target(target), *_of_score(ranked, place), *_of_order(ranked, ties, without_interval))
+    """Warnings about the target data, the score used, the candidates' weights and the order itself.
+
+    valued: those that have a place, each with the score that orders them. unmatched: the layer was to fit the size of the
+    objects, and none could be matched.
+    """
+    ranked = [candidate for candidate, _ in valued]
+    return (
+        *_of_target(target),
+        *_of_score(ranked, place, unmatched),
+        *_of_weights(valued),
+        *_of_order(ranked, ties, without_interval),
+    )
 
 
 def _of_target(target: Target) -> list[Caution]:
@@ -42,8 +55,8 @@ def _of_target(target: Target) -> list[Caution]:
         found.append(
             Caution(
                 "single_class",
-                f"all objects are of one category ({next(iter(present))}): scores over categories are undefined, "
-                "and only where the boxes are can be scored",
+                f"all objects are of one category ({next(iter(present))}): scores over categories are undefined; "
+                "where the boxes are, and regions with background, can be scored",
             )
         )
     if rare:
@@ -57,11 +70,21 @@ def _of_target(target: Target) -> list[Caution]:
     return found
 
 
-def _of_score(ranked: Sequence[Candidate], place: tuple[str, str, str] | None) -> list[Caution]:
+def _of_score(
+    ranked: Sequence[Candidate], place: tuple[str, str, str] | None, unmatched: bool
+) -> list[Caution]:
     if place is None:
         return []
     metric, layer, _ = place
     found: list[Caution] = []
+    if unmatched:
+        found.append(
+            Caution(
+                "not_size_matched",
+                "no backbone map could be matched to the size of the objects: there is none with trained weights and a value "
+                f"in every candidate, or no size is known; {layer} was chosen by the default rule",
+            )
+        )
     untrained = [candidate.name for candidate in ranked if layer in candidate.untrained]
     if untrained:
         found.append(
@@ -79,6 +102,39 @@ def _of_score(ranked: Sequence[Candidate], place: tuple[str, str, str] | None) -
             )
         )
     return found
+
+
+def _of_weights(valued: Sequence[tuple[Candidate, Scored]]) -> list[Caution]:
+    """Whose weights do no better than those that their architecture begins with."""
+    beaten: dict[str, list[str]] = defaultdict(list)
+    unclear: dict[str, list[str]] = defaultdict(list)
+    for candidate, scored in valued:
+        if scored.gain is None:
+            continue
+        who = candidate.architecture or "network of the same architecture"
+        if scored.gain <= 0:
+            beaten[who].append(candidate.name)
+        elif scored.interval and scored.interval.low <= scored.zero_point:
+            unclear[who].append(candidate.name)
+    metric = valued[0][1].metric if valued else ""
+    return [
+        *(
+            Caution(
+                "brings_nothing",
+                f"{_list(names)} {_verb(names, 'does', 'do')} not beat the untrained {who}: {_verb(names, 'its', 'their')} "
+                f"weights bring nothing to this dataset by {metric}",
+            )
+            for who, names in beaten.items()
+        ),
+        *(
+            Caution(
+                "brings_nothing",
+                f"{_list(names)} cannot be told from the untrained {who}: whether {_verb(names, 'its', 'their')} weights bring "
+                f"anything to this dataset is not known by {metric}",
+            )
+            for who, names in unclear.items()
+        ),
+    ]
 
 
 def _of_order(
@@ -102,6 +158,10 @@ def _of_order(
             Caution("one_candidate", "only one candidate has a place: there is nothing to compare it with")
         )
     return found
+
+
+def _verb(names: Sequence[str], of_one: str, of_many: str) -> str:
+    return of_one if len(names) == 1 else of_many
 
 
 def _list(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from worker.ranking.cautions import cautions
 from worker.ranking.certainty import Certainty, certainty, sentence
 from worker.ranking.filters import reason_against
 from worker.ranking.records import Candidate, Filters, LeftOut, Ordering, RankBy, Row, Scored, Target
-from worker.ranking.rule import choose, is_defined
+from worker.ranking.rule import choose, is_defined, is_size_matched, resolved
 
 STATIC_BASELINES = ("parameters", "coco_box_map")
 
@@ -39,6 +39,7 @@ def order(
         else:
             running.append(candidate)
 
+    matching, asked = is_size_matched(asked), resolved(running, asked)
     place = choose(running, asked)
     valued: list[tuple[Candidate, Scored]] = []
     for candidate in running:
@@ -61,15 +62,23 @@ def order(
         metric=metric,
         layer=layer,
         level=level,
-        chosen_by="request" if None not in (asked.metric, asked.layer, asked.level) else "default rule",
+        chosen_by=_chosen_by(asked, matched=matching and asked.layer is not None),
         rows=rows,
         ties=ties,
         left_out=tuple(left_out),
-        warnings=cautions(ranked, target, place, ties, sure.unknown),
+        warnings=cautions(
+            valued, target, place, ties, sure.unknown, unmatched=matching and asked.layer is None
+        ),
         static=static,
         groups=sure.groups,
         summary=sentence({row.id: row.name for row in rows}, sure),
     )
+
+
+def _chosen_by(asked: RankBy, *, matched: bool) -> str:
+    if matched:
+        return "size of the objects"
+    return "request" if None not in (asked.metric, asked.layer, asked.level) else "default rule"
 
 
 def _rows(
@@ -98,6 +107,8 @@ def _rows(
             interval=(scored.interval.low, scored.interval.high) if scored.interval else None,
             chance_of_best=sure.chance_of_best.get(candidate.id),
             group=group.get(candidate.id),
+            zero_point=scored.zero_point,
+            gain=scored.gain,
         )
         for candidate, scored in valued
     )

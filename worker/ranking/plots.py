@@ -14,14 +14,16 @@ from worker.ranking.records import Ordering, Row
 _BAR = "#3b6ea5"
 _NEAR = "#9db8d2"
 _LIMITS = "#22303c"
+_ZERO = "#b5462f"
 _LONGEST_NAME = 40
 
 
 def bar_chart(ordering: Ordering, path: Path, title: str | None = None) -> Path:
     """Draws one bar per ordered candidate, best on top, into a PNG at `path` and returns it.
 
-    Lines are intervals over images; candidates that cannot be told apart from another are paler. Scores have no zero that means anything, so
-    bars start a little below the lowest value. Draws a sentence where nothing is ordered.
+    Lines are intervals over images; candidates that cannot be told apart from another are paler; a small mark stands where
+    the same architecture with its initial weights does. Scores have no zero that means anything, so bars start a little
+    below the lowest value. Draws a sentence where nothing is ordered.
     """
     rows = ordering.rows
     figure = Figure(figsize=(9.0, 1.6 + 0.42 * max(len(rows), 2)), dpi=120, layout="constrained")
@@ -35,7 +37,9 @@ def bar_chart(ordering: Ordering, path: Path, title: str | None = None) -> Path:
     else:
         values = [row.value for row in rows]
         limits = [row.interval or (row.value, row.value) for row in rows]
-        lowest, highest = min(low for low, _ in limits), max(high for _, high in limits)
+        zeros = {place: row.zero_point for place, row in enumerate(rows) if row.zero_point is not None}
+        lowest = min([low for low, _ in limits] + list(zeros.values()))
+        highest = max([high for _, high in limits] + list(zeros.values()))
         spread = (highest - lowest) or max(abs(values[0]), 1.0)
         left, right = lowest - 0.15 * spread, highest + 0.55 * spread
         places = list(range(len(rows)))
@@ -50,13 +54,16 @@ def bar_chart(ordering: Ordering, path: Path, title: str | None = None) -> Path:
             elinewidth=1.2,
             capsize=3,
         )
+        axes.plot(
+            list(zeros.values()), list(zeros), linestyle="none", marker="D", markersize=4, color=_ZERO
+        )
         axes.set_yticks(places, [f"{row.rank}  {_short(row.name)}" for row in rows])
         axes.invert_yaxis()
         axes.set_xlim(left, right)
         for place, row, (_, high) in zip(places, rows, limits, strict=True):
             axes.annotate(
                 _label(row),
-                (high, place),
+                (max(high, zeros.get(place, high)), place),
                 xytext=(4, 0),
                 textcoords="offset points",
                 va="center",
@@ -69,6 +76,7 @@ def bar_chart(ordering: Ordering, path: Path, title: str | None = None) -> Path:
         key = [
             *(["lines: 95 % over images"] if any(row.interval for row in rows) else []),
             *(["pale: cannot be told apart"] if ordering.ties else []),
+            *(["marks: untrained"] if zeros else []),
         ]
         if key:
             axes.text(

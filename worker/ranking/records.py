@@ -13,6 +13,7 @@ class Scored:
     """A metric's value for one candidate at one layer and level; `value` None goes with a reason in `undefined`.
 
     z: against the null, None where there is none. interval: over images; where it is None, `notes` may say why.
+    zero_point: the value of the same architecture with its initial weights, None where that is not known.
     """
 
     metric: str
@@ -23,6 +24,14 @@ class Scored:
     z: float | None = None
     interval: Interval | None = None
     notes: tuple[str, ...] = ()
+    zero_point: float | None = None
+
+    @property
+    def gain(self) -> float | None:
+        """What the weights bring: the value less its zero point. None where either is not known."""
+        if self.value is None or self.zero_point is None:
+            return None
+        return self.value - self.zero_point
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,9 @@ class Candidate:
     """A checkpoint in a ranking.
 
     error: why it has no scores, None where it ran; parameters, peak_memory_bytes, ms_per_image: its cost, None
-    where unknown; coco_box_map: published COCO box mAP in 0..1; untrained: names of layers with untrained weights.
+    where unknown; coco_box_map: published COCO box mAP in 0..1; untrained: names of layers with untrained weights;
+    architecture: with its backbone where it takes any; object_pixels: the median side of an object, sqrt(w h), in pixels
+    of its input.
     """
 
     id: str
@@ -43,11 +54,16 @@ class Candidate:
     licence: str | None = None
     coco_box_map: float | None = None
     untrained: frozenset[str] = frozenset()
+    architecture: str | None = None
+    object_pixels: float | None = None
 
 
 @dataclass(frozen=True)
 class RankBy:
-    """Which score orders the candidates; what is None is chosen by the default rule."""
+    """Which score orders the candidates; what is None is chosen by the default rule.
+
+    layer: a name, or `worker.ranking.rule.SIZE_MATCHED`, the backbone map that fits the size of the objects.
+    """
 
     metric: str | None = None
     layer: str | None = None
@@ -80,7 +96,8 @@ class Row:
     """A place in the order. Equal values share a rank, and the next rank is skipped (1, 1, 3).
 
     near: ids of candidates that cannot be told apart from this one, of its group or not.
-    z, interval (low, high), chance_of_best, group (1, 2, ... in `Ordering.groups`): None where not known.
+    z, interval (low, high), chance_of_best, group (1, 2, ... in `Ordering.groups`), zero_point and gain: None where not
+    known.
     static_ranks: rank of this candidate by each static baseline, None where the baseline has no value.
     """
 
@@ -94,6 +111,8 @@ class Row:
     interval: tuple[float, float] | None = None
     chance_of_best: float | None = None
     group: int | None = None
+    zero_point: float | None = None
+    gain: float | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +139,7 @@ class Ordering:
 
     groups: ids in order, those of one group cannot be told apart from its first; only candidates with an interval.
     ties: groups of two or more, and runs of equal values without intervals; summary: the groups in a sentence;
-    chosen_by: "request" or "default rule"; static: names of the baselines with their values by candidate id.
+    chosen_by: "request", "default rule" or, of the layer, "size of the objects"; static: names of the baselines with their values by candidate id.
     """
 
     metric: str | None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from statistics import median
 
 from worker.features.layers import DEFAULT_LAYERS, LAYER_HELP, LEVELS, SOURCE_LAYER
 from worker.ranking.records import Candidate, RankBy, Scored
@@ -27,6 +29,50 @@ PREFERRED_LAYERS = tuple(
     )
 )
 
+# Asked for in place of a layer's name: the backbone map that fits the size of the objects.
+SIZE_MATCHED = "size_matched"
+# The maps it chooses from, with their strides in pixels, and how many of their cells an object's side is to span.
+STRIDES = {"backbone.c2": 4, "backbone.c3": 8, "backbone.c4": 16, "backbone.c5": 32}
+SIZE_PER_STRIDE = 8.0
+
+# The layer where a request names none: None is the order above, SIZE_MATCHED the map that fits.
+DEFAULT_LAYER: str | None = None
+
+
+def default_layers() -> tuple[str, ...]:
+    """What is read of a candidate where no layers are named."""
+    return tuple(STRIDES) if DEFAULT_LAYER == SIZE_MATCHED else DEFAULT_LAYERS
+
+
+def is_size_matched(asked: RankBy) -> bool:
+    """Whether the layer is to fit the size of the objects, as asked for or by default."""
+    return (asked.layer or DEFAULT_LAYER) == SIZE_MATCHED
+
+
+def resolved(candidates: Sequence[Candidate], asked: RankBy) -> RankBy:
+    """`asked` with the name of a layer where it is to fit the size of the objects, None where no map can be matched."""
+    if not is_size_matched(asked):
+        return asked
+    plain = dataclasses.replace(asked, layer=None)
+    return dataclasses.replace(asked, layer=size_matched_layer(candidates, plain))
+
+
+def size_matched_layer(candidates: Sequence[Candidate], asked: RankBy | None = None) -> str | None:
+    """The backbone map on which the typical object spans SIZE_PER_STRIDE cells, or comes nearest to it.
+
+    The typical object is the median over candidates of each one's median. Of the maps in STRIDES only those come in
+    question where every candidate has a value that fits `asked` and weights that were trained; who has no value
+    anywhere has no say. Distances are of logarithms, the finer map where two are as near. None where there is no such
+    map, or no object's size is known.
+    """
+    having = [found for candidate in candidates if (found := _maps(candidate, asked or RankBy()))]
+    sizes = [candidate.object_pixels for candidate in candidates if candidate.object_pixels]
+    common = set.intersection(*having) if having else set()
+    if not common or not sizes:
+        return None
+    stride = median(sizes) / SIZE_PER_STRIDE
+    return min(common, key=lambda layer: (abs(math.log(STRIDES[layer] / stride)), STRIDES[layer]))
+
 
 def choose(candidates: Sequence[Candidate], asked: RankBy) -> tuple[str, str, str] | None:
     """(metric, layer, level) to order by, None when no candidate has a score that fits `asked`.
@@ -35,6 +81,7 @@ def choose(candidates: Sequence[Candidate], asked: RankBy) -> tuple[str, str, st
     when there is none, the one defined for most, the earlier in preference where several are. Values at
     untrained layers count after all others. A combination that is asked for completely is taken as it is.
     """
+    asked = resolved(candidates, asked)
     if asked.metric and asked.layer and asked.level:
         return asked.metric, asked.layer, asked.level
     defined: dict[tuple[str, str, str], tuple[int, int]] = {}
@@ -55,6 +102,16 @@ def choose(candidates: Sequence[Candidate], asked: RankBy) -> tuple[str, str, st
 def is_defined(scored: Scored) -> bool:
     """Whether there is a finite number to order by."""
     return scored.value is not None and math.isfinite(scored.value)
+
+
+def _maps(candidate: Candidate, asked: RankBy) -> set[str]:
+    """The trained maps at which the candidate has a value that fits."""
+    return {
+        scored.layer
+        for scored in candidate.scores
+        if scored.layer in STRIDES and scored.layer not in candidate.untrained
+        if is_defined(scored) and _fits(scored, asked)
+    }
 
 
 def _fits(scored: Scored, asked: RankBy) -> bool:

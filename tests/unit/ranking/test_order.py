@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from worker.metrics.jackknife import jackknife_interval
+from worker.ranking import rule
 from worker.ranking.order import order
 from worker.ranking.records import Candidate, Filters, RankBy, Scored, Target
 
@@ -350,3 +351,122 @@ def test_nothing_given_is_changed_and_the_same_scores_give_the_same_order():
     pool = [candidate("b", at("tlogme", 1.0)), candidate("a", at("tlogme", 1.0))]
     assert order(pool, TARGET) == order(list(reversed(pool)), TARGET)
     assert [one.name for one in pool] == ["b", "a"]
+
+
+def zeroed(name: str, value: float, zero: float | None, *, error_of_images: float = 1e-6, **facts) -> Candidate:
+    made = candidate(name, at("logme", value), error_of_images=error_of_images, **facts)
+    scores = tuple(dataclasses.replace(score, zero_point=zero) for score in made.scores)
+    return dataclasses.replace(made, scores=scores)
+
+
+def brought_nothing(*pool: Candidate) -> list[str]:
+    return [each.detail for each in order(list(pool), TARGET).warnings if each.code == "brings_nothing"]
+
+
+def test_the_gain_is_what_is_above_the_zero_point_and_orders_nothing():
+    pool = [zeroed("a", 0.5, 0.25), zeroed("b", 0.75, None), zeroed("c", 0.25, -1.0)]
+    rows = order(pool, TARGET).rows
+    assert [(row.name, row.zero_point, row.gain) for row in rows] == [
+        ("b", None, None), ("a", 0.25, 0.25), ("c", -1.0, 1.25),
+    ]  # fmt: skip
+    assert brought_nothing(*pool) == []
+    undefined = dataclasses.replace(pool[0].scores[0], value=None, undefined="why")
+    assert undefined.gain is None
+
+
+def test_who_does_not_beat_its_zero_point_is_said_to_bring_nothing():
+    said = brought_nothing(
+        zeroed("good", 1.0, 0.5, architecture="small"),
+        zeroed("worse", 0.4, 0.5, architecture="small"),
+        zeroed("equal", 0.5, 0.5, architecture="small"),
+        zeroed("large", 0.1, 0.2, architecture="large"),
+    )
+    assert said == [
+        "equal, worse do not beat the untrained small: their weights bring nothing to this dataset by logme",
+        "large does not beat the untrained large: its weights bring nothing to this dataset by logme",
+    ]
+
+
+def test_an_interval_that_holds_the_zero_point_tells_nothing():
+    said = brought_nothing(
+        zeroed("near", 0.6, 0.5, error_of_images=0.1, architecture="small"),
+        zeroed("far", 2.0, 0.5, error_of_images=0.1, architecture="small"),
+    )
+    assert said == [
+        "near cannot be told from the untrained small: whether its weights bring anything to this dataset is not known by logme"
+    ]
+
+
+def maps(name: str, values: dict[int, float | None], pixels: float | None, **facts) -> Candidate:
+    """A candidate with these scores at backbone.c2 to c5, whose objects have this size."""
+    scores = {("logme", f"backbone.c{number}", "local"): value for number, value in values.items()}
+    return candidate(name, scores, object_pixels=pixels, **facts)
+
+
+EVERYWHERE = {2: 1.0, 3: 2.0, 4: 3.0, 5: 4.0}
+
+
+@pytest.mark.parametrize(
+    ("pixels", "layer"),
+    [(1.0, "c2"), (32.0, "c2"), (44.0, "c2"), (46.0, "c3"), (64.0, "c3"), (128.0, "c4"), (256.0, "c5"), (5000.0, "c5")],
+)
+def test_the_map_on_which_an_object_spans_a_number_of_cells(pixels, layer):
+    assert rule.SIZE_PER_STRIDE == 8.0
+    assert rule.size_matched_layer([maps("a", EVERYWHERE, pixels)]) == f"backbone.{layer}"
+
+
+def test_candidates_agree_on_one_map_that_all_have_trained():
+    fine, coarse = maps("fine", EVERYWHERE, 32.0), maps("coarse", {4: 1.0, 5: 2.0}, 32.0)
+    assert rule.size_matched_layer([fine]) == "backbone.c2"
+    assert rule.size_matched_layer([fine, coarse]) == "backbone.c4"
+    untrained = maps("untrained", EVERYWHERE, 32.0, untrained=frozenset({"backbone.c2", "backbone.c3"}))
+    assert rule.size_matched_layer([fine, untrained]) == "backbone.c4"
+    undefined = maps("undefined", {2: None, 3: 1.0}, 32.0)
+    assert rule.size_matched_layer([fine, undefined]) == "backbone.c3"
+    silent = maps("silent", {2: None, 3: None}, 32.0)
+    assert rule.size_matched_layer([fine, silent]) == "backbone.c2"
+    assert rule.size_matched_layer([coarse, undefined]) is None
+    # the median of sizes, whoever comes first; who knows none has no say
+    pool = [maps(str(n), EVERYWHERE, pixels) for n, pixels in enumerate((32.0, None, 128.0, 4000.0))]
+    for arrival in itertools.permutations(pool):
+        assert rule.size_matched_layer(list(arrival)) == "backbone.c4"
+    assert rule.size_matched_layer([maps("a", EVERYWHERE, None)]) is None
+    assert rule.size_matched_layer([]) is None
+
+
+def test_a_ranking_by_the_size_of_the_objects():
+    pool = [maps("a", EVERYWHERE, 60.0), maps("b", {2: 1.0, 3: 0.5, 4: 9.0}, 70.0)]
+    ordering = order(pool, TARGET, RankBy(layer=rule.SIZE_MATCHED))
+    assert (ordering.metric, ordering.layer, ordering.level) == ("logme", "backbone.c3", "local")
+    assert ordering.chosen_by == "size of the objects"
+    assert [row.value for row in ordering.rows] == [2.0, 0.5]
+    plain = order(pool, TARGET)
+    assert (plain.layer, plain.chosen_by) == ("backbone.c4", "default rule")
+    complete = order(pool, TARGET, RankBy("logme", rule.SIZE_MATCHED, "local"))
+    assert (complete.layer, complete.chosen_by) == ("backbone.c3", "size of the objects")
+
+
+def test_only_values_of_the_metric_that_orders_match():
+    pool = [
+        candidate("a", at("tlogme", 1.0, "backbone.c3") | at("logme", 1.0, "backbone.c2"), object_pixels=32.0)
+    ]
+    assert order(pool, TARGET, RankBy("tlogme", rule.SIZE_MATCHED)).layer == "backbone.c3"
+    assert order(pool, TARGET, RankBy("logme", rule.SIZE_MATCHED)).layer == "backbone.c2"
+
+
+def test_where_nothing_matches_the_default_order_is_taken_and_said():
+    pool = [maps("a", EVERYWHERE, None)]
+    ordering = order(pool, TARGET, RankBy(layer=rule.SIZE_MATCHED))
+    assert (ordering.layer, ordering.chosen_by) == ("backbone.c4", "default rule")
+    assert "backbone.c4 was chosen" in next(w.detail for w in ordering.warnings if w.code == "not_size_matched")
+    assert "not_size_matched" not in {w.code for w in order(pool, TARGET).warnings}
+
+
+def test_one_constant_makes_it_the_default(monkeypatch):
+    assert rule.DEFAULT_LAYER is None
+    assert rule.default_layers() == ("backbone.c4",)
+    monkeypatch.setattr(rule, "DEFAULT_LAYER", rule.SIZE_MATCHED)
+    pool = [maps("a", EVERYWHERE, 64.0)]
+    assert order(pool, TARGET).layer == "backbone.c3"
+    assert order(pool, TARGET, RankBy(layer="backbone.c5")).layer == "backbone.c5"
+    assert rule.default_layers() == ("backbone.c2", "backbone.c3", "backbone.c4", "backbone.c5")

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -68,3 +70,22 @@ def test_intervals_are_drawn_as_lines_inside_the_picture(tmp_path):
 def test_the_same_order_draws_the_same_file(tmp_path):
     first = bar_chart(ordering([1.0, 2.0]), tmp_path / "a.png").read_bytes()
     assert bar_chart(ordering([1.0, 2.0]), tmp_path / "b.png").read_bytes() == first
+
+
+def test_a_mark_stands_at_the_zero_point_of_each_bar_inside_the_picture(tmp_path):
+    def marks(zeros: list[float | None]) -> np.ndarray:
+        made = ordering([1.0, 2.0, 2.1])
+        rows = tuple(dataclasses.replace(row, zero_point=zero) for row, zero in zip(made.rows, zeros, strict=True))
+        path = bar_chart(dataclasses.replace(made, rows=rows), tmp_path / "scores.png")
+        pixels = np.asarray(PIL.Image.open(path).convert("RGB")).astype(int)
+        assert len(lengths(path)) == 3
+        return (pixels - (0xB5, 0x46, 0x2F) == 0).all(-1)
+
+    assert not marks([None, None, None]).any()
+    found = marks([-4.0, None, 6.0])
+    rows, columns = np.nonzero(found)
+    assert len(np.flatnonzero(np.diff(np.unique(rows)) > 1)) == 1, "two marks"
+    upper, lower = columns[rows <= rows.min() + 12], columns[rows >= rows.max() - 12]
+    assert upper.max() < lower.min()
+    assert not found[:, :5].any()
+    assert not found[:, -5:].any()
