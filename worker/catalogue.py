@@ -15,7 +15,6 @@ from models_store.archs import ARCHITECTURES
 from models_store.trainable import POLICIES
 from worker.data.formats import READERS
 from worker.features.layers import (
-    DEFAULT_LAYERS,
     DEFAULT_LEVELS,
     LAYER_HELP,
     LEVEL_HELP,
@@ -23,8 +22,17 @@ from worker.features.layers import (
     SOURCE_HELP,
     SOURCE_LAYER,
 )
+from worker.features.regions import RegionSampling
 from worker.metrics.registry import METRICS, OF_SOURCE
-from worker.ranking.rule import PREFERRED_LAYERS, PREFERRED_METRICS
+from worker.ranking.rule import (
+    DEFAULT_LAYER,
+    PREFERRED_LAYERS,
+    PREFERRED_METRICS,
+    SIZE_MATCHED,
+    SIZE_PER_STRIDE,
+    STRIDES,
+    default_layers,
+)
 from worker.training.plan import PRECISIONS
 from worker.training.recipe import DEFAULTS as DEFAULT_RECIPES
 from worker.training.recipe import recipes
@@ -35,6 +43,8 @@ PATH = Path(__file__).resolve().parent.parent / "app" / "catalogue.json"
 DEFAULT_METRICS = ("tlogme", "logme", "logme_boxes", "h_score", "h_score_regularized", "transrate")
 DEFAULT_MAX_IMAGES = 500
 DEFAULT_IMAGE_SIZE = 320
+# What a request may say of how regions are drawn.
+OF_REGIONS = ("jittered", "background", "hard", "shift", "scale")
 
 CHECKPOINT_FORMATS = {
     "torchvision_detection": "state dict of a torchvision detector; architecture and classes are read from keys and shapes (also .ptch)",
@@ -64,6 +74,7 @@ def catalogue() -> dict[str, Any]:
                 "summary": metric.summary,
                 "formula": metric.formula,
                 "needs": sorted(metric.needs),
+                "rows": metric.rows,
                 "paper": metric.paper,
                 "null": metric.null,
                 "higher_is_better": metric.higher_is_better,
@@ -74,7 +85,7 @@ def catalogue() -> dict[str, Any]:
             for metric in METRICS.values()
         ],
         "layers": [
-            {"name": name, "help": text, "default": name in DEFAULT_LAYERS}
+            {"name": name, "help": text, "default": name in default_layers()}
             for name, text in LAYER_HELP.items()
         ]
         # scored by these metrics alone, and not to be asked for
@@ -125,7 +136,16 @@ def catalogue() -> dict[str, Any]:
             "max_images": DEFAULT_MAX_IMAGES,
             "image_size": DEFAULT_IMAGE_SIZE,
             "seed": 0,
+            "regions": {name: getattr(RegionSampling(), name) for name in OF_REGIONS},
+            "size_matched": {
+                "name": SIZE_MATCHED,
+                "layers": list(STRIDES),
+                "size_per_stride": SIZE_PER_STRIDE,
+                "rule": "the map whose stride is nearest to the median side of an object in the input divided by size_per_stride, "
+                "of those where every candidate has a value and trained weights",
+            },
             "rank_by": {
+                "layer": DEFAULT_LAYER,
                 "metrics": list(PREFERRED_METRICS),
                 "layers": list(PREFERRED_LAYERS),
                 "rule": "the first of these layers and metrics that is defined for every candidate with scores, "

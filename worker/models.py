@@ -15,10 +15,16 @@ from typing import Any, TypeVar
 import torch
 
 import models_store
+from models_store.untrained import untrained
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+# Of a manifest, what the untrained detector follows from.
+_OF_ARCHITECTURE = (
+    "architecture", "backbone", "options", "input", "layers", "initialised_keys", "initialisation_seed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Kept:
 
 
 class Models:
-    """Detectors by content and device; whoever used longest ago goes first. For one thread.
+    """Detectors by content and device; whoever was used longest ago goes first. For one thread.
 
     A kept detector is for reading features only: who changes one (a new head, training) must load its own. One that was
     changed all the same is noticed and loaded anew.
@@ -48,17 +54,49 @@ class Models:
         Raises what `load_detector` raises.
         """
         weights = folder / "weights.safetensors"
-        key = _key(weights, manifest, device)
+        return self._kept_or_made(
+            _key(weights, manifest, device),
+            manifest,
+            lambda: models_store.load_detector(folder, device=device),
+            # room is made before: both at once may be more than the device has
+            expected=weights.stat().st_size if weights.exists() else 0,
+            max_bytes=max_bytes,
+        )
+
+    def initial(
+        self, manifest: models_store.Manifest, seed: int, *, device: str, max_bytes: int
+    ) -> models_store.Detector:
+        """The untrained detector of a checkpoint's architecture, from memory where it is kept.
+
+        Candidates that differ by nothing but their learned weights and classes share it. Raises what `untrained` raises.
+        """
+        facts = {name: manifest.to_json()[name] for name in _OF_ARCHITECTURE}
+        key = _digest({"untrained": seed, **facts}), device
+        return self._kept_or_made(
+            key,
+            manifest,
+            lambda: untrained(manifest, seed, device=device),
+            expected=4 * manifest.parameters,
+            max_bytes=max_bytes,
+        )
+
+    def _kept_or_made(
+        self,
+        key: tuple[Any, ...],
+        manifest: models_store.Manifest,
+        make: Callable[[], models_store.Detector],
+        *,
+        expected: int,
+        max_bytes: int,
+    ) -> models_store.Detector:
         kept = self._kept.get(key)
         if kept is not None and kept.fingerprint == fingerprint_of(kept.detector):
             self._kept.move_to_end(key)
             return kept.detector
         if self._kept.pop(key, None) is not None:
             log.warning("a kept detector of %s was changed and is loaded anew", manifest.architecture)
-        # room is made before: both at once may be more than the device has
-        expected = weights.stat().st_size if weights.exists() else 0
         self._shrink(max_bytes - expected)
-        detector = models_store.load_detector(folder, device=device)
+        detector = make()
         detector.module.to(memory_format=torch.channels_last)
         size = size_of(detector)
         if size <= max_bytes:
@@ -126,7 +164,10 @@ def fingerprint_of(detector: models_store.Detector) -> tuple[Any, ...]:
 
 
 def _key(weights: Path, manifest: models_store.Manifest, device: str) -> tuple[Any, ...]:
-    facts = json.dumps(manifest.to_json(), sort_keys=True).encode()
     # the file itself too: one that was damaged since must be looked at again, and refused
     state = weights.stat() if weights.exists() else None
-    return hashlib.sha256(facts).hexdigest(), device, state and (state.st_ino, state.st_size)
+    return _digest(manifest.to_json()), device, state and (state.st_ino, state.st_size)
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

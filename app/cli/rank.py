@@ -29,10 +29,20 @@ def rank(
     layers: Annotated[str | None, typer.Option(help="comma separated, e.g. backbone.c4,neck.roi; `all` for every trained one")] = None,
     level: Annotated[str | None, typer.Option(help="local, global or both")] = None,
     rank_by: Annotated[str | None, typer.Option(help="the metric that orders the candidates")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="the layer that orders the candidates; size_matched: the map that fits the size of the objects")
+    ] = None,
     max_images: Annotated[int | None, typer.Option(min=1, help="a seeded sample of the training images")] = None,
     image_size: Annotated[int | None, typer.Option(min=32, help="shorter side in pixels; each checkpoint's own where not given")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     calibrate: Annotated[bool, typer.Option(help="with intervals, z and the chance of being best")] = True,
+    zero_point: Annotated[bool, typer.Option(help="with what each candidate's weights bring beyond its untrained architecture")] = True,
+    regions_per_object: Annotated[
+        int | None, typer.Option(min=1, max=64, help="of metrics with regions: so many moved boxes and as many of background")
+    ] = None,
+    hard_background: Annotated[
+        float | None, typer.Option(min=0, max=1, help="of metrics with regions: share of the background that lies beside objects")
+    ] = None,
     keep_features: Annotated[
         bool | None, typer.Option("--keep-features/--statistics", help="default: statistics alone where features would be too large")
     ] = None,
@@ -53,8 +63,9 @@ def rank(
         candidates, unusable = checkpoints_for(client, checkpoint)
         ranking = client.rankings.create(
             target["id"], [record["id"] for record in candidates], name=name, metrics=split(metrics), layers=split(layers),
-            level=level, rank_by=rank_by, max_images=max_images, image_size=image_size, seed=seed,
-            calibrate=calibrate, keep_features=keep_features, shards=shards,
+            level=level, rank_by=_rank_by(rank_by, layer), max_images=max_images, image_size=image_size, seed=seed,
+            calibrate=calibrate, zero_point=zero_point, regions=_regions(regions_per_object, hard_background),
+            keep_features=keep_features, shards=shards,
             verify=_verify(verify, recipe=recipe, epochs=epochs, iterations=iterations, budget_minutes=minutes),
         )  # fmt: skip
         if wait:
@@ -144,6 +155,15 @@ def _fail_unless_succeeded(ranking: Record, waited: bool) -> None:
     if waited and ranking["state"] != "succeeded":
         reason = (ranking["error"] or {}).get("detail") or "; ".join(one["reason"] for one in ranking["left_out"])
         raise Failed(f"the ranking {ranking['state']}: {reason or 'see `detrank jobs list`'}")
+
+
+def _rank_by(metric: str | None, layer: str | None) -> str | Record | None:
+    return metric if layer is None else {"metric": metric, "layer": layer}
+
+
+def _regions(per_object: int | None, hard: float | None) -> Record | None:
+    wanted = {"jittered": per_object, "background": per_object, "hard": hard}
+    return {name: value for name, value in wanted.items() if value is not None} or None
 
 
 def _verify(top: str | None, **terms: Any) -> Record | None:

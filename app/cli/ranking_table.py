@@ -41,12 +41,13 @@ def ranking_table(ranking: Record) -> Table:
     metrics = [by["metric"]] if by.get("metric") else []
     sure = ["± 95 %", "z", "best"] if any(candidate["interval"] for candidate in ranking["candidates"]) else []
     unfinished = ["state"] if any(candidate["state"] != "succeeded" for candidate in ranking["candidates"]) else []
+    gains = ["gain"] if any(candidate.get("gain") is not None for candidate in ranking["candidates"]) else []
     verified = ["mAP"] if any(candidate.get("verifications") for candidate in ranking["candidates"]) else []
-    columns = ["rank", "candidate", *metrics, *sure, *verified, "parameters", "ms/image", "memory", "licence", "seconds", *unfinished]
+    columns = ["rank", "candidate", *metrics, *gains, *sure, *verified, "parameters", "ms/image", "memory", "licence", "seconds", *unfinished]
     rows = [
         [
             candidate["rank"] or "–", candidate["name"], *(_value(candidate, metric, place) for metric in metrics),
-            *(_sure(candidate) if sure else ()), *(number(candidate["map"]) for _ in verified),
+            *(number(candidate["gain"]) for _ in gains), *(_sure(candidate) if sure else ()), *(number(candidate["map"]) for _ in verified),
             millions(candidate["cost"]["parameters"]), number_of(candidate["cost"]["ms_per_image"]),
             bytes_of(candidate["cost"]["peak_memory_bytes"]), candidate["cost"]["licence"] or "–",
             number_of(seconds(candidate)), *(state(candidate["state"]) for _ in unfinished),
@@ -54,7 +55,7 @@ def ranking_table(ranking: Record) -> Table:
         for candidate in ranking["candidates"]
     ]  # fmt: skip
     title = f"ranked by {by['metric']} at {by['layer']} ({by['level']})" if by.get("metric") else "not ranked yet"
-    numbers = frozenset({"rank", *metrics, *sure, "mAP", "parameters", "ms/image", "memory", "seconds"})
+    numbers = frozenset({"rank", *metrics, *gains, *sure, "mAP", "parameters", "ms/image", "memory", "seconds"})
     return table_of(title, columns, rows, numbers=numbers, whole=frozenset({"candidate"}))
 
 

@@ -132,7 +132,7 @@ class Reported(Work):
 
 class Rankings(Reported):
     def create(self, dataset_id: str, checkpoint_ids: list[str], **fields: Any) -> Record:
-        """Fields: metrics, layers, level, max_images, image_size, seed, calibrate, ..."""
+        """Fields: metrics, layers, level, max_images, image_size, seed, calibrate, zero_point, regions, rank_by, ..."""
         return self._client.post(
             self._path, {"dataset_id": dataset_id, "checkpoint_ids": checkpoint_ids} | given(fields)
         )

@@ -16,8 +16,28 @@ class RankBy(Body):
     """Which score orders the candidates; what is null is chosen by the default rule."""
 
     metric: text(60) | None = None
-    layer: text(60) | None = None
+    layer: text(60) | None = Field(
+        default=None,
+        description="a layer's name, or `size_matched`: of the backbone maps that all candidates have, the one whose cells fit "
+        "the size of the objects; where `layers` names none, these maps are read",
+    )
     level: Level | None = None
+
+
+class RegionsAsked(Body):
+    """Boxes drawn around and beside true ones, for metrics that read regions; what is null has the default."""
+
+    jittered: int | None = Field(default=None, ge=1, le=64, description="true boxes moved and scaled, for each object")
+    background: int | None = Field(default=None, ge=0, le=64, description="boxes that overlap every true box by an IoU below 0.3, for each object")
+    hard: float | None = Field(
+        default=None, ge=0, le=1, allow_inf_nan=False, description="share of the background that lies beside an object and partly covers it"
+    )
+    shift: float | None = Field(
+        default=None, ge=0, le=1, allow_inf_nan=False, description="the most a true box is moved, in its own sides"
+    )
+    scale: float | None = Field(
+        default=None, ge=0, le=2, allow_inf_nan=False, description="the most the log of each of its sides changes"
+    )
 
 
 class RankingFilters(Body):
@@ -58,6 +78,15 @@ class RankingCreate(Body):
         "under 1 % of a candidate's time at layers of 100 channels, about a third at 3,000 objects and 1,280 channels, more "
         "where features are cached or metrics are slow (n_leep, parc). With false the order comes without them",
     )
+    zero_point: bool = Field(
+        default=True,
+        description="also read the untrained detector of each candidate's architecture, on the same images at the same layers, and "
+        "say what the weights bring beyond it (`gain`). It doubles the reading where no other candidate has that architecture, "
+        "and costs nothing more where one has",
+    )
+    regions: RegionsAsked | None = Field(
+        default=None, description="how regions are drawn; null: as usual, and only where a metric reads them (`rows` in GET /v1/metrics)"
+    )
     keep_features: bool | None = Field(
         default=None,
         description="false: only statistics of the features are gathered while they are read, in memory that does not grow "
@@ -97,6 +126,7 @@ class RankingCreate(Body):
                     "level": "local",
                     "max_images": 200,
                     "calibrate": True,
+                    "zero_point": True,
                     "rank_by": {"metric": "tlogme"},
                     "filters": {"max_parameters": 50_000_000},
                 }
@@ -131,9 +161,15 @@ class ScoreView(BaseModel):
     null: NullView | None
     z: float | None = Field(description="(value - null.mean) / null.std: comparable between widths and datasets")
     interval: Interval | None
+    zero_point: float | None = Field(
+        description="the value of the same architecture with its initial weights; null: not asked for, or the notes say why"
+    )
+    gain: float | None = Field(description="value - zero_point: what the weights bring")
     pool_relative: bool = Field(description="the value changes when a candidate joins or leaves")
     notes: list[str]
-    details: dict[str, Any] | None = Field(description="objects and dimensions it was computed on")
+    details: dict[str, Any] | None = Field(
+        description="objects, regions and dimensions it was computed on; object_pixels: median side of an object in the input"
+    )
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -148,9 +184,11 @@ class ScoreView(BaseModel):
                     "null": {"mean": 0.12, "std": 0.004, "permutations": 20},
                     "z": 80.0,
                     "interval": [0.41, 0.47],
+                    "zero_point": 0.21,
+                    "gain": 0.23,
                     "pool_relative": False,
                     "notes": [],
-                    "details": {"objects": 1423, "dimensions": 96},
+                    "details": {"objects": 1423, "dimensions": 96, "object_pixels": 61.5},
                 }
             ]
         }
@@ -180,7 +218,7 @@ class CandidateVerification(BaseModel):
 
 
 class CandidateView(BaseModel):
-    """A checkpoint inside a ranking. `value`, `z` and `interval` are of the score that it was ranked by."""
+    """A checkpoint inside a ranking. `value`, `z`, `interval`, `zero_point` and `gain` are of the score that it was ranked by."""
 
     checkpoint_id: str
     name: str
@@ -191,6 +229,8 @@ class CandidateView(BaseModel):
     value: float | None
     z: float | None
     interval: Interval | None
+    zero_point: float | None
+    gain: float | None
     chance_of_best: float | None = Field(
         description="that it is the best of the ranking's candidates, as far as the choice of images goes; null: not known"
     )

@@ -2,7 +2,7 @@
 
 {"metrics": [{"name", "default": bool, ...}], "layers": [{"name", "default": bool, ...}], "levels": [...],
  "architectures": [{"name", ...}], "formats": {"datasets": [{"name", ...}], "checkpoints": [{"name", ...}]},
- "defaults": {"level", "max_images", "image_size", "seed"}}
+ "defaults": {"level", "max_images", "image_size", "seed", "regions": {...}, "size_matched": {"name", "layers": [...]}}}
 """
 
 import difflib
@@ -39,6 +39,22 @@ def source_layer() -> tuple[str, list[str]]:
     """Where metrics of a detector's own classes are scored, whatever layers are asked for, and their names."""
     (entry,) = (entry for entry in catalogue()["layers"] if "metrics" in entry)
     return entry["name"], entry["metrics"]
+
+
+def region_metrics() -> list[str]:
+    """Names of the metrics that read regions, themselves or in their terms."""
+    rows = {entry["name"]: entry["rows"] for entry in catalogue()["metrics"]}
+    return [
+        entry["name"]
+        for entry in catalogue()["metrics"]
+        if any(rows[name] != "objects" for name in (entry["name"], *entry["terms"]))
+    ]
+
+
+def size_matched() -> tuple[str, list[str]]:
+    """What stands for the layer that fits the size of the objects, and the layers it is chosen from."""
+    found = catalogue()["defaults"]["size_matched"]
+    return found["name"], found["layers"]
 
 
 def dataset_formats() -> list[str]:

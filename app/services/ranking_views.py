@@ -2,8 +2,8 @@
 
 What the `rank` job writes into `Ranking.result`, and is read here:
 {"ranked_by": {"metric", "layer", "level", "chosen_by"},
- "order": [{"checkpoint_id", "rank", "value", "z", "interval": [low, high], "chance_of_best", "group", "near": [ids],
-            "static_ranks": {baseline: rank}}],
+ "order": [{"checkpoint_id", "rank", "value", "z", "interval": [low, high], "zero_point", "gain", "chance_of_best", "group",
+            "near": [ids], "static_ranks": {baseline: rank}}],
  "summary": sentence, "groups": [[ids]], "ties": [[ids]], "left_out": [{"checkpoint_id", "name", "code", "reason"}], "warnings": [{"code", "detail"}],
  "baselines": {baseline: {checkpoint_id: value}},
  "verified_ids": [ids of the verifications it has seen], "verified": [as app/schemas/rankings.py has it]}
@@ -33,7 +33,8 @@ from app.services.catalogue import catalogue
 from app.services.verifications import WITHOUT_DETAILS
 
 _SCORE_COLUMNS = ("metric", "layer", "level", "value", "undefined", "seconds", "details")
-_CALIBRATION = frozenset({"null", "z", "interval", "notes"})
+# Of the details, what has a field of its own.
+_SHOWN = frozenset({"null", "z", "interval", "zero_point", "gain", "notes"})
 
 
 def view(session: Session, ranking: Ranking, filters: RankingFilters) -> RankingView:
@@ -125,13 +126,15 @@ def _scores(session: Session, ranking_id: str) -> dict[str, list[ScoreView]]:
     for checkpoint_id, *values in session.execute(query.order_by(Score.metric, Score.layer, Score.level)):
         row = dict(zip(_SCORE_COLUMNS, values, strict=True))
         kept = row["details"] or {}
-        row["details"] = {name: value for name, value in kept.items() if name not in _CALIBRATION} or None
+        row["details"] = {name: value for name, value in kept.items() if name not in _SHOWN} or None
         found[checkpoint_id].append(
             ScoreView(
                 **row,
                 null=kept.get("null"),
                 z=kept.get("z"),
                 interval=kept.get("interval"),
+                zero_point=kept.get("zero_point"),
+                gain=kept.get("gain"),
                 notes=kept.get("notes") or [],
                 pool_relative=row["metric"] in relative,
             )
@@ -203,6 +206,8 @@ def _candidate(
         value=placed.get("value"),
         z=placed.get("z"),
         interval=placed.get("interval"),
+        zero_point=placed.get("zero_point"),
+        gain=placed.get("gain"),
         chance_of_best=placed.get("chance_of_best"),
         group=placed.get("group"),
         near=placed.get("near") or [],

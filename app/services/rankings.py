@@ -22,6 +22,8 @@ from app.services.catalogue import (
     default_names,
     names,
     readable_layers,
+    region_metrics,
+    size_matched,
     source_layer,
     unknown,
 )
@@ -37,9 +39,13 @@ def normalised(asked: RankingCreate, settings: Settings) -> dict[str, Any]:
     """The request with every default filled in. Raises InvalidRequest naming each field at fault."""
     faults: list[Fault] = []
     metrics = _names("metrics", "metric", asked.metrics, names("metrics"), faults)
-    layers = _names("layers", "layer", asked.layers, [*readable_layers(), ALL_LAYERS], faults)
     level = asked.level or default("level") or "local"
     rank_by = asked.rank_by or RankBy()
+    layers = _names("layers", "layer", asked.layers, [*readable_layers(), ALL_LAYERS], faults)
+    matched, maps = size_matched()
+    if asked.layers is None and rank_by.layer == matched:
+        layers = maps
+    metrics, regions = _regions(asked, metrics, level, faults)
     _rank_by(rank_by, metrics, layers, level, faults)
     faults += _twice("checkpoint_ids", asked.checkpoint_ids)
     if len(asked.checkpoint_ids) > settings.max_candidates:
@@ -54,13 +60,15 @@ def normalised(asked: RankingCreate, settings: Settings) -> dict[str, Any]:
         "name": asked.name,
         "metrics": metrics,
         "layers": layers,
-        # a candidate without the default layer is read at the nearest one; a layer asked for by name it must have
+        # a candidate is read at those of the default layers that it has, else at the nearest; one asked for by name it must have
         "layers_by_default": asked.layers is None,
         "level": level,
         "max_images": _or_default(asked, "max_images"),
         "image_size": _or_default(asked, "image_size"),
         "seed": asked.seed if asked.seed is not None else default("seed") or 0,
         "calibrate": asked.calibrate,
+        "zero_point": asked.zero_point,
+        "regions": regions,
         "keep_features": asked.keep_features,
         "shards": asked.shards,
         "shard_images": settings.shard_images,
@@ -261,10 +269,42 @@ def _twice(field: str, values: Sequence[str]) -> list[Fault]:
     ]
 
 
+def _regions(
+    asked: RankingCreate, metrics: list[str], level: str, faults: list[Fault]
+) -> tuple[list[str], dict[str, Any] | None]:
+    """The metrics that the level has, and how regions are drawn: None where no metric reads them."""
+    reading = set(region_metrics())
+    if level == "global" and asked.metrics is None:
+        metrics = [name for name in metrics if name not in reading]
+    elif level == "global":
+        message = "it reads regions, which are boxes of their own: ask for level local or both"
+        faults += [
+            {"pointer": f"/metrics/{index}", "message": f"{name} has no level global: {message}"}
+            for index, name in enumerate(metrics)
+            if name in reading
+        ]
+    if reading.isdisjoint(metrics):
+        if asked.regions is not None:
+            message = f"no metric asked for reads regions; these do: {', '.join(sorted(reading))}"
+            faults.append({"pointer": "/regions", "message": message})
+        return metrics, None
+    given = asked.regions.model_dump(exclude_none=True) if asked.regions else {}
+    regions = default("regions") | given
+    if regions["shift"] == regions["scale"] == 0:
+        message = "with shift and scale both 0 there is nothing to correct: let one of them be more"
+        faults.append({"pointer": "/regions/shift", "message": message})
+    return metrics, regions
+
+
 def _rank_by(rank_by: RankBy, metrics: list[str], layers: list[str], level: str, faults: list[Fault]) -> None:
     asked_layers = readable_layers() if ALL_LAYERS in layers else layers
     levels = ["local", "global"] if level == "both" else [level]
     place, of_source = source_layer()
+    matched, maps = size_matched()
+    if not set(maps).isdisjoint(asked_layers):
+        asked_layers = [*asked_layers, matched]
+    if rank_by.metric in region_metrics():
+        levels = ["local"]
     if set(of_source).issuperset([rank_by.metric] if rank_by.metric else metrics):
         asked_layers, levels = [place], ["local"]
     elif rank_by.metric is None and not set(of_source).isdisjoint(metrics):

@@ -56,6 +56,8 @@ def ranking_request(asked: SearchCreate) -> RankingCreate:
     return RankingCreate(
         dataset_id=asked.dataset_id,
         checkpoint_ids=asked.checkpoint_ids,
+        # the budget is for candidates, and trainings tell more of their weights than a zero point
+        zero_point=False,
         **{"calibrate": asked.calibrate, "seed": asked.seed} | given,
     )
 

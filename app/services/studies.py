@@ -85,7 +85,8 @@ def _ranking_request(asked: StudyCreate, dataset_id: str) -> RankingCreate:
     given = {name: getattr(asked, name) for name in OF_RANKINGS if name in asked.model_fields_set}
     if "score_image_size" in asked.model_fields_set:
         given["image_size"] = asked.score_image_size
-    given |= {"calibrate": asked.calibrate, "seed": asked.score_seed}
+    # correlations are of values as they are; who is untrained is a candidate of the study
+    given |= {"calibrate": asked.calibrate, "zero_point": False, "seed": asked.score_seed}
     return RankingCreate(dataset_id=dataset_id, checkpoint_ids=asked.checkpoint_ids, **given)
 
 

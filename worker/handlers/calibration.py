@@ -21,10 +21,22 @@ def calibration_of(request: dict[str, Any]) -> dict[str, int]:
 
 
 def score_row(
-    score: Score, *, ranking_id: str, checkpoint_id: str, metric: str, layer: str, level: str, **facts: Any
+    score: Score,
+    *,
+    ranking_id: str,
+    checkpoint_id: str,
+    metric: str,
+    layer: str,
+    level: str,
+    zero_point: float | None = None,
+    **facts: Any,
 ) -> tables.Score:
-    """The record of a score; `facts` are kept with its details. Numbers that overflowed are left out."""
+    """The record of a score; `facts` are kept with its details. Numbers that overflowed are left out.
+
+    zero_point: the value of the same architecture with its initial weights, None where it is not known.
+    """
     null, interval = score.null, score.interval
+    known = score.value is not None and zero_point is not None
     if null and not _finite(null.mean, null.std):
         null = None
     if interval and not _finite(interval.low, interval.high, *interval.replicates):
@@ -44,6 +56,8 @@ def score_row(
             "null": null and {"mean": null.mean, "std": null.std, "permutations": null.permutations},
             "z": score.z if null and score.z is not None and _finite(score.z) else None,
             "interval": interval and [interval.low, interval.high],
+            "zero_point": zero_point,
+            "gain": score.value - zero_point if known else None,
         },
         replicates=interval and np.array(interval.replicates, dtype="<f8").tobytes(),
     )

@@ -66,7 +66,7 @@ def opened(step: Step, job: JobView) -> Iterator[InHand]:
             reading = reading_of(
                 detector,
                 open_dataset(root),
-                spec_of(ranking.request),
+                spec_of(ranking.request, detector.layers),
                 device=device,
                 precision=settings.precision,
             )

@@ -22,8 +22,11 @@ def keeps_features(asked: bool | None, reading: Reading, settings: Settings) -> 
     """Whether the features are kept: as asked for, else where the tables of all layers take no more than is allowed."""
     if asked is not None:
         return asked
-    values = len(reading.objects) * sum(layer.channels for layer in reading.chosen.layers)
-    return 4 * values * len(reading.spec.levels) <= settings.feature_table_bytes
+    channels = {layer.name: layer.channels for layer in reading.chosen.layers}
+    values = len(reading.objects) * len(reading.spec.levels) * sum(channels.values())
+    if reading.regions is not None:
+        values += len(reading.regions) * sum(channels[name] for name in reading.region_layers)
+    return 4 * values <= settings.feature_table_bytes
 
 
 def pixels_of(settings: Settings) -> PixelCache:
@@ -33,12 +36,16 @@ def pixels_of(settings: Settings) -> PixelCache:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be got of a candidate in hand, in how many parts. design: of statistics; None where features are kept."""
+    """What is to be got of a candidate in hand, in how many parts.
+
+    design: of statistics; None where features are kept. what: before each line of progress, where it is not the candidate.
+    """
 
     step: Step
     hand: InHand
     shards: int = 1
     design: Design | None = None
+    what: str = ""
 
     def features(self) -> Features:
         """All features; new ones are in this host's cache afterwards, and in storage for the others."""
@@ -46,9 +53,7 @@ class Wanted:
         if self._find_file(reading.key, self._cache):
             found = cached_features(reading, self._cache)
             if found is not None:
-                self.step.progress(
-                    len(reading.images), len(reading.images), "images", "features from the cache"
-                )
+                self._progress(len(reading.images), len(reading.images), "features from the cache")
                 return found
         if self.shards == 1:
             features = self._with_room(self._extract)
@@ -95,7 +100,7 @@ class Wanted:
         how = {
             "decode_threads": step.settings.decode_threads,
             "pixels": pixels_of(step.settings),
-            "progress": step.counted("images"),
+            "progress": self._progress,
             "check": step.check,
         }
         if self.design is None:
@@ -114,7 +119,7 @@ class Wanted:
             precision=reading.precision,
             pixels=pixels_of(step.settings),
             decode_threads=step.settings.decode_threads,
-            progress=step.counted("images"),
+            progress=self._progress,
             check=step.check,
         )
 
@@ -141,6 +146,9 @@ class Wanted:
         if settings.embedded or not path.exists() or path.stat().st_size > settings.shared_file_bytes:
             return
         feature_files.keep(self.step, key, path)
+
+    def _progress(self, done: int, total: int, message: str) -> None:
+        self.step.progress(done, total, "images", f"{self.what}{message}")
 
     @property
     def _cache(self) -> Path:

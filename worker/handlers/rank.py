@@ -91,10 +91,16 @@ def _candidates(
     ]
     relative = pool_rows(kept, asked)
     scores: dict[str, list[Scored]] = defaultdict(list)
+    sizes: dict[str, float] = {}
     for row in (*kept, *relative):
         scores[row.checkpoint_id].append(_scored(row))
+        if pixels := (row.details or {}).get("object_pixels"):
+            sizes[row.checkpoint_id] = pixels
     cancelled = {candidate.checkpoint_id for candidate, _ in pairs if candidate.state == JobState.CANCELLED}
-    found = [_candidate(candidate, checkpoint, scores[checkpoint.id]) for candidate, checkpoint in pairs]
+    found = [
+        _candidate(candidate, checkpoint, scores[checkpoint.id], sizes.get(checkpoint.id))
+        for candidate, checkpoint in pairs
+    ]
     return found, cancelled, relative
 
 
@@ -109,10 +115,16 @@ def _scored(row: tables.Score) -> Scored:
         z=found.z,
         interval=found.interval,
         notes=found.notes,
+        zero_point=(row.details or {}).get("zero_point"),
     )
 
 
-def _candidate(candidate: tables.Candidate, checkpoint: tables.Checkpoint, scores: list[Scored]) -> Candidate:
+def _candidate(
+    candidate: tables.Candidate,
+    checkpoint: tables.Checkpoint,
+    scores: list[Scored],
+    object_pixels: float | None,
+) -> Candidate:
     error = None
     if candidate.state != JobState.SUCCEEDED:
         error = (candidate.error or {}).get("detail") or f"its job was {candidate.state}"
@@ -130,6 +142,8 @@ def _candidate(candidate: tables.Candidate, checkpoint: tables.Checkpoint, score
         untrained=frozenset(
             layer["name"] for layer in manifest.get("layers", ()) if not layer.get("trained", True)
         ),
+        architecture=" over ".join(filter(None, [manifest.get("architecture"), manifest.get("backbone")])) or None,
+        object_pixels=object_pixels,
     )
 
 
@@ -169,6 +183,8 @@ def result_of(ordering: Ordering, cancelled: set[str]) -> dict[str, Any]:
                 "value": row.value,
                 "z": row.z,
                 "interval": row.interval and list(row.interval),
+                "zero_point": row.zero_point,
+                "gain": row.gain,
                 "chance_of_best": row.chance_of_best,
                 "group": row.group,
                 "near": list(row.near),

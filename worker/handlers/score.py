@@ -3,6 +3,8 @@
 import dataclasses
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -14,73 +16,104 @@ from worker.handlers.calibration import calibration_of, score_row
 from worker.handlers.candidate import opened
 from worker.handlers.pool import per_candidate
 from worker.handlers.scorable import Place, Scorable, wanted_of
-from worker.metrics import Score
+from worker.handlers.zero_point import ZeroPoint, zero_point
+from worker.metrics import OF_SOURCE, Score
 from worker.step import JobView, Step
 
 
 def run(step: Step, job: JobView) -> Callable[[Session], None]:
-    """Gets the candidate's features or statistics and scores each layer and level.
+    """Gets the candidate's features or statistics and scores each layer and level, then what the weights bring there.
 
-    Scores are upserted layer by layer, so that they can be watched; a second attempt writes the same rows. Returns the
-    write of cost, timings and warnings. Raises CandidateFailed where this candidate cannot be scored, and NotFound.
+    Scores are upserted layer by layer, so that they can be watched, and once more with their zero points; a second attempt
+    writes the same rows. Returns the write of cost, timings and warnings. Raises CandidateFailed where this candidate cannot
+    be scored, and NotFound.
     """
     started = time.perf_counter()
     with opened(step, job) as hand:
         wanted = wanted_of(step, hand, job)
         found = Scorable.of(wanted)
-        request, loading_s = hand.ranking.request, hand.loading_s
+        reading_s = time.perf_counter() - started - hand.loading_s
+        took, request = replace(found, features=None, statistics=None), hand.ranking.request
+        timings = {
+            "load": hand.loading_s, **found.seconds, "features": found.seconds.get("total", reading_s),
+            "score": 0.0, "calibrate": 0.0, "zero_point": 0.0,
+        }  # fmt: skip
+        places = found.places(per_candidate(request["metrics"]))
+        facts = {place: found.facts(place) for place in places}
+        own = _scored(step, job, found, places, facts, calibration_of(request), timings)
+        # its tables make room for those of the zero point
+        del found
+        if request.get("zero_point"):
+            step.stage("zero_point")
+            zero = zero_point(wanted, own)
+            timings["zero_point"] = zero.seconds
+            for place, scores in own.items():
+                _write(step, job, place, scores, facts[place], zero)
         done_with = (
             [wanted.key(position) for position in range(wanted.shards)] if wanted.parts_are_spent() else []
         )
-    reading_s = time.perf_counter() - started - loading_s
-    step.stage("scoring")
-    places = found.places(per_candidate(request["metrics"]))
-    scoring_s = calibrating_s = 0.0
-    for done, (place, metrics) in enumerate(places.items()):
-        step.check()
-        began = time.perf_counter()
-        scores = found.scores(place, metrics, calibration_of(request))
-        alone = sum(each.seconds for each in scores.values())
-        scoring_s += alone
-        calibrating_s += max(time.perf_counter() - began - alone, 0.0)
-        _write_scores(step, job, found, place, scores)
-        step.progress(done + 1, len(places), "layers", f"{place[0]} ({place[1]}) scored")
-
-    timings = {
-        "load": round(loading_s, 4),
-        **{name: round(seconds, 4) for name, seconds in found.seconds.items() if name != "total"},
-        "features": round(found.seconds.get("total", reading_s), 4),
-        "score": round(scoring_s, 4),
-        "calibrate": round(calibrating_s, 4),
-        "total": round(time.perf_counter() - started, 4),
-        "cached": found.cached,
-        "precision": found.cost.precision,
-        "shards": wanted.shards,
-    }
+    timings["total"] = time.perf_counter() - started
+    told = {name: round(seconds, 4) for name, seconds in timings.items()} | {
+        "cached": took.cached, "precision": took.cost.precision, "shards": wanted.shards,
+    }  # fmt: skip
 
     def finish(session: Session) -> None:
         row = session.get(Candidate, (job.resource_id, job.payload["checkpoint_id"]))
         if row is not None:
-            row.cost = dataclasses.asdict(found.cost)
-            row.timings, row.warnings = timings, list(found.warnings)
+            row.cost = dataclasses.asdict(took.cost)
+            row.timings, row.warnings = told, list(took.warnings)
         feature_files.forget(session, done_with)
 
     return finish
 
 
-def _write_scores(step: Step, job: JobView, found: Scorable, place: Place, scores: dict[str, Score]) -> None:
+def _scored(
+    step: Step,
+    job: JobView,
+    found: Scorable,
+    places: dict[Place, list[str]],
+    facts: dict[Place, dict[str, Any]],
+    calibration: dict[str, int],
+    timings: dict[str, float],
+) -> dict[Place, dict[str, Score]]:
+    """The candidate's own scores by place, written as they come; the seconds go into `timings`."""
+    step.stage("scoring")
+    own: dict[Place, dict[str, Score]] = {}
+    for done, (place, metrics) in enumerate(places.items()):
+        step.check()
+        began = time.perf_counter()
+        own[place] = found.scores(place, metrics, calibration)
+        alone = sum(each.seconds for each in own[place].values())
+        timings["score"] += alone
+        timings["calibrate"] += max(time.perf_counter() - began - alone, 0.0)
+        _write(step, job, place, own[place], facts[place])
+        step.progress(done + 1, len(places), "layers", f"{place[0]} ({place[1]}) scored")
+    return own
+
+
+def _write(
+    step: Step,
+    job: JobView,
+    place: Place,
+    scores: dict[str, Score],
+    facts: dict[str, Any],
+    zero: ZeroPoint | None = None,
+) -> None:
     layer, level = place
+    zero = zero or ZeroPoint()
     with step.writing() as session:
         ranking = session.get(Ranking, job.resource_id)
         for metric, each in scores.items():
+            note = None if metric in OF_SOURCE else zero.note(place, metric)
             row = score_row(
-                each,
+                replace(each, notes=(*each.notes, *([note] if note else []))),
                 ranking_id=job.resource_id,
                 checkpoint_id=job.payload["checkpoint_id"],
                 metric=metric,
                 layer=layer,
                 level=level,
-                **found.facts(place),
+                zero_point=zero.value(place, metric),
+                **facts,
             )
             write_score(session, ranking, row)
 
@@ -90,6 +123,6 @@ def write_score(session: Session, ranking: Ranking, row: ScoreRow) -> None:
     session.merge(row)
     about = {
         "checkpoint_id": row.checkpoint_id, "metric": row.metric, "layer": row.layer, "level": row.level,
-        "value": row.value, "undefined": row.undefined,
+        "value": row.value, "undefined": row.undefined, "zero_point": row.details["zero_point"], "gain": row.details["gain"],
     }  # fmt: skip
     events.append(session, ranking, "score", about)

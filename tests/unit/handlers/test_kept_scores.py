@@ -39,7 +39,7 @@ def test_the_record_is_small_and_plain() -> None:
     row = score_row(scored(1.0, ["logme"])["logme"], metric="logme", objects=120, dimensions=6, **KEY)
     assert len(row.replicates) == 20 * 8
     details = json.loads(json.dumps(row.details, allow_nan=False))
-    assert set(details) == {"objects", "dimensions", "notes", "null", "z", "interval"}
+    assert set(details) == {"objects", "dimensions", "notes", "null", "z", "interval", "zero_point", "gain"}
     assert details["interval"][0] < row.value < details["interval"][1]
 
 
@@ -48,6 +48,17 @@ def test_no_calibration_is_asked_for_or_kept() -> None:
     row = score_row(Score(1.0, None, 0.1), metric="logme", **KEY)
     assert (row.details["null"], row.details["z"], row.details["interval"], row.replicates) == (None,) * 4
     assert score_of(row).interval is None
+
+
+def test_the_gain_is_kept_where_both_values_are_known() -> None:
+    def kept(value: float | None, zero_point: float | None) -> tuple:
+        undefined = None if value is not None else "why"
+        row = score_row(Score(value, undefined, 0.1), metric="logme", zero_point=zero_point, **KEY)
+        return row.details["zero_point"], row.details["gain"]
+
+    assert kept(0.75, 0.25) == (0.25, 0.5)
+    assert kept(None, 0.25) == (0.25, None)
+    assert kept(0.75, None) == kept(None, None) == (None, None)
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])

@@ -1,0 +1,99 @@
+"""The zero point of a candidate: what its architecture scores with its initial weights, on the same rows at the same places."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import models_store
+from models_store.untrained import is_untrained
+from worker.features.errors import Unextractable
+from worker.features.reading import reading_of
+from worker.features.statistics import design_of
+from worker.handlers.features import Wanted
+from worker.handlers.scorable import Place, Scorable
+from worker.metrics import OF_SOURCE, Score
+
+SEED = 0
+# Residual networks whose norms do nothing yet give values that float16 does not hold.
+PRECISION = "float32"
+# What an architecture that was never meant to be read so can end in. Errors of the job, its database and storage are not
+# among them: those are the job's to try again.
+UNREADABLE = (
+    models_store.Unusable, Unextractable, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AssertionError,
+    MemoryError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ZeroPoint:
+    """values: by place and metric, where there are any. missing: by place and metric why not, `why` where there is none at all."""
+
+    values: Mapping[Place, Mapping[str, float]] = field(default_factory=dict)
+    missing: Mapping[Place, Mapping[str, str]] = field(default_factory=dict)
+    why: str | None = None
+    seconds: float = 0.0
+
+    def value(self, place: Place, metric: str) -> float | None:
+        return self.values.get(place, {}).get(metric)
+
+    def note(self, place: Place, metric: str) -> str | None:
+        """Why a score has no zero point, None where it has one or none was looked for."""
+        why = self.why or self.missing.get(place, {}).get(metric)
+        return why and f"no zero point: {why}"
+
+
+def zero_point(wanted: Wanted, own: Mapping[Place, Mapping[str, Score]]) -> ZeroPoint:
+    """Reads the untrained detector of a candidate as the candidate was read, and scores it where `own` scores stand.
+
+    Without null and interval, which are the candidate's. It is read as a whole, whatever the shards of the candidate, and kept
+    like any other, so that all candidates of one architecture share it. One that cannot be read is no failure of the
+    candidate: the answer says why. Raises only what stops the job.
+    """
+    began = time.perf_counter()
+    places = {place: kept for place, scores in own.items() if (kept := [name for name in scores if name not in OF_SOURCE])}
+    try:
+        found = _scores(wanted, places, own)
+    except UNREADABLE as failure:
+        architecture = wanted.hand.reading.detector.manifest.architecture
+        reason = getattr(failure, "detail", None) or f"{type(failure).__name__}: {failure}"
+        why = f"the untrained {architecture} could not be read: {reason}"[:500]
+        return ZeroPoint(why=why, seconds=time.perf_counter() - began)
+    return ZeroPoint(
+        values={
+            place: {name: each.value for name, each in scores.items() if each.value is not None}
+            for place, scores in found.items()
+        },
+        missing={
+            place: {name: each.undefined for name, each in scores.items() if each.undefined is not None}
+            for place, scores in found.items()
+        },
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _scores(
+    wanted: Wanted, places: Mapping[Place, Sequence[str]], own: Mapping[Place, Mapping[str, Score]]
+) -> dict[Place, dict[str, Score]]:
+    step, hand, reading = wanted.step, wanted.hand, wanted.hand.reading
+    initial = hand.models.initial(
+        reading.detector.manifest, SEED, device=hand.device, max_bytes=step.settings.model_cache_bytes
+    )
+    if is_untrained(reading.detector, initial):
+        return {place: {name: own[place][name] for name in names} for place, names in places.items()}
+    spec = replace(reading.spec, source_probabilities=False)
+    zero = reading_of(initial, reading.dataset, spec, device=reading.device, precision=PRECISION)
+    metrics = list(dict.fromkeys(name for names in places.values() for name in names))
+    found = Scorable.of(
+        replace(
+            wanted,
+            hand=replace(hand, reading=zero),
+            shards=1,
+            design=None if wanted.design is None else design_of(zero, metrics),
+            what="zero point: ",
+        )
+    )
+    scores = {}
+    for place, names in places.items():
+        step.check()
+        scores[place] = found.scores(place, names, {})
+    return scores
