@@ -1,14 +1,14 @@
 """One score for a detector's two tasks: what is in a rough box, and how to correct it.
 
-Sums over the two kinds of rows, with the weights of a detector's own loss, classification and box loss one to one
-(Ren et al., Faster R-CNN, 2015, whose code sums the two terms), not tuned on any pool. In `detection_evidence` both
-terms are in nats per row and target column, the average TLogME takes over its two terms; only twice that, which changes
-no order. In `detection_h_score` both terms are shares of what a perfect linear readout would reach, at most N/(N - 1).
-`joint_evidence` does not average columns: it adds up the whole linear-Gaussian model of a one-stage head, which has one
-output per class on every region (background is where all are zero, hence no column of its own, which would
-count one class twice) and four deltas on those that belong to an object. The outputs are taken as
-independent given the features, as the head's loss takes them. Its class part therefore weighs more the more classes
-there are, as it does in that loss.
+Sums over the two kinds of rows with the weights of a detector's own loss, classification and box loss one to one (Ren et
+al., Faster R-CNN, NeurIPS 2015; the published code adds the two terms), not tuned on any pool. `detection_evidence` adds
+nats per row and target column, as TLogME averages its two terms. `detection_h_score` adds shares of what a perfect linear
+readout would reach, each at most N/(N - 1).
+
+`joint_evidence` adds up instead of averaging: it is the log evidence of the linear-Gaussian model of a whole one-stage head,
+which has one output per class on every region (background is where all are zero; a column of its own would count one
+class twice) and four deltas on the regions that belong to an object. Outputs are independent given the
+features, as in the head's loss, so the class part weighs more the more classes there are.
 """
 
 from __future__ import annotations
@@ -23,13 +23,11 @@ from worker.metrics.prepared import Prepared
 from worker.metrics.region_evidence import METRICS as OF_EVIDENCE
 from worker.metrics.region_evidence import NEEDS, SOURCE, delta_evidences
 from worker.metrics.region_h_score import INVARIANT as H_INVARIANT
-from worker.metrics.region_h_score import METRICS as OF_H_SCORE
-from worker.metrics.region_h_score import NULL, PAPER, independent
+from worker.metrics.region_h_score import NULL, PAPER, h_score_deltas, h_score_regions, independent
 from worker.metrics.regions import require_background
 from worker.metrics.targets import Targets
 
 LOGME_REGIONS, LOGME_DELTAS, _ = OF_EVIDENCE
-H_SCORE_REGIONS, H_SCORE_DELTAS, _ = OF_H_SCORE
 
 
 def class_nats(prepared: Prepared, targets: Targets) -> Value:
@@ -51,23 +49,29 @@ def _total(found: list[Evidence]) -> Value:
     return Value(float(np.sum([e.value for e in found])), notes)
 
 
+def class_share(prepared: Prepared, targets: Targets) -> Value:
+    """`h_score_regions` as a share of its C directions, for C classes and background."""
+    value, notes = h_score_regions(prepared, targets)
+    return Value(value / (len(targets.classes) - 1), notes)
+
+
+def delta_share(prepared: Prepared, targets: Targets) -> Value:
+    """`h_score_deltas` as a share of the directions in which the deltas vary, four as a rule."""
+    value, notes = h_score_deltas(prepared, targets)
+    return Value(value / independent(targets).shape[1], notes)
+
+
 def one_to_one(targets: Mapping[Rows, Targets]) -> tuple[float, ...]:
     """One each, as in a detector's loss."""
     return 1.0, 1.0
 
 
-def per_direction(targets: Mapping[Rows, Targets]) -> tuple[float, ...]:
-    """One over the directions in which the targets vary: C for C classes and background, four for the deltas."""
-    directions = len(targets["regions"].classes) - 1, independent(targets["jittered"]).shape[1]
-    return tuple(1.0 / d for d in directions)
-
-
 def by_rows(targets: Mapping[Rows, Targets]) -> tuple[float, ...]:
-    """The deltas count on the jittered share of the regions; the same share in every replicate of an interval."""
+    """One, and the jittered share of the regions; the same share in every replicate of an interval."""
     return 1.0, float(targets["jittered"].counts.sum() / targets["regions"].counts.sum())
 
 
-def _nats(name: str, compute: Callable[[Prepared, Targets], Value], rows: Rows) -> Metric:
+def _term(name: str, compute: Callable[[Prepared, Targets], Value], rows: Rows) -> Metric:
     """A term that is no metric by itself."""
     return Metric(name, name, NEEDS, "", "", "", "", "", compute, rows=rows)
 
@@ -100,8 +104,11 @@ METRICS = (
         rederived=True,
         statistics=True,
         rows="regions",
-        sum_of=(H_SCORE_REGIONS, H_SCORE_DELTAS),
-        weights=per_direction,
+        sum_of=(
+            _term("detection_h_score of classes", class_share, "regions"),
+            _term("detection_h_score of deltas", delta_share, "jittered"),
+        ),
+        weights=one_to_one,
     ),
     Metric(
         name="joint_evidence",
@@ -117,8 +124,8 @@ METRICS = (
         statistics=True,
         rows="regions",
         sum_of=(
-            _nats("joint_evidence of classes", class_nats, "regions"),
-            _nats("joint_evidence of deltas", delta_nats, "jittered"),
+            _term("joint_evidence of classes", class_nats, "regions"),
+            _term("joint_evidence of deltas", delta_nats, "jittered"),
         ),
         weights=by_rows,
     ),

@@ -30,6 +30,10 @@ def shrunk(prepared: Prepared, targets: Targets, kind: Kind) -> tuple[np.ndarray
     """b and x, both (size, K), with b'x = Y'X (S + shift I)^-1 X'Y (K, K) for centred features X and target columns Y,
     where the shrunk covariance is (1 - a)/N (S + shift I). None where a is 1."""
     prepared.require_variance()
+    return prepared.kept(targets, ("shrunk", kind), lambda: _shrunk(prepared, targets, kind))
+
+
+def _shrunk(prepared: Prepared, targets: Targets, kind: Kind) -> tuple[np.ndarray, np.ndarray] | None:
     d = prepared.dim
     t = prepared.spectrum.centred
     weight = ledoit_wolf(t.trace, t.squared_norm, prepared.quartic, prepared.objects, d)

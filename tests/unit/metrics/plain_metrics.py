@@ -6,7 +6,7 @@ worker/metrics; arrays are float64 unless said otherwise.
 
 import numpy as np
 
-from worker.metrics import FeatureSet
+from worker.metrics import FeatureSet, RegionSet
 
 
 def one_hot(y):
@@ -271,3 +271,37 @@ def etran_classification(x, y):
 
 def etran_regression(x, b):
     return -float(np.mean((b - x @ np.linalg.lstsq(x, b)[0]) ** 2))
+
+
+def deltas_of(regions):
+    """The deltas of the jittered regions, told by their not being NaN."""
+    return regions.deltas[~np.isnan(regions.deltas[:, 0])]
+
+
+def h_score_continuous(x, t):
+    """The regularised H-score with E[X|y] replaced by the projection of X on the targets: the N x N hat matrix."""
+    x, t = x.astype(np.float64), t.astype(np.float64)
+    cov, weight = ledoit_wolf(x)
+    z, y = x - x.mean(axis=0), t - t.mean(axis=0)
+    predicted = y @ np.linalg.pinv(y, rcond=1e-9) @ z
+    return float(np.trace(np.linalg.pinv(cov) @ ((1 - weight) * np.cov(predicted, rowvar=False))))
+
+
+def draw_regions(r, d, c, seed=0, offset=0.5, signal=1.0, per_object=4):
+    """Objects and regions: half jittered, `per_object` of each object, and half background; features that know all."""
+    rng = np.random.default_rng(seed)
+    jittered = np.arange(r) % (2 * per_object) < per_object
+    owner = np.arange(r) // (2 * per_object)
+    objects = int(owner.max()) + 1
+    classes = np.concatenate([np.arange(c), rng.integers(0, c, objects)])[:objects]
+    labels = np.where(jittered, classes[owner], c)
+    deltas = np.where(jittered[:, None], rng.normal(0, 0.2, (r, 4)), np.nan)
+    ious = np.where(jittered, rng.uniform(0.5, 1, r), rng.uniform(0, 0.3, r))
+    centres, readout = signal * rng.standard_normal((c + 1, d)), 4 * signal * rng.standard_normal((4, d))
+    spectrum = 1.0 / np.sqrt(1 + np.arange(d))
+    known = centres[labels] + np.nan_to_num(deltas) @ readout + signal * ious[:, None]
+    x = (rng.standard_normal((r, d)) + known) * spectrum + offset
+    regions = RegionSet(x, labels, deltas, ious, owner // 2)
+    own = rng.standard_normal((objects, d)) + centres[classes]
+    boxes = np.hstack([np.full((objects, 2), 0.1), rng.uniform(0.3, 0.9, (objects, 2))])
+    return FeatureSet(own, classes, boxes, None, np.arange(objects) // 2, regions)
