@@ -39,6 +39,10 @@ class RegionsAsked(Body):
         default=None, ge=0, le=2, allow_inf_nan=False, description="the most the log of each of its sides changes"
     )
 
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"jittered": 8, "background": 8, "hard": 0.5, "shift": 0.4, "scale": 0.5}]}
+    )
+
 
 class RankingFilters(Body):
     """Limits that a candidate must keep to have a place; one whose cost is not known does not keep them."""
@@ -121,12 +125,13 @@ class RankingCreate(Body):
                         "ckpt_0197c0de9a5b7f0e8a5b7f0e8a5b7f0e",
                         "ckpt_0197c0de9a5b7f0e8a5b7f0e8a5b7f0f",
                     ],
-                    "metrics": ["logme", "tlogme"],
+                    "metrics": ["logme", "tlogme", "detection_evidence"],
                     "layers": ["backbone.c4", "neck.roi"],
                     "level": "local",
                     "max_images": 200,
                     "calibrate": True,
                     "zero_point": True,
+                    "regions": {"jittered": 4, "background": 4, "hard": 0.25},
                     "rank_by": {"metric": "tlogme"},
                     "filters": {"max_parameters": 50_000_000},
                 }

@@ -3,7 +3,7 @@
 import pytest
 from running import Workspace
 
-from app.services.catalogue import default, default_names, names
+from app.services.catalogue import default, default_names, names, region_metrics
 
 
 def test_a_ranking_has_a_job_for_each_candidate_and_every_default_filled_in(space: Workspace) -> None:
@@ -43,6 +43,35 @@ def test_what_is_asked_for_is_echoed(space: Workspace) -> None:
     assert {name: made["request"][name] for name in asked} == asked
     assert made["request"]["layers_by_default"] is False
     assert made["name"] == "mine"
+
+
+def test_the_zero_point_is_read_unless_it_is_not_wanted(space: Workspace) -> None:
+    assert space.ranking(1)["request"]["zero_point"] is True
+    assert space.ranking(1, zero_point=False)["request"]["zero_point"] is False
+
+
+def test_regions_are_drawn_exactly_where_a_metric_reads_them(space: Workspace) -> None:
+    usual = default("regions")
+    assert usual["jittered"] > 0
+    assert space.ranking(1, metrics=["logme", "tlogme"])["request"]["regions"] is None
+    assert space.ranking(1, metrics=["logme", "detection_evidence"])["request"]["regions"] == usual
+    asked = space.ranking(1, metrics=["logme_deltas"], regions={"jittered": 2, "hard": 0.5})
+    assert asked["request"]["regions"] == usual | {"jittered": 2, "hard": 0.5}
+    # where nobody names metrics, the level has those that it can
+    whole = space.ranking(1, level="global")["request"]
+    assert set(whole["metrics"]) == set(default_names("metrics")) - set(region_metrics())
+    assert whole["regions"] is None
+
+
+def test_the_maps_that_sizes_choose_from_are_read_where_no_layers_are_named(space: Workspace) -> None:
+    by_size = {"metric": "logme", "layer": "size_matched", "level": None}
+    made = space.ranking(1, rank_by=by_size)["request"]
+    assert made["rank_by"] == by_size
+    assert made["layers"] == ["backbone.c2", "backbone.c3", "backbone.c4", "backbone.c5"]
+    assert made["layers_by_default"] is True
+    named = space.ranking(1, rank_by=by_size, layers=["backbone.c3", "neck.p4"])["request"]
+    assert (named["layers"], named["layers_by_default"]) == (["backbone.c3", "neck.p4"], False)
+    assert space.ranking(1, rank_by=by_size, layers=["all"])["request"]["layers"] == ["all"]
 
 
 def test_null_is_an_answer_and_not_the_default(space: Workspace) -> None:
@@ -85,6 +114,21 @@ def test_a_metric_alone_is_something_to_rank_by(space: Workspace) -> None:
         ),
         ({"metrics": ["leep"], "rank_by": {"metric": "leep", "layer": "backbone.c4"}}, ["/rank_by/layer"]),
         ({"metrics": ["leep"], "level": "global", "rank_by": {"metric": "leep", "level": "global"}}, ["/rank_by/level"]),
+        ({"zero_point": "perhaps"}, ["/zero_point"]),
+        ({"metrics": ["logme"], "regions": {}}, ["/regions"]),
+        ({"metrics": ["logme_regions"], "regions": {"jittered": 0}}, ["/regions/jittered"]),
+        ({"metrics": ["logme_regions"], "regions": {"background": 65}}, ["/regions/background"]),
+        ({"metrics": ["logme_regions"], "regions": {"hard": 1.5}}, ["/regions/hard"]),
+        ({"metrics": ["logme_regions"], "regions": {"shift": 0, "scale": 0}}, ["/regions/shift"]),
+        ({"metrics": ["logme_regions"], "regions": {"colour": 1}}, ["/regions/colour"]),
+        ({"metrics": ["logme", "logme_regions"], "level": "global"}, ["/metrics/1"]),
+        (
+            {"metrics": ["logme", "logme_regions"], "level": "both", "rank_by": {"metric": "logme_regions", "level": "global"}},
+            ["/rank_by/level"],
+        ),
+        ({"layers": ["neck.roi"], "rank_by": {"layer": "size_matched"}}, ["/rank_by/layer"]),
+        ({"metrics": ["leep"], "rank_by": {"metric": "leep", "layer": "size_matched"}}, ["/rank_by/layer"]),
+        ({"layers": ["size_matched"]}, ["/layers/0"]),
         ({"filters": {"max_parameters": -1}}, ["/filters/max_parameters"]),
         ({"filters": {"colour": 1}}, ["/filters/colour"]),
         ({"name": "a\x00"}, ["/name"]),

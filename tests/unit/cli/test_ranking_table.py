@@ -11,7 +11,7 @@ Record = dict[str, Any]
 def candidate(name: str, rank: int, **sure: Any) -> Record:
     score = {"metric": "logme", "layer": "backbone.c4", "level": "local", "value": 1.0 / rank, "undefined": None}
     cost = {"parameters": 10**6, "ms_per_image": 5.0, "peak_memory_bytes": 2**20, "licence": "MIT"}
-    none = {"interval": None, "z": None, "chance_of_best": None}
+    none = {"interval": None, "z": None, "chance_of_best": None, "zero_point": None, "gain": None}
     shown = {"checkpoint_id": name, "name": name, "rank": rank, "state": "succeeded", "timings": {"total": 1.0}}
     return shown | {"scores": [score], "cost": cost} | none | sure
 
@@ -49,6 +49,14 @@ def test_a_ranking_without_intervals_has_no_empty_columns(shown: Any) -> None:
     text = shown(ranking(candidate("first", 1)))
     assert "±" not in text
     assert "best" not in text
+
+
+def test_the_gain_stands_beside_the_score_where_it_is_known(shown: Any) -> None:
+    text = shown(ranking(candidate("first", 1, zero_point=0.75, gain=0.25), candidate("other", 2)))
+    heads, first, second = (next(line for line in text.splitlines() if name in line) for name in ("candidate", "first", "other"))
+    assert [cell.strip() for cell in heads.replace("┃", "│").split("│")[3:5]] == ["logme", "gain"]
+    assert [[cell.strip() for cell in line.split("│")[3:5]] for line in (first, second)] == [["1.0000", "0.2500"], ["0.5000", "–"]]
+    assert "gain" not in shown(ranking(candidate("first", 1)))
 
 
 def test_every_score_stands_below_by_rank(shown: Any) -> None:
