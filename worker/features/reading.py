@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from worker.data.lookahead import in_order
 from worker.data.pixels import PixelCache
 from worker.features import cache as store
 from worker.features import layers as naming
+from worker.features.boxes import areas
 from worker.features.cost import Cost
 from worker.features.errors import Unextractable
 from worker.features.forward import Loaded, Reader
@@ -89,9 +91,10 @@ class Reading:
     @property
     def object_pixels(self) -> np.ndarray:
         """(N,) float64 square root of each object's area, in pixels of the resized input."""
-        sizes = {image.id: self.target_size(image)[::-1] for image in self.images}
-        boxes, extent = self.objects.normalised, [sizes[key] for key in self.objects.image_ids.tolist()]
-        return np.sqrt(((boxes[:, 2:] - boxes[:, :2]) * extent).prod(axis=1))
+        pixels = {image.id: math.prod(self.target_size(image)) for image in self.images}
+        return np.sqrt(
+            areas(self.objects.normalised) * [pixels[key] for key in self.objects.image_ids.tolist()]
+        )
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -213,6 +213,23 @@ def test_the_seed_alone_decides():
     assert not (other.boxes == whole.boxes).all(axis=1).any()
 
 
+def test_a_region_depends_on_its_own_image_alone():
+    dataset, sampling = scattered(), RegionSampling(background=2, hard=1.0)
+    objects = objects_of(dataset, dataset.images)
+    whole = regions_of(dataset, objects, dataset.images, sampling, 4)
+    few = regions_of(dataset, objects, dataset.images[3:7:2], sampling, 4)
+    assert set(few.rows) == {4, 6}
+    for image_id, rows in few.rows.items():
+        np.testing.assert_array_equal(few.boxes[rows], whole.boxes[whole.rows[image_id]])
+
+
+def test_equal_images_have_regions_of_their_own():
+    dataset = annotated([(200, 200, [[50, 60, 90, 120, 0]])] * 2)
+    regions = drawn(dataset, RegionSampling(hard=0.5))
+    first, second = (regions.boxes[regions.rows[image_id]] for image_id in (1, 2))
+    assert not (first == second).all(axis=1).any()
+
+
 def test_more_background_leaves_the_jittered_as_they_are():
     few, many = (drawn(scattered(), RegionSampling(background=count)) for count in (1, 9))
     np.testing.assert_array_equal(few.boxes[few.jittered], many.boxes[many.jittered])
