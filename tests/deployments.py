@@ -176,7 +176,8 @@ def comparable(ranking: dict[str, Any]) -> dict[str, Any]:
                 "chance_of_best": candidate["chance_of_best"],
                 "scores": {
                     (score["metric"], score["layer"], score["level"]): (
-                        score["value"], score["undefined"], score["null"], score["z"], score["interval"]
+                        score["value"], score["undefined"], score["null"], score["z"], score["interval"], score["zero_point"],
+                        score["gain"],
                     )
                     for score in candidate["scores"]
                 },

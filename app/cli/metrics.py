@@ -34,10 +34,11 @@ def list_(
             m["name"],
             m.get("title"),
             ", ".join(m.get("needs") or []),
+            m.get("rows"),
             "yes" if m.get("default") else "",
             "yes" if m.get("pool_relative") else "",
             m.get("paper"),
         ]
         for m in items
     ]
-    out.print(table_of("", ["metric", "title", "needs", "default", "of the pool", "paper"], rows))
+    out.print(table_of("", ["metric", "title", "needs", "rows", "default", "of the pool", "paper"], rows))

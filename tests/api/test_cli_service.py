@@ -141,6 +141,44 @@ def test_a_ranking_from_paths_to_a_table(home: Path, digits: Path, backbones: li
     assert "backbone-1" in shown.stdout
 
 
+def test_what_weights_bring_beyond_the_untrained_architecture(
+    home: Path, digits: Path, backbones: list[Path], tmp_path: Path
+) -> None:
+    asked = ("--rank-by", "detection_evidence", "--metrics", "logme,detection_evidence", "--image-size", 64, "--seed", 1)
+    regions = ("--layer", "size_matched", "--regions-per-object", 2, "--hard-background", 0.5)
+    done = detrank(home, "rank", digits, *backbones, *asked, *regions, "--csv", tmp_path / "scores.csv", "--json")
+    assert done.returncode == 0, done.stderr
+    ranking = json.loads(done.stdout)
+    assert ranking["request"]["regions"].items() >= {"jittered": 2, "background": 2, "hard": 0.5}.items()
+    by = ranking["ranked_by"]
+    assert (by["metric"], by["level"], by["chosen_by"]) == ("detection_evidence", "local", "size of the objects")
+    candidates = {one["name"]: one for one in ranking["candidates"]}
+    for one in candidates.values():
+        scores = {(score["metric"], score["layer"]): score for score in one["scores"]}
+        assert {layer for _, layer in scores} == {"backbone.c2", "backbone.c3", "backbone.c4", "backbone.c5"}
+        for score in scores.values():
+            assert score["details"]["regions"] > score["details"]["objects"] > 0
+            assert score["gain"] == (score["value"] - score["zero_point"])
+        chosen = scores["detection_evidence", by["layer"]]
+        assert (one["value"], one["zero_point"], one["gain"]) == (chosen["value"], chosen["zero_point"], chosen["gain"])
+        assert one["timings"]["zero_point"] > 0
+    # the first has the library's own initial weights of the seed that zero points have
+    assert {score["gain"] for score in candidates["backbone-0"]["scores"]} == {0.0}
+    assert len({one["zero_point"] for one in candidates.values()}) == 1
+    said = [each["detail"] for each in ranking["warnings"] if each["code"] == "brings_nothing"]
+    assert any("backbone-0" in each and "not beat the untrained detrank/fasterrcnn_fpn over torchvision/mobilenet_v3_small" in each for each in said)
+    with (tmp_path / "scores.csv").open() as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert {name: (float(row["zero_point"]), float(row["gain"])) for name, row in rows.items()} == {
+        name: (one["zero_point"], one["gain"]) for name, one in candidates.items()
+    }
+    shown = detrank(home, "rankings", "show", ranking["id"]).stdout
+    assert "gain" in shown
+    assert "beware: backbone" in shown
+    without = detrank(home, "rank", "digits", "backbone-0", *asked, "--no-zero-point", "--json")
+    assert [one["gain"] for one in json.loads(without.stdout)["candidates"]] == [None]
+
+
 def test_jobs_are_listed_and_shown_and_a_finished_one_stays(home: Path, digits: Path) -> None:
     detrank(home, "datasets", "add", digits)
     jobs = json.loads(detrank(home, "jobs", "list", "--kind", "ingest", "--json").stdout)["items"]
