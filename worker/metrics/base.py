@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from worker.metrics.targets import Targets
 
 
-# What a metric's rows are: labelled objects; regions sampled from their annotations; of those the moved true boxes.
-Rows = Literal["objects", "regions", "jittered"]
+# What a metric's rows are: labelled objects; regions sampled from their annotations; of those the moved true boxes; of
+# those one for each object, with as much background.
+Rows = Literal["objects", "regions", "jittered", "single"]
 
 
 class InvalidFeatureSet(ValueError):
@@ -42,7 +43,8 @@ class RegionSet:
     number of categories. deltas: (R, 4) float, dx dy dw dh from the region to its true box as detectors define them:
     (cx_true - cx) / w, (cy_true - cy) / h, log(w_true / w), log(h_true / h); all NaN for background, which is how
     background is told. ious: (R,) float, the overlap with the true box; of background the highest with any.
-    image_ids: (R,), the image each region lies in, or None.
+    image_ids: (R,), the image each region lies in, or None. objects: (R,) int, which object each jittered region belongs to,
+    in any numbering; not read for background. None where the metrics of single regions are not wanted.
     Raises InvalidFeatureSet on shapes, types or labels that cannot be meant.
     """
 
@@ -51,6 +53,7 @@ class RegionSet:
     deltas: np.ndarray
     ious: np.ndarray
     image_ids: np.ndarray | None = None
+    objects: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         features = _matrix("regions.features", self.features)
@@ -64,8 +67,9 @@ class RegionSet:
             )
         for name, value in (("features", features), ("labels", labels), ("deltas", deltas), ("ious", ious)):
             object.__setattr__(self, name, value)
-        if self.image_ids is not None:
-            object.__setattr__(self, "image_ids", _ids("regions.image_ids", self.image_ids, n))
+        for name in ("image_ids", "objects"):
+            if (ids := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _ids(f"regions.{name}", ids, n))
         marks = np.unique(labels[~self.jittered])
         if len(marks) > 1:
             raise InvalidFeatureSet(
@@ -84,8 +88,8 @@ class RegionSet:
 
     def rows(self, index: np.ndarray) -> RegionSet:
         """The regions at `index` (int positions or a bool mask), in that order."""
-        ids = None if self.image_ids is None else self.image_ids[index]
-        return RegionSet(self.features[index], self.labels[index], self.deltas[index], self.ious[index], ids)
+        values = ((one.name, getattr(self, one.name)) for one in fields(self))
+        return RegionSet(**{name: None if value is None else value[index] for name, value in values})
 
 
 @dataclass(frozen=True, eq=False)

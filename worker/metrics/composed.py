@@ -12,7 +12,7 @@ import numpy as np
 
 from worker.metrics.base import Metric, Null, Rows, Score
 from worker.metrics.jackknife import jackknife_interval
-from worker.metrics.regions import NOT_SAMPLED
+from worker.metrics.regions import NO_OBJECTS, NOT_SAMPLED
 from worker.metrics.targets import Targets
 
 
@@ -34,8 +34,8 @@ def _sum(metric: Metric, scores: Mapping[str, Score], targets: Mapping[Rows, Tar
     seconds = sum(part.seconds for part in parts)
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
     for part, score in zip(metric.sum_of, parts, strict=True):
-        if score.undefined == NOT_SAMPLED:
-            return Score(None, NOT_SAMPLED, seconds)
+        if score.undefined in (NOT_SAMPLED, NO_OBJECTS):
+            return Score(None, score.undefined, seconds)
         if score.value is None:
             return Score(None, f"its term {part.name} is undefined: {score.undefined}", seconds, notes)
     weights = np.array(metric.weights(targets))

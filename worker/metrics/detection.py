@@ -27,7 +27,7 @@ from worker.metrics.region_h_score import NULL, PAPER, h_score_deltas, h_score_r
 from worker.metrics.regions import require_background
 from worker.metrics.targets import Targets
 
-LOGME_REGIONS, LOGME_DELTAS, _ = OF_EVIDENCE
+LOGME_REGIONS, LOGME_SINGLE, LOGME_DELTAS, _ = OF_EVIDENCE
 
 
 def class_nats(prepared: Prepared, targets: Targets) -> Value:
@@ -76,6 +76,8 @@ def _term(name: str, compute: Callable[[Prepared, Targets], Value], rows: Rows) 
     return Metric(name, name, NEEDS, "", "", "", "", "", compute, rows=rows)
 
 
+DELTA_SHARE = _term("detection_h_score of deltas", delta_share, "jittered")
+
 METRICS = (
     Metric(
         name="detection_evidence",
@@ -93,6 +95,21 @@ METRICS = (
         weights=one_to_one,
     ),
     Metric(
+        name="detection_evidence_single",
+        title="Detection evidence on single regions",
+        needs=NEEDS,
+        summary="Detection evidence whose class term has one rough box of each object, so that smooth features do not gain.",
+        formula="logme_regions_single + logme_deltas",
+        paper=SOURCE,
+        null="the sum of the two terms' nulls",
+        invariant=INVARIANT,
+        rederived=True,
+        statistics=True,
+        rows="regions",
+        sum_of=(LOGME_SINGLE, LOGME_DELTAS),
+        weights=one_to_one,
+    ),
+    Metric(
         name="detection_h_score",
         title="Detection H-score",
         needs=NEEDS,
@@ -106,8 +123,23 @@ METRICS = (
         rows="regions",
         sum_of=(
             _term("detection_h_score of classes", class_share, "regions"),
-            _term("detection_h_score of deltas", delta_share, "jittered"),
+            DELTA_SHARE,
         ),
+        weights=one_to_one,
+    ),
+    Metric(
+        name="detection_h_score_single",
+        title="Detection H-score on single regions",
+        needs=NEEDS,
+        summary="Detection H-score whose class term has one rough box of each object, so that smooth features do not gain.",
+        formula="h_score_regions_single / C + h_score_deltas / 4, C the classes without background",
+        paper=PAPER,
+        null=NULL,
+        invariant=H_INVARIANT,
+        rederived=True,
+        statistics=True,
+        rows="regions",
+        sum_of=(_term("detection_h_score_single of classes", class_share, "single"), DELTA_SHARE),
         weights=one_to_one,
     ),
     Metric(

@@ -8,6 +8,7 @@ import numpy as np
 
 from worker.metrics.base import Metric, Score, Undefined, Value
 from worker.metrics.prepared import Prepared
+from worker.metrics.regions import WITH_BACKGROUND
 from worker.metrics.targets import Targets
 
 
@@ -20,7 +21,7 @@ def evaluate(metric: Metric, prepared: Prepared, targets: Targets) -> Score:
     except Undefined as reason:
         value, undefined, notes = None, str(reason), ()
     # on regions, background is class 0 and class id c is c + 1
-    notes += targets.absent_note(first=int(metric.rows == "regions"))
+    notes += targets.absent_note(first=int(metric.rows in WITH_BACKGROUND))
     return Score(value, undefined, time.perf_counter() - start, notes)
 
 

@@ -22,7 +22,7 @@ from worker.metrics.evaluate import evaluate, value_or_nan
 from worker.metrics.jackknife import LEAST_IMAGES, groups_of, with_interval
 from worker.metrics.null import generator, with_null
 from worker.metrics.options import DEFAULTS, Options
-from worker.metrics.regions import KINDS, NAMES, NOT_SAMPLED, index_of, rows_of
+from worker.metrics.regions import KINDS, NAMES, NOT_SAMPLED, index_of, missing, rows_of
 from worker.metrics.registry import lookup
 from worker.metrics.statistics import Statistics, StatisticsPrepared, SummedTargets
 from worker.metrics.targets import Kind, Targets
@@ -84,6 +84,8 @@ class Design:
         found: dict[Rows, Design] = {}
         own = groups_of(regions.image_ids, len(regions.labels), groups, seed)[:2] if groups else (None, 0)
         for rows in sorted({part.rows for part in with_parts(lookup(metrics))} - {"objects"}):
+            if reason := missing(regions, rows):
+                raise InvalidFeatureSet(reason)
             index = index_of(regions, rows)
             targets = Targets.of(rows_of(regions, rows))
             group = None if own[0] is None else own[0][index]

@@ -18,7 +18,7 @@ import numpy as np
 from worker.metrics.base import Metric, Null, Rows, Score
 from worker.metrics.evaluate import value_or_nan
 from worker.metrics.prepared import Prepared
-from worker.metrics.regions import KINDS
+from worker.metrics.regions import KINDS, WITH_BACKGROUND
 from worker.metrics.targets import Kind, Targets
 
 TOGETHER = 4  # permutations whose cross-products are formed in one pass; bounds the memory
@@ -76,7 +76,7 @@ def _linear_kinds(metrics: Sequence[Metric], targets: Targets) -> list[Kind]:
     needs = frozenset().union(*(m.needs for m in metrics if "features" in m.needs))
     kinds: list[Kind] = ["classes"] if "labels" in needs else []
     if "regions" in needs:
-        kinds = ["classes"] if any(m.rows == "regions" for m in metrics) else []
+        kinds = ["classes"] if any(m.rows in WITH_BACKGROUND for m in metrics) else []
     if needs & {"boxes", "regions"} and targets.has_boxes:
         kinds += ["boxes"]
         kinds += ["unified"] if any(m.name == "u_logme" for m in metrics) else []

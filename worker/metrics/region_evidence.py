@@ -9,8 +9,10 @@ used is ours.
 Regions of one object resemble each other and share their class, but count as independent draws. Features that are smooth
 over a jitter thus seem to know the class even if they do not: with 60 objects of 3 classes and D = 256, random features
 that share 90 % of their variance over the jitters of an object reach -0.42 on `logme_regions` and 1.6 of 3 on
-`h_score_regions`, where unrelated rows reach -0.65 and 0.01; with 300 objects -0.60 and 0.5. Read the gain over
-a zero point, which suffers too, or sample one jittered region per object. Deltas are drawn for every region by itself: theirs do not suffer.
+`h_score_regions`, where unrelated rows reach -0.65 and 0.01; with 300 objects -0.60 and 0.5. Read the gain over a zero
+point, which suffers too, or the metrics of single regions: they take the first jittered region of each object, and as
+much background of each image, so that a smooth feature gains nothing, from fewer rows. Deltas are drawn for every
+region by itself: theirs do not suffer.
 """
 
 from __future__ import annotations
@@ -91,6 +93,20 @@ METRICS = (
         rederived=True,
         statistics=True,
         rows="regions",
+    ),
+    Metric(
+        name="logme_regions_single",
+        title="LogME on single regions",
+        needs=NEEDS,
+        summary="LogME on regions with one rough box of each object: smooth features do not gain by counting it often.",
+        formula=f"mean over classes and background c of L(1[y = c]), one jittered region per object; {EVIDENCE}",
+        paper=SOURCE,
+        null="as of `logme_regions`, whatever the smoothness of the features",
+        invariant=INVARIANT,
+        compute=logme_regions,
+        rederived=True,
+        statistics=True,
+        rows="single",
     ),
     Metric(
         name="logme_deltas",

@@ -1,6 +1,6 @@
 """Regions as rows of a metric: which of them, and what is to be predicted there.
 
-On "regions" the classes are background (number 0 here, whatever its label) and then every class id + 1; the
+On "regions" and "single" the classes are background (number 0 here, whatever its label) and then every class id + 1; the
 continuous target is the IoU. On "jittered" the continuous targets are the deltas, and classes play no part.
 """
 
@@ -11,19 +11,51 @@ import numpy as np
 from worker.metrics.base import RegionSet, Rows, RowSet, Undefined
 from worker.metrics.targets import Targets
 
-KINDS: tuple[Rows, ...] = ("objects", "regions", "jittered")
-NAMES: dict[Rows, str] = {"objects": "object", "regions": "region", "jittered": "jittered region"}
+KINDS: tuple[Rows, ...] = ("objects", "regions", "jittered", "single")
+WITH_BACKGROUND: tuple[Rows, ...] = ("regions", "single")
+NAMES: dict[Rows, str] = {
+    "objects": "object",
+    "regions": "region",
+    "jittered": "jittered region",
+    "single": "single region",
+}
 NOT_SAMPLED = (
     "regions were not sampled: extract with region sampling (`Spec.regions`) and pass their features as "
     "`FeatureSet.regions`; there are none at the global level"
 )
+NO_OBJECTS = "which object a region belongs to is not known: pass `objects` with the regions"
 BACKGROUND = 0
 DELTAS = ("dx", "dy", "dw", "dh")
 
 
+def missing(regions: RegionSet | None, rows: Rows) -> str | None:
+    """Why there are no such rows, in words."""
+    if rows != "objects" and regions is None:
+        return NOT_SAMPLED
+    return NO_OBJECTS if rows == "single" and regions.objects is None else None
+
+
 def index_of(regions: RegionSet, rows: Rows) -> np.ndarray:
     """(n,) int positions of the regions that are these rows, ascending."""
+    if rows == "single":
+        return _single(regions)
     return np.flatnonzero(regions.jittered) if rows == "jittered" else np.arange(len(regions.labels))
+
+
+def _single(regions: RegionSet) -> np.ndarray:
+    """Of every object the first jittered region, and of every image as much background, evenly from what it has."""
+    own = np.flatnonzero(regions.jittered)
+    _, first = np.unique(regions.objects[own], return_index=True)
+    chosen = own[first]
+    images = np.zeros(len(regions.labels)) if regions.image_ids is None else regions.image_ids
+    background = np.flatnonzero(~regions.jittered)
+    background = background[np.argsort(images[background], kind="stable")]
+    known, starts, counts = np.unique(images[background], return_index=True, return_counts=True)
+    parts = [chosen]
+    for image, start, count in zip(known, starts, counts, strict=True):
+        wanted = min(int((images[chosen] == image).sum()), count)
+        parts.append(background[start + np.arange(wanted) * count // max(wanted, 1)])
+    return np.sort(np.concatenate(parts))
 
 
 def rows_of(regions: RegionSet, rows: Rows) -> RowSet:
@@ -32,7 +64,8 @@ def rows_of(regions: RegionSet, rows: Rows) -> RowSet:
     if rows == "jittered":
         labels, continuous = np.zeros(len(index), dtype=np.int64), regions.deltas[index]
     else:
-        labels, continuous = np.where(regions.jittered, regions.labels + 1, BACKGROUND), regions.ious[:, None]
+        labels = np.where(regions.jittered, regions.labels + 1, BACKGROUND)[index]
+        continuous = regions.ious[index, None]
     return RowSet(np.empty((len(index), 0)), labels, continuous)
 
 

@@ -37,7 +37,7 @@ from worker.metrics.jackknife import groups_of, with_intervals
 from worker.metrics.null import with_nulls
 from worker.metrics.options import DEFAULTS, Options
 from worker.metrics.prepared import Prepared
-from worker.metrics.regions import KINDS, NAMES, NOT_SAMPLED, index_of, rows_of
+from worker.metrics.regions import KINDS, NAMES, index_of, missing, rows_of
 from worker.metrics.targets import Targets
 
 MODULES = (
@@ -128,8 +128,8 @@ def score_with(
         own = [metric for metric in parts if metric.rows == rows]
         if not own:
             continue
-        if rows != "objects" and features.regions is None:
-            scores |= {metric.name: Score(None, NOT_SAMPLED, 0.0) for metric in own}
+        if reason := missing(features.regions, rows):
+            scores |= {metric.name: Score(None, reason, 0.0) for metric in own}
             continue
         source, targets, group = _on_rows(features, x, region_x, rows)
         rates = any(m.name.startswith("transrate") for m in own)
@@ -159,5 +159,5 @@ def _on_rows(
         of_all, count, note = groups_of(regions.image_ids, len(regions.labels), groups, seed)
         return of_all[index], count, note
 
-    source = scan.Rows(region_x, index) if rows == "jittered" else region_x
+    source = region_x if rows == "regions" else scan.Rows(region_x, index)
     return source, Targets.of(rows_of(regions, rows)), group

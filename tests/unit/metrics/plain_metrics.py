@@ -301,7 +301,7 @@ def draw_regions(r, d, c, seed=0, offset=0.5, signal=1.0, per_object=4):
     spectrum = 1.0 / np.sqrt(1 + np.arange(d))
     known = centres[labels] + np.nan_to_num(deltas) @ readout + signal * ious[:, None]
     x = (rng.standard_normal((r, d)) + known) * spectrum + offset
-    regions = RegionSet(x, labels, deltas, ious, owner // 2)
+    regions = RegionSet(x, labels, deltas, ious, owner // 2, owner)
     own = rng.standard_normal((objects, d)) + centres[classes]
     boxes = np.hstack([np.full((objects, 2), 0.1), rng.uniform(0.3, 0.9, (objects, 2))])
     return FeatureSet(own, classes, boxes, None, np.arange(objects) // 2, regions)

@@ -11,6 +11,7 @@ from worker.metrics import METRICS, FeatureSet, InvalidFeatureSet, Options, Regi
 from worker.metrics.options import DEFAULTS
 from worker.metrics.prepared import Prepared
 from worker.metrics.region_h_score import continuous_h_score
+from worker.metrics.regions import NO_OBJECTS, index_of
 from worker.metrics.targets import Targets
 
 NAMES = [m.name for m in METRICS.values() if m.rows != "objects"]
@@ -39,6 +40,21 @@ def undefined(regions: RegionSet):
     return {name: s.undefined for name, s in score(of(regions), NAMES).items()}
 
 
+def single_by_hand(r: RegionSet) -> list[int]:
+    """The first jittered region of each object and, of each image, as much background, evenly spaced."""
+    chosen = []
+    for image in np.unique(r.image_ids):
+        of_image = np.flatnonzero(r.image_ids == image)
+        background = [i for i in of_image if np.isnan(r.deltas[i, 0])]
+        first = {}
+        for i in of_image:
+            if not np.isnan(r.deltas[i, 0]):
+                first.setdefault(r.objects[i], i)
+        wanted = min(len(first), len(background))
+        chosen += [*first.values(), *(background[k * len(background) // wanted] for k in range(wanted))]
+    return sorted(chosen)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("shape", SETS, ids=str)
 def test_values_of_the_plain_formulas(shape, dtype):
@@ -55,6 +71,12 @@ def test_values_of_the_plain_formulas(shape, dtype):
         "h_score_deltas": plain.h_score_continuous(xj, deltas),
         "h_score_iou": plain.h_score_continuous(x, iou),
     }
+    one = single_by_hand(r)
+    expected["logme_regions_single"] = plain.logme(x[one], hot[one])
+    expected["h_score_regions_single"] = plain.h_score_regularized(x[one], r.labels[one])
+    expected["detection_evidence_single"] = expected["logme_regions_single"] + expected["logme_deltas"]
+    of_single = expected["h_score_regions_single"] / classes
+    expected["detection_h_score_single"] = of_single + expected["h_score_deltas"] / 4
     expected["detection_evidence"] = expected["logme_regions"] + expected["logme_deltas"]
     expected["detection_h_score"] = expected["h_score_regions"] / classes + expected["h_score_deltas"] / 4
     of_classes = sum(plain.logme(x, hot[:, [c]]) for c in range(classes))
@@ -94,7 +116,32 @@ def test_all_kinds_of_rows_in_one_call_are_the_kinds_by_themselves():
 def test_order_of_regions(shape):
     r = draw_regions(*shape).regions
     order = np.random.default_rng(1).permutation(len(r.labels))
-    assert values(r.rows(order)) == pytest.approx(values(r), rel=1e-8, abs=1e-9)
+    # which of an object's regions is the first is a matter of their order
+    names = [name for name in NAMES if "single" not in name]
+    assert values(r.rows(order), names) == pytest.approx(values(r, names), rel=1e-8, abs=1e-9)
+
+
+def test_single_regions_are_one_of_each_object_and_as_much_background_of_each_image():
+    r = draw_regions(160, 6, 3).regions
+    # image 1 has little background, image 2 none, the background of image 3 stands before its objects
+    drop = ((r.image_ids == 1) | (r.image_ids == 2)) & np.isnan(r.deltas[:, 0])
+    drop[np.flatnonzero((r.image_ids == 1) & drop)[0]] = False
+    order = np.argsort(np.where(r.image_ids == 3, ~np.isnan(r.deltas[:, 0]), False), kind="stable")
+    r = r.rows(order[~drop[order]])
+    index = index_of(r, "single")
+    assert index.tolist() == single_by_hand(r)
+    own = ~np.isnan(r.deltas[index, 0])
+    assert sorted(r.objects[index[own]]) == list(range(20))
+    background = np.bincount(r.image_ids[index[~own]], minlength=10)
+    assert background.tolist() == [2, 1, 0, *[2] * 7]
+    assert index_of(changed(r, image_ids=None), "single").tolist() != index.tolist()
+
+
+def test_single_regions_need_to_know_the_objects():
+    r = changed(draw_regions(160, 6, 3).regions, objects=None)
+    reasons = undefined(r)
+    for name in NAMES:
+        assert (reasons[name] == NO_OBJECTS) == ("single" in name), name
 
 
 def test_scale_of_features_and_units_of_deltas():
@@ -153,7 +200,7 @@ def test_features_that_do_not_tell_background_stay_at_the_null(classes, level):
         assert values(changed(r, features=x))["logme_regions"] > level + 0.5
 
 
-def test_smooth_features_seem_to_know_the_class_unless_each_object_has_one_region():
+def test_smooth_features_seem_to_know_the_class_unless_each_object_counts_once():
     """What docs/metrics.md warns of: regions of one object count as independent."""
     found = {}
     for per_object in (4, 1):
@@ -164,11 +211,12 @@ def test_smooth_features_seem_to_know_the_class_unless_each_object_has_one_regio
         common = rng.standard_normal((owner.max() + 1, 128))[owner]
         rest = rng.standard_normal(r.features.shape)
         x = np.where(own, np.sqrt(0.9) * common + np.sqrt(0.1) * rest, rest)
-        found[per_object] = score(of(changed(r, features=x)), ["logme_regions"], permutations=10)[
-            "logme_regions"
-        ]
-    assert found[4].value > found[4].null.mean + 0.1
-    assert found[1].value == pytest.approx(found[1].null.mean, abs=0.03)
+        names = ["logme_regions", "logme_regions_single"]
+        found[per_object] = score(of(changed(r, features=x)), names, permutations=10)
+    assert found[4]["logme_regions"].value > found[4]["logme_regions"].null.mean + 0.1
+    for s in (found[1]["logme_regions"], found[4]["logme_regions_single"]):
+        assert s.value == pytest.approx(s.null.mean, abs=0.03)
+    assert found[1]["logme_regions"].value == found[1]["logme_regions_single"].value
 
 
 def test_without_regions_every_metric_says_how_to_get_them():
@@ -206,7 +254,7 @@ def test_few_jittered_regions():
 def test_values_that_are_not_finite():
     r = draw_regions(80, 6, 2).regions
     x, deltas, ious = r.features.copy(), r.deltas.copy(), r.ious.copy()
-    x[3, 2], deltas[0, 1], ious[5] = np.nan, np.inf, np.nan
+    x[0, 2], deltas[0, 1], ious[5] = np.nan, np.inf, np.nan
     assert all(
         "hold NaN" in reason and "region" in reason for reason in undefined(changed(r, features=x)).values()
     )
@@ -275,6 +323,7 @@ def test_absent_classes_are_reported_by_their_ids():
         ({"labels": np.arange(24)}, "number of categories wherever deltas are NaN"),
         ({"features": np.zeros((23, 5))}, r"regions.labels must have shape \(23,\)"),
         ({"image_ids": np.arange(3)}, r"regions.image_ids must have shape \(24,\)"),
+        ({"objects": np.arange(3)}, r"regions.objects must have shape \(24,\)"),
     ],
 )
 def test_regions_that_cannot_be_meant(changes, words):
@@ -296,7 +345,7 @@ def test_boxes_of_objects_still_have_four_columns():
 
 def test_the_caller_s_arrays_stay_as_they_were():
     f = draw_regions(96, 20, 2)
-    arrays = ("features", "labels", "deltas", "ious", "image_ids")
+    arrays = ("features", "labels", "deltas", "ious", "image_ids", "objects")
     before = {name: getattr(f.regions, name).copy() for name in arrays}
     for array in arrays:
         getattr(f.regions, array).setflags(write=False)

@@ -7,11 +7,12 @@ import pytest
 import torch
 from plain_metrics import draw_regions
 
-from worker.metrics import METRICS, FeatureSet, RegionSet, score
+from worker.metrics import METRICS, FeatureSet, InvalidFeatureSet, RegionSet, score
 from worker.metrics import gathering as module
 from worker.metrics.gathering import NO_NULL, Design, Gathering, score_gathered
 from worker.metrics.jackknife import image_groups
 from worker.metrics.null import generator
+from worker.metrics.regions import index_of
 from worker.metrics.statistics import OF_OBJECTS, accumulate, score_statistics
 from worker.metrics.torch_scan import score_on_device
 
@@ -59,6 +60,12 @@ def test_null_equals_scores_of_permuted_targets(shape):
             names = [name for name in NAMES if METRICS[name].rows == rows and name not in SUMS]
             for name, s in score(of(slow), names).items():
                 drawn[name].append(s.value)
+    single, of_single = r.rows(index_of(r, "single")), generator(3, "single")
+    for _ in range(5):
+        handed = of_single.permutation(len(single.labels))
+        slow = RegionSet(single.features, single.labels[handed], single.deltas[handed], single.ious[handed])
+        for name, s in score(of(slow), ["logme_regions", "h_score_regions"]).items():
+            drawn[f"{name}_single"].append(s.value)
     for name in set(NAMES) - set(SUMS):
         null = shared[name].null
         assert null.mean == pytest.approx(np.mean(drawn[name]), rel=1e-9, abs=1e-9), name
@@ -83,6 +90,8 @@ def test_nulls_and_intervals_of_sums_come_from_those_of_the_terms():
     found = score(f, NAMES, **CALIBRATION)
     for name, terms, weights in (
         ("detection_evidence", ("logme_regions", "logme_deltas"), (1, 1)),
+        ("detection_evidence_single", ("logme_regions_single", "logme_deltas"), (1, 1)),
+        ("detection_h_score_single", ("h_score_regions_single", "h_score_deltas"), (1 / 3, 1 / 4)),
         ("detection_h_score", ("h_score_regions", "h_score_deltas"), (1 / 3, 1 / 4)),
     ):
         a, b = (found[term] for term in terms)
@@ -165,6 +174,17 @@ def test_gathered_in_any_parts_as_from_the_features(shape, monkeypatch):
     assert all(expected[name].null for name in NAMES)
 
 
+def test_gathered_where_deltas_do_not_vary():
+    f = draw_regions(160, 6, 2)
+    deltas = f.regions.deltas.copy()
+    deltas[~np.isnan(deltas[:, 0]), 2:] = (0.0, 0.1)
+    f = dataclasses.replace(f, regions=dataclasses.replace(f.regions, deltas=deltas))
+    design, expected = design_of(f), score(f, BOTH, **CALIBRATION)
+    assert "dw, dh are the same" in expected["h_score_deltas"].notes[0]
+    assert expected["h_score_deltas"].interval
+    same(score_gathered(gathered_of(f, design), design, BOTH), expected, 1e-8)
+
+
 def test_gathered_with_images_that_have_no_jittered_regions():
     f = background_only(draw_regions(160, 6, 2))
     changes = {"groups": 10}
@@ -188,6 +208,11 @@ def test_only_the_rows_that_the_metrics_need_are_gathered():
     assert set(design_of(f, ["logme"]).regions) == set()
     assert set(design_of(f, ["logme", "logme_deltas"]).regions) == {"jittered"}
     assert set(design_of(f, ["detection_evidence"]).regions) == {"regions", "jittered"}
+    assert set(design_of(f, ["logme_regions_single"]).regions) == {"single"}
+    unknown = dataclasses.replace(f, regions=dataclasses.replace(f.regions, objects=None))
+    assert set(design_of(unknown, ["detection_evidence"]).regions) == {"regions", "jittered"}
+    with pytest.raises(InvalidFeatureSet, match="pass `objects`"):
+        design_of(unknown, ["logme_regions_single"])
     plain = Design.of(f.labels, f.boxes, f.image_ids, BOTH)
     gathering = Gathering(plain)
     gathering.add(np.arange(len(f.labels)), f.features)
