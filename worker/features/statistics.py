@@ -32,7 +32,7 @@ def design_of(reading: Reading, metrics: Sequence[str], **calibration: int) -> D
     regions = None
     if drawn is not None:
         nothing = np.empty((len(drawn), 0))
-        regions = RegionSet(nothing, drawn.labels, drawn.deltas, drawn.ious, drawn.image_ids)
+        regions = RegionSet(nothing, drawn.labels, drawn.deltas, drawn.ious, drawn.image_ids, drawn.objects)
     return Design.of(
         objects.labels, objects.normalised, objects.image_ids, metrics, regions=regions, **calibration
     )

@@ -132,8 +132,9 @@ class Scorable:
     def _regions(self, place: Place) -> RegionSet:
         regions = self.features.regions
         return RegionSet(
-            self.features.region_layers[place[0]], regions.labels, regions.deltas, regions.ious, regions.image_ids
-        )
+            self.features.region_layers[place[0]], regions.labels, regions.deltas, regions.ious, regions.image_ids,
+            regions.objects,
+        )  # fmt: skip
 
     def _table(self, place: Place) -> Any:
         if place == (SOURCE_LAYER, SOURCE_LEVEL):
