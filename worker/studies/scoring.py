@@ -141,6 +141,7 @@ def _feature_set(
             deltas=features.regions.deltas[index],
             ious=features.regions.ious[index],
             image_ids=features.regions.image_ids[index],
+            objects=features.regions.objects[index],
         )
     source = features.source_probabilities
     return FeatureSet(
