@@ -134,6 +134,8 @@ def _put_back(session: Session, locked: jobs.Locked, now: datetime) -> None:
         )
         if not awaited:
             raise Conflict(f"the ranking {ranking.id} no longer waits for the job {job.id}")
+        if candidate.state == JobState.CANCELLING:
+            raise Conflict(f"other shards of {candidate.checkpoint_id} are still stopping; try again when it is over")
         ranking.rank_job_id = None
         stage = "scoring"
     ranking.cancel_requested_at = None

@@ -140,6 +140,21 @@ def test_cancelling_one_shard_or_the_ranking_cancels_all(database, ranking_of):
         assert (candidate.state, ranking.state, kinds[JobKind.SCORE]) == ("cancelled", "cancelled", [])
 
 
+def test_a_shard_is_not_tried_again_while_another_is_still_stopping(database, ranking_of):
+    ranking_id = ranking_of(2)
+    first, second = seen(database, ranking_id)[2][JobKind.SHARD]
+    held = take(database, first.id)
+    with database.unit_of_work() as session:
+        control.cancel_ranking(session, ranking_id)
+    with pytest.raises(Conflict, match="still stopping"), database.unit_of_work() as session:
+        control.retry(session, second.id)
+    assert states(database, ranking_id) == ["cancelling", "cancelled"]
+    end(database, held, "C")
+    with database.unit_of_work() as session:
+        control.retry(session, second.id)
+    assert states(database, ranking_id) == ["queued", "queued"]
+
+
 def test_shards_that_succeed_though_the_ranking_was_cancelled_can_still_be_scored_later(database, ranking_of):
     ranking_id = ranking_of(2)
     held = [take(database, job.id) for job in seen(database, ranking_id)[2][JobKind.SHARD]]
