@@ -25,7 +25,7 @@ from worker.studies.lines import (
 from worker.studies.material import Material
 from worker.studies.observations import Observation, Place
 from worker.studies.signals import PROBES, tau_between_seeds
-from worker.studies.zero_point import is_gain, raw_of
+from worker.studies.zero_point import gain_of, is_gain, raw_of
 
 MAIN = "weighted_tau"
 TARGET = 0.8  # of the noise ceiling
@@ -66,7 +66,8 @@ class LeftOut:
 class Evidence:
     """choice: the highest mean tau; strict: the same among those that put untrained candidates last. lines: the table of
     the proof, lines_on: the same on the datasets of the choice. truth_last: on how many datasets of the proof untrained
-    candidates have the lowest mAP. left_out_mean: of leaving each dataset out once."""
+    candidates have the lowest mAP. gains: name of each raw score to its line and that of its gain at the same place.
+    left_out_mean: of leaving each dataset out once."""
 
     material: Material
     ceiling: Mapping[str, Measured]
@@ -76,6 +77,7 @@ class Evidence:
     lines: tuple[Line, ...]
     lines_on: tuple[Line, ...]
     priced: tuple[Priced, ...]
+    gains: Mapping[str, tuple[Line, Line]]
     left_out: tuple[LeftOut, ...]
     left_out_mean: Coefficient
     left_out_share: Coefficient | None
@@ -95,6 +97,7 @@ def evidence_of(material: Material, *, bootstrap: int = 1000, seed: int = 0) -> 
     strict = choose(rows, question.space, material.chosen_on, last=question.untrained)
     left_out = _left_out(material, beside)
     taus = {each.dataset: each.tau for each in left_out}
+    priced = _priced(material, beside)
     return Evidence(
         material,
         ceiling,
@@ -103,7 +106,8 @@ def evidence_of(material: Material, *, bootstrap: int = 1000, seed: int = 0) -> 
         strict,
         _lines(material, choice, strict, material.proof, beside),
         _lines(material, choice, strict, material.chosen_on, beside),
-        _priced(material, beside),
+        priced,
+        _gains(material, priced, beside),
         left_out,
         mean_of(taus, beside),
         share_of(taus, beside),
@@ -143,7 +147,8 @@ def _priced(material: Material, beside: Beside) -> tuple[Priced, ...]:
             found.append(Priced(score, _family(score), choice, line, material.seconds(choice.place)))
     for place in beside.statics:
         line = line_of(place[0].removeprefix("static_"), "baseline", place, rows, material.proof, beside)
-        found.append(Priced(line.name, "static order", None, line, 0.0))
+        if line.mean.value is not None:
+            found.append(Priced(line.name, "static order", None, line, 0.0))
     if material.real.probes:
         for place in PROBES:
             line = line_of(place[0], "training", place, rows, material.proof, beside)
@@ -162,6 +167,18 @@ def _priced(material: Material, beside: Beside) -> tuple[Priced, ...]:
 def _family(score: str) -> str:
     kind = "true boxes" if METRICS[raw_of(score)].rows == "objects" else "regions"
     return f"{kind}, gain" if is_gain(score) else kind
+
+
+def _gains(material: Material, priced: Sequence[Priced], beside: Beside) -> dict[str, tuple[Line, Line]]:
+    if not material.question.gains:
+        return {}
+    found = {}
+    for each in priced:
+        if each.choice is not None and not is_gain(each.name):
+            metric, *where = each.choice.place
+            place = (gain_of(metric), *where)
+            found[each.line.name] = (each.line, line_of(short(place), "metric", place, material.observations, material.proof, beside))
+    return found
 
 
 def _left_out(material: Material, beside: Beside) -> tuple[LeftOut, ...]:

@@ -76,10 +76,10 @@ def _cheapest(found: Evidence) -> str:
     able = [p for p in found.priced if p.line.kind != "ceiling" and p.line.share is not None and p.line.share.n == len(found.material.proof)]
     reach = [p for p in able if p.line.share.value >= TARGET and p.seconds is not None]
     if not reach:
-        return f"{said}none of {len(able)} cheaper signals that have a value on every other dataset reaches {TARGET:.0%} of the ceiling{_closest(able)}."
+        return f"{said}none of {len(able)} signals short of a whole fine-tuning that have a value on every other dataset reaches {TARGET:.0%} of the ceiling{_closest(able)}."
     best = min(reach, key=lambda p: (p.seconds, -p.line.share.value))
     return (
-        f"{said}of {len(able)} cheaper signals that have a value on every other dataset {len(reach)} reach {TARGET:.0%} of the ceiling, the "
+        f"{said}of {len(able)} signals short of a whole fine-tuning that have a value on every other dataset {len(reach)} reach {TARGET:.0%} of the ceiling, the "
         f"cheapest being {best.line.name} with {best.line.share.value:.0%} at {best.seconds:.1f} seconds a candidate."
     )
 
@@ -92,6 +92,19 @@ def _closest(able: list[Priced]) -> str:
     return f"; the closest is {best.line.name} with {best.line.share.value:.0%}{seconds}"
 
 
+def raw_or_gain(found: Evidence) -> str:
+    """Which of the two orders better, counted over metrics."""
+    known = [(raw.mean.value, gain.mean.value) for raw, gain in found.gains.values() if None not in (raw.mean.value, gain.mean.value)]
+    if not known:
+        return "No metric has both a raw score and a gain there."
+    better, worse = sum(g > r for r, g in known), sum(g < r for r, g in known)
+    difference = sum(g - r for r, g in known) / len(known)
+    return (
+        f"The gain has the higher mean tau for {better} of {len(known)} metrics, the raw score for {worse}; over the metrics the gain's is "
+        f"{abs(difference):.2f} {'higher' if difference >= 0 else 'lower'} on average."
+    )
+
+
 def cautions(found: Evidence) -> list[str]:
     """How little it stands on, in numbers."""
     material = found.material
@@ -101,7 +114,7 @@ def cautions(found: Evidence) -> list[str]:
         f"{len(material.datasets)} datasets, {few} candidates of {material.architectures} architectures on each, "
         f"{len(material.real.settings.seeds)} seed{'s' if len(material.real.settings.seeds) > 1 else ''}: intervals over "
         f"{len(material.proof)} datasets are rough, and candidates that share an architecture or a source are no independent draws.",
-        f"The budget of each fine-tuning is small ({', '.join(f'{k} {v}' for k, v in material.real.settings.overrides.items()) or material.real.settings.recipe}); "
+        f"The truth is that of one budget ({', '.join(f'{k} {v}' for k, v in material.real.settings.overrides.items()) or material.real.settings.recipe}); "
         "another budget or size may order the candidates otherwise.",
     ]
     if luck := found.luck:
@@ -109,6 +122,8 @@ def cautions(found: Evidence) -> list[str]:
             f"The choice is the best of {luck.scores} scores. Were mAP dealt out at random, the best of as many would reach {luck.median:.2f} half of the time and {luck.high:.2f} once in twenty on the datasets of the choice; "
             f"the best here has {luck.best:.2f}, reached in {luck.share:.0%} of deals."
         )
+    if found.ceiling:
+        said.append("Which signal is the cheapest that reaches the target was found by looking at the datasets of the proof, so it is a lead and not proven.")
     if lost := material.real.left_out():
         said.append(f"{len(lost)} pairs of candidate and dataset are left out; the last table names them.")
     if material.real.probes:

@@ -10,11 +10,12 @@ from typing import Any
 from worker.studies.default_rule import DEFAULT_RULE
 from worker.studies.document import Block, Heading, Paragraph
 from worker.studies.evidence import CHOSEN, Evidence, evidence_of, short
-from worker.studies.evidence_answer import answer, cautions
+from worker.studies.evidence_answer import answer, cautions, raw_or_gain
 from worker.studies.evidence_plots import by_dataset, by_rule, by_size, by_stride, costs, scatter_of
 from worker.studies.evidence_tables import (
     ceiling_table,
     cost_table,
+    gain_table,
     layer_table,
     left_out_table,
     proof_table,
@@ -51,7 +52,7 @@ def write_evidence(
     study = Study(title, tuple(text), (*facts_of(material.real), *facts), (part,), tables_of(material.real))
     plots = folder / "plots"
     blocks: list[Block] = [*_first(found, text), *_proof(found, plots), *_ceiling(found), *_layers(found, plots)]
-    blocks += [*_sizes(found, plots), *_cost(found, plots), *_cautions(found), *rest_of(study, plots)]
+    blocks += [*_gains(found), *_sizes(found, plots), *_cost(found, plots), *_cautions(found), *rest_of(study, plots)]
     folder.mkdir(parents=True, exist_ok=True)
     table = write_rows(folder / "evidence.csv", FIELDS, _rows(found))
     return study, found, write_blocks(study, blocks, folder, (table,), material.observations)
@@ -64,7 +65,7 @@ def _first(found: Evidence, text: Sequence[str]) -> list[Block]:
         f"architectures by the mAP they reach after fine-tuning? Chosen on {', '.join(material.chosen_on)} out of "
         f"{len(question.scores)} scores ({', '.join(question.metrics)}{'; each also above its zero point' if question.gains else ''}) "
         f"at {len(question.rules)} layer rules ({', '.join(rule.name for rule in question.rules)}), and looked at on "
-        f"{', '.join(material.proof)}. The datasets of the choice were named before any result was looked at."
+        f"{', '.join(material.proof)}."
     )
     said: list[Block] = [Heading("What was asked"), *(Paragraph(line) for line in text), Paragraph(asked), Heading("Answer")]
     return [*said, Paragraph(" ".join(answer(found)))]
@@ -84,8 +85,8 @@ def _proof(found: Evidence, plots: Path) -> list[Block]:
         proof_table(found.lines_on, material.chosen_on),
         Heading("Each dataset left out once", 3),
         Paragraph(
-            "Three datasets are little to choose on. Here the choice is made on all datasets but one and looked at on that one; "
-            "the choices share most of their datasets, so they are no independent trials."
+            "Here the choice is made on all datasets but one and looked at on that one. The choices share most of their datasets, so they "
+            "are no independent trials."
         ),
         left_out_table(found),
     ]
@@ -115,6 +116,21 @@ def _layers(found: Evidence, plots: Path) -> list[Block]:
         Paragraph("The same for each dataset, from small to large objects: the side of the median object in pixels of the input stands beside its name."),
         by_stride(found, plots),
         layer_table(found),
+    ]
+
+
+def _gains(found: Evidence) -> list[Block]:
+    if not found.material.question.gains:
+        return []
+    return [
+        Heading("Raw score or gain"),
+        Paragraph(
+            "The zero point of a candidate is the score of its architecture with initial random weights, its gain what is above that. On "
+            f"{', '.join(found.material.proof)}, both at the place that the raw score was given on the other datasets. A gain can order "
+            "candidates otherwise only where architectures or their inputs differ."
+        ),
+        Paragraph(raw_or_gain(found)),
+        gain_table(found),
     ]
 
 

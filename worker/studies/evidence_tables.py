@@ -88,6 +88,18 @@ def layer_table(found: Evidence) -> Table:
     return Table(("dataset", "median object, pixels", *(f"best stride of {score} (tau)" for score in scores)), tuple(rows))
 
 
+def gain_table(found: Evidence) -> Table:
+    """Each metric's raw score and gain at one place."""
+    n = len(found.material.proof)
+    rows = []
+    for name, (raw, gain) in found.gains.items():
+        both = [d for d in raw.taus if raw.taus[d] is not None and gain.taus[d] is not None]
+        higher = sum(gain.taus[d] > raw.taus[d] for d in both)
+        rows.append((name, _mean(raw), _mean(gain), f"{higher} of {len(both)}", f"{raw.last} of {n}", f"{gain.last} of {n}"))
+    header = ("score", "raw: mean tau [datasets; candidates]", "gain: the same", "gain higher on", "raw: untrained last on", "gain: untrained last on")
+    return Table(header, tuple(rows))
+
+
 def size_table(found: Evidence) -> Table:
     """Means over datasets of each main score on the objects of each size."""
     taus = size_taus(found)

@@ -103,7 +103,7 @@ def bars(found: Sequence[Bar], path: Path, title: str, axis: str) -> Path:
             textcoords="offset points", va="center", fontsize=7.5,
         )  # fmt: skip
     axes.set_yticks(range(len(found)), [_short(bar.name, _LONGEST_SCORE) for bar in found], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(found) - 0.4, -0.6)
     axes.axvline(0, color=_INK, linewidth=0.8)
     lowest = min([0.0, *(b.coefficient.low or b.coefficient.value or 0 for b in found)])
     axes.set_xlim(lowest - 0.08, 1.25)

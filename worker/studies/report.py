@@ -14,6 +14,7 @@ from worker.studies.default_rule import DEFAULT_RULE
 from worker.studies.document import Block, Heading, Paragraph, Picture, Table, as_html, as_markdown
 from worker.studies.observations import Observation, Place
 from worker.studies.plots import Bar, Panel, bars, heat_map, scatter
+from worker.studies.signals import TRAINED
 from worker.studies.study import Section, Study
 from worker.studies.tables import write_correlations, write_observations
 
@@ -107,6 +108,8 @@ def place_name(place: Place) -> str:
     metric, layer, level = place
     if layer == STATIC:
         return f"{metric.removeprefix('static_')} (static)"
+    if layer == TRAINED:
+        return f"{metric} on {level}"
     return metric if place == DEFAULT_RULE else f"{metric} at {layer}, {level}"
 
 
@@ -193,11 +196,28 @@ def _averages(part: Section, shown: Sequence[Place]) -> Table:
     found, average = part.correlations, overall(part.correlations)
     names = [n for n in found.measures if n != MAIN]
     rows = [(place_name(p), _row(average[p], names)) for p in (*shown, *found.baselines)]
-    if ceiling := _ceiling(found):
+    ceiling = _ceiling(found)
+    if ceiling:
         rows.append(("noise ceiling (between seeds)", _row(ceiling, names)))
     strong = frozenset(range(len(shown), len(rows)))
     header = ("score", f"{TITLES[MAIN]} [95 %]", "n", *(TITLES.get(n, n) for n in names))
-    return Table(header, tuple((name, *cells) for name, cells in rows), strong)
+    lines = [(name, *cells) for name, cells in rows]
+    if ceiling:
+        header = (*header, "share of the ceiling")
+        shares = [share_of_ceiling(found, p) for p in (*shown, *found.baselines)]
+        lines = [(*line, "–" if s is None else f"{s:.2f}") for line, s in zip(lines, [*shares, 1.0], strict=True)]
+    return Table(header, tuple(lines), strong)
+
+
+def share_of_ceiling(found: Correlations, place: Place) -> float | None:
+    """Mean weighted tau divided by the mean ceiling, over the datasets where both have a value; None where there is none."""
+    pairs = [
+        (tau.value, ceiling[MAIN].value)
+        for dataset, ceiling in found.ceiling.items()
+        if (tau := found.per_dataset[dataset][place][MAIN]).value is not None and ceiling[MAIN].value is not None
+    ]
+    taus, ceilings = np.sum(pairs, axis=0) if pairs else (0.0, 0.0)
+    return float(taus / ceilings) if ceilings > 0 else None
 
 
 def _row(measured: Measured, names: Sequence[str]) -> tuple[str, ...]:
@@ -220,8 +240,9 @@ def _by_dataset(part: Section, places: Sequence[Place], plots: Path, title: str)
 def _by_layer(part: Section, ranked: Sequence[Place], plots: Path) -> Picture | None:
     """Metric x layer of the averages, for the metrics that stand at several places."""
     average = part.correlations.average
-    places = [p for p in average if p not in part.correlations.baselines and p != DEFAULT_RULE]
-    metrics = list(dict.fromkeys(p[0] for p in ranked if p != DEFAULT_RULE))
+    elsewhere = (*part.correlations.baselines, DEFAULT_RULE)
+    places = [p for p in average if p not in elsewhere and p[1] != TRAINED]
+    metrics = list(dict.fromkeys(p[0] for p in ranked if p in places))
     columns = sorted({p[1:] for p in places}, key=lambda each: (each[1] != "local", each[0]))
     if len(columns) < 2 or not metrics:
         return None

@@ -15,6 +15,7 @@ from worker.data.synthetic import synth
 from worker.studies import StudyRefused
 from worker.studies.files import write_json
 from worker.studies.fine_tuning import ids_of
+from worker.studies.material import material_of
 from worker.studies.real import RealStudy, Settings, run, study_of
 from worker.studies.report import write_report
 from worker.studies.study_file import make_ready, read_study
@@ -125,6 +126,56 @@ def test_nothing_is_done_twice_and_more_may_be_added(data, out):
         run(datasets, {"kept": candidates["random"]}, out / "work", asked.settings)
 
 
+EVIDENCE = """
+extends = "study.toml"
+title = "Evidence"
+levels = ["local"]
+layers = ["backbone.c3", "backbone.c4"]
+metrics = ["tlogme", "logme_boxes", "logme_regions", "logme_deltas", "detection_evidence"]
+metrics_by_size = ["logme_regions"]
+zero_point = true
+choose_on = ["one"]
+layer_rules = ["stride 8", "stride 16", "size / 2", "mean of strides"]
+[regions]
+jittered = 2
+background = 2
+[probe]
+iterations = 1
+freeze = "backbone"
+"""
+
+
+@pytest.mark.slow
+def test_the_same_fine_tunings_serve_another_question(data, out, tmp_path):
+    """A folder as it was written before scores had one of their own: its fine-tunings stay, scores are made anew."""
+    work = out / "work"
+    before = {path: path.stat().st_mtime_ns for path in (work / "tunings").iterdir()}
+    kept = json.loads((work / "settings.json").read_text())
+    write_json(work / "settings.json", {**kept, "spec": {"layers": ["all"]}, "metrics": ["tlogme"]})
+    (data / "evidence.toml").write_text(EVIDENCE)
+    command = ["study", "local", str(data / "evidence.toml"), "--out", str(tmp_path), "--work", str(work), "--workers", "1"]
+    result = CliRunner().invoke(build(), command)
+    assert result.exit_code == 0, result.output
+    assert {path: path.stat().st_mtime_ns for path in (work / "tunings").iterdir()} == before
+    assert "has a value for every candidate" in result.output or "could be chosen" in result.output
+
+    asked = read_study(data / "evidence.toml")
+    datasets, candidates = make_ready(asked, data, work)
+    real = run(datasets, candidates, work, asked.settings)
+    found = {(o.dataset, o.candidate): o for o in material_of(real, asked.question).observations}
+    kept, random = found["two", "kept"], found["two", "random"]
+    gain, evidence = ("gain of detection_evidence", "stride 16", "local"), ("detection_evidence", "stride 16", "local")
+    zero = {(r["metric"], r["layer"], r["level"]): r["value"] for r in real.zeros["two", "kept"]["rows"]}
+    assert evidence in kept.scores, kept.undefined
+    assert kept.scores[gain] == pytest.approx(kept.scores[evidence] - zero["detection_evidence", "backbone.c4", "local"])
+    assert real.zeros["two", "kept"] == real.zeros["two", "random"], "one architecture has one zero point"
+    assert len(list((work / "scores").rglob("zero/*.json"))) == 2
+    assert kept.scores[gain] != random.scores[gain]
+    assert {"small", "medium", "large"} <= {level for _, _, level in (*kept.scores, *kept.undefined)}
+    assert ("probe_map", "fine-tuning", "test images") in kept.scores
+    assert "detection_evidence" in (tmp_path / "report.html").read_text()
+
+
 @pytest.mark.slow
 def test_a_part_that_fails_is_named_and_the_rest_stands(data, out, tmp_path):
     real = again(data, out)
@@ -183,6 +234,42 @@ def test_what_a_file_cannot_say_is_refused(tmp_path, change, said):
     with pytest.raises(StudyRefused, match=said) as refusal:
         read_study(tmp_path / "s.toml")
     assert refusal.value.code == "bad_file"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('choose_on = ["one"]', 'choose_on = ["three"]'), "no dataset of the study: three"),
+        (('choose_on = ["one"]', 'choose_on = ["one", "two"]'), "leaves some datasets"),
+        (("jittered = 2", "jittered = 0"), "regions: .*jittered is 1 to"),
+        (("jittered = 2", "jitered = 2"), "regions: .*jitered"),
+        (('"stride 8"', '"best"'), "is no layer rule"),
+        (('"tlogme", "logme_boxes"', '"tlogme", "no_such"'), "no metric no_such"),
+        (('metrics_by_size = ["logme_regions"]', 'metrics_by_size = ["leep"]'), "leep cannot be scored by size"),
+        (('choose_on = ["one"]', 'choose_on = ["one"]\nchoose_metrics = ["leep"]'), "for one candidate alone: leep"),
+        (('extends = "study.toml"', 'extends = "evidence.toml"'), "cannot extend one itself"),
+        (('extends = "study.toml"', 'extends = "none.toml"'), "cannot be read"),
+    ],
+)
+def test_what_a_question_cannot_ask_is_refused(tmp_path, change, said):
+    assert change[0] in EVIDENCE
+    (tmp_path / "study.toml").write_text(FILE)
+    (tmp_path / "evidence.toml").write_text(EVIDENCE.replace(*change))
+    with pytest.raises(StudyRefused, match=said) as refusal:
+        read_study(tmp_path / "evidence.toml")
+    assert refusal.value.code == "bad_file"
+
+
+def test_the_evidence_of_this_repository_asks_of_the_study_beside_it():
+    folder = Path(__file__).resolve().parents[3] / "docs" / "studies"
+    evidence, real = read_study(folder / "evidence.toml"), read_study(folder / "real.toml")
+    for shared in ("recipe", "overrides", "max_train"):
+        assert getattr(evidence.settings, shared) == getattr(real.settings, shared), "it takes over the other's fine-tunings"
+    assert (evidence.datasets, evidence.candidates) == (real.datasets, real.candidates)
+    assert evidence.question.choose_on == ("bccd", "pennfudan", "cards")
+    assert evidence.question.untrained == {"mobilenet_v2 random", "squeezenet1_1 random"}
+    assert len(evidence.settings.seeds) >= 2
+    assert real.question is None
 
 
 def test_the_study_of_this_repository_can_be_read():
