@@ -72,7 +72,10 @@ def write_results(client: Client, ranking: Record, target: Path) -> list[Path]:
 
 
 def shares(ranking: Record, began: float) -> str:
-    """Where the seconds went: the whole command, and forward passes alone."""
-    forward = sum((candidate["timings"] or {}).get("forward", 0.0) for candidate in ranking["candidates"])
+    """Where the seconds went: the whole command, the candidates' forward passes, and reading and scoring zero points."""
+    forward, zero = (
+        sum((candidate["timings"] or {}).get(name, 0.0) for candidate in ranking["candidates"]) for name in ("forward", "zero_point")
+    )
     total = time.monotonic() - began
-    return f"{total:.1f} s, of which {forward:.1f} s in forward passes ({100 * (1 - forward / total):.0f} % outside)"
+    rest = 100 * (1 - (forward + zero) / total)
+    return f"{total:.1f} s, of which {forward:.1f} s in forward passes and {zero:.1f} s for zero points ({rest:.0f} % outside)"

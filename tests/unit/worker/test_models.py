@@ -142,3 +142,21 @@ def test_out_of_memory_lets_the_others_go_and_tries_once_more(folder, monkeypatc
 
 def test_every_process_has_its_own():
     assert module.models() is module.models()
+
+
+def test_the_untrained_detector_is_built_once_for_all_candidates_of_an_architecture(folder):
+    models, manifest = Models(), models_store.Manifest.read(folder)
+    asked = {"device": "cpu", "max_bytes": 1 << 30}
+    first = models.initial(manifest, 0, **asked)
+    assert first.manifest.weights_sha256 == "untrained:0"
+    other = manifest.but(weights_sha256="1" * 64, num_classes=80, licence="MIT", source={"uri": "elsewhere"})
+    assert models.initial(other, 0, **asked) is first
+    assert models.initial(manifest, 1, **asked) is not first
+    assert models.initial(manifest.but(input=manifest.input.__class__(min_size=64)), 0, **asked) is not first
+    assert [held["weights_sha256"] for held in models.held()] == ["untrained:0", "untrained:1", "untrained:0"]
+    with torch.no_grad():
+        next(first.module.parameters()).zero_()
+    assert models.initial(manifest, 0, **asked) is not first
+    nothing = Models()
+    nothing.initial(manifest, 0, device="cpu", max_bytes=1000)
+    assert nothing.held() == []
