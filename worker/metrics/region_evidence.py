@@ -9,8 +9,8 @@ used is ours.
 Regions of one object resemble each other and share their class, but count as independent draws. Features that are smooth
 over a jitter thus seem to know the class even if they do not: with 60 objects of 3 classes and D = 256, random features
 that share 90 % of their variance over the jitters of an object reach -0.42 on `logme_regions` and 1.6 of 3 on
-`h_score_regions`, where unrelated rows reach -0.65 and 0.01; with 300 objects -0.60 and 0.5. Read the gain over a zero
-point, which suffers too, or the metrics of single regions: they take the first jittered region of each object, and as
+`h_score_regions`, where unrelated rows reach -0.65 and 0.01; with 300 objects -0.60 and 0.5. One class and the IoU suffer
+too. Read the gain over a zero point, which suffers as well, or the metrics of single regions: they take the first jittered region of each object, and as
 much background of each image, so that a smooth feature gains nothing, from fewer rows. Deltas are drawn for every
 region by itself: theirs do not suffer.
 """
@@ -87,7 +87,7 @@ METRICS = (
         paper=SOURCE,
         null="near the mean over columns of -log(2 pi e p (1 - p)) / 2, p their share of the regions: -0.73 for one class "
         "and as much background (-1.07 where the features have no offset), 0.03 for 10 classes, 1.10 for 80; "
-        "hardly depends on D; higher for features that are smooth over a jitter where there are several classes",
+        "hardly depends on D; higher for features that are smooth over a jitter",
         invariant=INVARIANT,
         compute=logme_regions,
         rederived=True,

@@ -1,7 +1,7 @@
 """Statistics of features and targets that can be gathered in batches and added: the features need not be kept.
 
-They hold all that LogME, LogME on boxes, TLogME, U-LogME, the H-scores and ETran's regression score need, in
-memory that depends on D and C but not on N. Merging follows Chan, Golub and LeVeque (1983): everything is kept
+They hold all that LogME, LogME on boxes, TLogME, U-LogME, the H-scores, ETran's regression score and the metrics over
+regions (each kind of rows in statistics of its own) need, in memory that depends on D and C but not on N. Merging follows Chan, Golub and LeVeque (1983): everything is kept
 around its own mean, so large offsets cost no digits.
 """
 
