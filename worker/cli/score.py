@@ -10,19 +10,31 @@ from rich.text import Text
 
 from worker.cli.output import Json, out, words_of
 
+OF_REGIONS = "region_"
+REGION_ARRAYS = ("features", "labels", "ious", "deltas", "image_ids")
+
 
 def score(
-    file: Annotated[Path, typer.Argument(help="npz with features (N, D), labels (N,), optional boxes (N, 4) and source_probabilities")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="npz with features (N, D), labels (N,), optional boxes (N, 4), image_ids (N,) and source_probabilities; for metrics "
+            "of regions region_features (R, D), region_labels, region_ious (R,), region_deltas (R, 4) and region_image_ids"
+        ),
+    ],
     metrics: Annotated[str | None, typer.Option(help="comma separated; default: all that are not relative to a pool")] = None,
     json: Json = False,
 ) -> None:
     """Score one candidate's features, saved by yourself, without a service."""
     from worker.metrics import METRICS, FeatureSet, InvalidFeatureSet, UnknownMetric  # noqa: PLC0415
     from worker.metrics import score as compute  # noqa: PLC0415
+    from worker.metrics.base import RegionSet  # noqa: PLC0415
 
     names = words_of(metrics) or [name for name, metric in METRICS.items() if not metric.pool_relative]
     try:
-        scores = compute(FeatureSet(**read_arrays(file)), names)
+        arrays = read_arrays(file)
+        regions = {name.removeprefix(OF_REGIONS): arrays.pop(name) for name in list(arrays) if name.startswith(OF_REGIONS)}
+        scores = compute(FeatureSet(**arrays, regions=RegionSet(**regions) if regions else None), names)
     except UnknownMetric as failure:
         raise typer.BadParameter(str(failure)) from failure
     except InvalidFeatureSet as failure:
@@ -44,7 +56,7 @@ def read_arrays(file: Path) -> dict[str, Any]:
 
     import numpy as np  # noqa: PLC0415
 
-    known = ("features", "labels", "boxes", "source_probabilities", "image_ids")
+    known = ("features", "labels", "boxes", "source_probabilities", "image_ids", *(OF_REGIONS + name for name in REGION_ARRAYS))
     if not file.is_file():
         raise typer.BadParameter(f"{file}: there is no such file")
     if not zipfile.is_zipfile(file):
@@ -55,7 +67,8 @@ def read_arrays(file: Path) -> dict[str, Any]:
             arrays = {name: archive[name] for name in names if name in known}
     except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as failure:
         raise typer.BadParameter(f"{file}: cannot be read ({failure}); arrays of Python objects are not accepted") from failure
-    for name in ("features", "labels"):
+    required = [OF_REGIONS + name for name in REGION_ARRAYS[:-1]] if any(name.startswith(OF_REGIONS) for name in arrays) else []
+    for name in ("features", "labels", *required):
         if name not in arrays:
             raise typer.BadParameter(f"{file}: has no array {name!r}; it has: {', '.join(names) or 'none'}")
     return arrays

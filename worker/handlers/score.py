@@ -15,7 +15,7 @@ from worker.handlers import feature_files
 from worker.handlers.calibration import calibration_of, score_row
 from worker.handlers.candidate import opened
 from worker.handlers.pool import per_candidate
-from worker.handlers.scorable import Place, Scorable, wanted_of
+from worker.handlers.scorable import Place, Scorable, of_regions, wanted_of
 from worker.handlers.zero_point import ZeroPoint, zero_point
 from worker.metrics import OF_SOURCE, Score
 from worker.step import JobView, Step
@@ -113,7 +113,7 @@ def _write(
                 layer=layer,
                 level=level,
                 zero_point=zero.value(place, metric),
-                **facts,
+                **{name: fact for name, fact in facts.items() if name != "regions" or of_regions(metric)},
             )
             write_score(session, ranking, row)
 

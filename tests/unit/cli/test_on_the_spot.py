@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from app.cli.main import build
 from worker.metrics import METRICS, FeatureSet, score
+from worker.metrics.base import RegionSet
 
 
 def run(*words: object) -> Result:
@@ -52,6 +53,28 @@ def test_without_names_every_metric_is_scored_and_shown(npz: Path) -> None:
     result = run("metrics", "score", npz)
     assert result.exit_code == 0
     assert all(name in result.output for name, metric in METRICS.items() if not metric.pool_relative)
+
+
+def test_regions_of_ones_own(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 4, 90)
+    deltas = random.normal(size=(90, 4))
+    deltas[labels == 3] = np.nan
+    regions = {
+        "features": random.normal(size=(90, 8)), "labels": labels, "ious": random.random(90), "deltas": deltas,
+        "image_ids": np.arange(90) // 5,
+    }  # fmt: skip
+    named = {f"region_{name}": array for name, array in regions.items()}
+    np.savez(tmp_path / "regions.npz", **arrays, **named)
+    result = run("metrics", "score", tmp_path / "regions.npz", "--metrics", "logme,detection_evidence", "--json")
+    assert result.exit_code == 0, result.output
+    expected = score(FeatureSet(**arrays, regions=RegionSet(**regions)), ["detection_evidence"])["detection_evidence"]
+    assert json.loads(result.stdout)["detection_evidence"]["value"] == pytest.approx(expected.value, rel=1e-12)
+    del named["region_deltas"]
+    np.savez(tmp_path / "half.npz", **arrays, **named)
+    refused = run("metrics", "score", tmp_path / "half.npz")
+    assert refused.exit_code == 2
+    assert "has no array 'region_deltas'" in refused.output
 
 
 def test_values_that_are_not_numbers_are_valid_json(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
