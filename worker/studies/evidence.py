@@ -35,7 +35,7 @@ CHOSEN, STRICT = "chosen", "chosen, untrained last"
 PUBLISHED: tuple[Place, ...] = tuple(
     (metric, layer, "local")
     for metric in ("tlogme", "logme", "logme_boxes", "h_score", "h_score_regularized")
-    for layer in ("neck.roi", "stride 32", "stride 16")
+    for layer in ("neck.roi", "backbone.c5", "backbone.c4")
 )
 
 

@@ -50,19 +50,19 @@ def by_rule(found: Evidence, plots: Path) -> Picture:
     question, title = found.material.question, "Mean weighted tau over all datasets by layer rule"
     rules = [rule.name for rule in question.rules]
     values = [[_mean_over(found, (score, rule, LOCAL)) for rule in rules] for score in question.scores]
-    split = sum(rule.stride is not None for rule in question.rules)
+    split = sum(rule.layer is not None for rule in question.rules)
     return _heat(list(question.scores), rules, values, plots / "layers-rules.png", title, split)
 
 
-def by_stride(found: Evidence, plots: Path) -> Picture:
-    """Heat map: each main score at each stride on each dataset, from small to large objects."""
-    material, title = found.material, "Weighted tau by stride, datasets from small to large objects"
+def by_map(found: Evidence, plots: Path) -> Picture:
+    """Heat map: each main score at each map on each dataset, from small to large objects."""
+    material, title = found.material, "Weighted tau by map, datasets from small to large objects"
     order = sorted(material.datasets, key=material.object_pixels.__getitem__)
     groups = [[o for o in material.observations if o.dataset == d] for d in order]
-    places: list[Place] = [(score, rule, LOCAL) for score in main_scores(found) for rule in strides(found)]
+    places: list[Place] = [(score, rule, LOCAL) for score in main_scores(found) for rule in maps(found)]
     values = [[tau_among(group, place) for group in groups] for place in places]
     columns = [f"{d}, {material.object_pixels[d]:.0f} px" for d in order]
-    return _heat([f"{p[0]}, {p[1]}" for p in places], columns, values, plots / "layers-strides.png", title)
+    return _heat([f"{p[0]}, {p[1]}" for p in places], columns, values, plots / "layers-maps.png", title)
 
 
 def by_size(found: Evidence, plots: Path) -> Picture | None:
@@ -91,9 +91,9 @@ def main_scores(found: Evidence) -> tuple[str, ...]:
     return tuple(m for m in question.metrics if m in found.material.real.settings.by_size) or question.metrics
 
 
-def strides(found: Evidence) -> list[str]:
-    """Names of the rules that read one stride on all datasets."""
-    return [rule.name for rule in found.material.question.rules if rule.stride is not None]
+def maps(found: Evidence) -> list[str]:
+    """Names of the rules that read one map on all datasets."""
+    return [rule.name for rule in found.material.question.rules if rule.layer is not None]
 
 
 def size_taus(found: Evidence) -> dict[tuple[str, str], tuple[list[float | None], int]]:

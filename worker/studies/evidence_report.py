@@ -11,7 +11,7 @@ from worker.studies.default_rule import DEFAULT_RULE
 from worker.studies.document import Block, Heading, Paragraph
 from worker.studies.evidence import CHOSEN, Evidence, evidence_of, short
 from worker.studies.evidence_answer import answer, cautions, raw_or_gain
-from worker.studies.evidence_plots import by_dataset, by_rule, by_size, by_stride, costs, scatter_of
+from worker.studies.evidence_plots import by_dataset, by_map, by_rule, by_size, costs, scatter_of
 from worker.studies.evidence_tables import (
     ceiling_table,
     cost_table,
@@ -26,9 +26,10 @@ from worker.studies.material import Material
 from worker.studies.observations import Observation, Place
 from worker.studies.real import facts_of, tables_of
 from worker.studies.report import Files, rest_of, write_blocks
-from worker.studies.signals import PROBES
+from worker.studies.sizes import SIZES
 from worker.studies.study import Study, section
 from worker.studies.tables import write_rows
+from worker.studies.zero_point import is_gain
 
 HOW = (
     "Weighted tau is Kendall's with additive hyperbolic weights, symmetric between truth and score; the truth is the mean mAP "
@@ -114,7 +115,7 @@ def _layers(found: Evidence, plots: Path) -> list[Block]:
         Paragraph("Mean weighted tau over all datasets of each score at each layer rule; this describes and chooses nothing."),
         by_rule(found, plots),
         Paragraph("The same for each dataset, from small to large objects: the side of the median object in pixels of the input stands beside its name."),
-        by_stride(found, plots),
+        by_map(found, plots),
         layer_table(found),
     ]
 
@@ -167,11 +168,11 @@ def _cautions(found: Evidence) -> list[Block]:
 
 
 def _of_the_question(each: Observation, material: Material) -> Observation:
-    """Without what only some tables need: by size, and gains at single layers."""
-    kept = {*material.question.space, DEFAULT_RULE, *PROBES}
+    """Without what only some tables need: by size, and gains of scores that are no choice."""
+    kept = {*material.question.space, DEFAULT_RULE}
 
     def of(place: Place) -> bool:
-        return place in kept or place[1] in ("neck.roi", "head.class_probabilities")
+        return place in kept or (place[2] not in SIZES and not is_gain(place[0]))
 
     return replace(
         each,

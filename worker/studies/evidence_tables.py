@@ -9,10 +9,10 @@ import numpy as np
 from worker.studies.correlation import Coefficient
 from worker.studies.document import Table
 from worker.studies.evidence import CHOSEN, MAIN, Evidence, seed_noise, short
-from worker.studies.evidence_plots import main_scores, size_taus, strides
+from worker.studies.evidence_plots import main_scores, maps, size_taus
 from worker.studies.lines import Interval, Line, tau_among
 from worker.studies.report import figures
-from worker.studies.scoring import LOCAL
+from worker.studies.scoring import BACKBONE, LOCAL
 from worker.studies.sizes import SIZES
 
 
@@ -72,20 +72,25 @@ def ceiling_table(found: Evidence) -> Table:
 
 
 def layer_table(found: Evidence) -> Table:
-    """Dataset by dataset the stride at which each main score is best."""
-    material, rules = found.material, strides(found)
+    """Dataset by dataset the map at which each main score is best, and those that fit the objects."""
+    material, rules = found.material, maps(found)
     scores = main_scores(found)
-    order = sorted(material.datasets, key=material.object_pixels.__getitem__)
+    matched = [rule.name for rule in material.question.rules if rule.cells is not None]
     rows = []
-    for dataset in order:
+    for dataset in sorted(material.datasets, key=material.object_pixels.__getitem__):
         group = [o for o in material.observations if o.dataset == dataset]
         cells = []
         for score in scores:
             taus = {rule: t for rule in rules if (t := tau_among(group, (score, rule, LOCAL))) is not None}
             best = max(taus, key=lambda rule: taus[rule], default=None)
-            cells.append("–" if best is None else f"{best.removeprefix('stride ')} ({taus[best]:.2f})")
-        rows.append((dataset, f"{material.object_pixels[dataset]:.0f}", *cells))
-    return Table(("dataset", "median object, pixels", *(f"best stride of {score} (tau)" for score in scores)), tuple(rows))
+            cells.append("–" if best is None else f"{_map(best)} ({taus[best]:.2f})")
+        read = (_map(*material.layers[dataset][rule]) for rule in matched)
+        rows.append((dataset, f"{material.object_pixels[dataset]:.0f}", *read, *cells))
+    return Table(("dataset", "median object, pixels", *matched, *(f"best map of {score} (tau)" for score in scores)), tuple(rows))
+
+
+def _map(layer: str = "–") -> str:
+    return layer.removeprefix(BACKBONE)
 
 
 def gain_table(found: Evidence) -> Table:

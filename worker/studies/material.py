@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from worker.studies.default_rule import DEFAULT_RULE, with_default_rule
-from worker.studies.layer_rules import LayerRule, with_rules
+from worker.studies.layer_rules import shared_maps, with_rules
 from worker.studies.observations import Observation, Place
 from worker.studies.question import Question
 from worker.studies.real import RealStudy
@@ -23,11 +23,15 @@ from worker.studies.zero_point import architecture_digest, is_gain, raw_of, with
 
 @dataclass(frozen=True)
 class Material:
-    """observations: with all that can be scored; those of one size have it for their level."""
+    """observations: with all that can be scored; those of one size have it for their level. object_pixels: dataset to the
+    side of its median object in pixels of the input, the median over the candidates. layers: dataset to rule to the maps it
+    reads there."""
 
     real: RealStudy
     question: Question
     observations: tuple[Observation, ...]
+    object_pixels: Mapping[str, float]
+    layers: Mapping[str, Mapping[str, tuple[str, ...]]]
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -41,14 +45,6 @@ class Material:
     @property
     def chosen_on(self) -> tuple[str, ...]:
         return tuple(d for d in self.question.choose_on if d in self.datasets)
-
-    @cached_property
-    def object_pixels(self) -> dict[str, float]:
-        """Dataset to the side of its median object in pixels of the input, the median over the candidates."""
-        return {
-            d: float(np.median([self.real.scores[d, o.candidate]["object_pixels"]["median"] for o in self.observations if o.dataset == d]))
-            for d in self.datasets
-        }
 
     @property
     def architectures(self) -> int:
@@ -65,8 +61,9 @@ class Material:
     def seconds(self, place: Place) -> float:
         """Mean seconds of one candidate on one dataset to have a score: reading the features, all layers in one pass, and
         scoring. Steps that several metrics share count for the first of them. A gain adds its share of the zero points."""
-        rule = next((r for r in self.question.rules if r.name == place[1]), None)
-        own = [_cost(self.real.scores[o.dataset, o.candidate], place, self._layers(o, rule)) for o in self.observations]
+        own = [
+            _cost(self.real.scores[o.dataset, o.candidate], place, self.layers[o.dataset].get(place[1], ())) for o in self.observations
+        ]
         return float(np.mean(own)) + (self._zero_seconds if is_gain(place[0]) else 0.0)
 
     @cached_property
@@ -77,12 +74,6 @@ class Material:
             if "seconds" in zero:
                 paid[dataset, architecture_digest(self.real.manifests[candidate])] = sum(zero["seconds"].values())
         return sum(paid.values()) / max(len(self.observations), 1)
-
-    def _layers(self, each: Observation, rule: LayerRule | None) -> tuple[str, ...]:
-        if rule is None:
-            return ()
-        key = (each.dataset, each.candidate)
-        return rule.layers(self.real.manifests[each.candidate].layers, self.real.scores[key]["object_pixels"]["median"])
 
     @property
     def probe_seconds(self) -> float | None:
@@ -99,23 +90,29 @@ class Material:
 
 def material_of(real: RealStudy, question: Question) -> Material:
     """Raises StudyRefused."""
+    plain = real.observations()
+    by_rule = {(o.dataset, o.candidate): o for o in with_default_rule([_without_sizes(o) for o in plain])}
+    pixels, layers = {}, {}
+    for dataset in dict.fromkeys(o.dataset for o in plain):
+        names = [o.candidate for o in plain if o.dataset == dataset]
+        pixels[dataset] = float(np.median([real.scores[dataset, name]["object_pixels"]["median"] for name in names]))
+        shared = shared_maps(real.manifests[name].layers for name in names)
+        layers[dataset] = {rule.name: rule.layers(shared, pixels[dataset]) for rule in question.rules}
     found = []
-    plain = [_without_sizes(o) for o in real.observations()]
-    by_rule = {(o.dataset, o.candidate): o for o in with_default_rule(plain)}
-    for each in real.observations():
+    for each in plain:
         key: Key = (each.dataset, each.candidate)
+        default = by_rule[key]
         if real.zeros:
             each = with_gains(each, real.zeros[key])
-        each = with_rules(each, question.rules, real.manifests[each.candidate].layers, real.scores[key]["object_pixels"]["median"])
+        each = with_rules(each, layers[each.dataset])
         if real.probes:
             each = with_probe(each, real.probes[key])
-        default = by_rule[key]
         if DEFAULT_RULE in default.scores:
             each = replace(each, scores={**each.scores, DEFAULT_RULE: default.scores[DEFAULT_RULE]})
         else:
             each = replace(each, undefined={**each.undefined, DEFAULT_RULE: default.undefined[DEFAULT_RULE]})
         found.append(each)
-    return Material(real, question, tuple(found))
+    return Material(real, question, tuple(found), pixels, layers)
 
 
 def _without_sizes(each: Observation) -> Observation:

@@ -14,7 +14,7 @@ from worker.studies.sizes import SIZES
 
 DATASETS = ("bccd", "pennfudan", "cards", "craters", "deeppcb", "plates_ro", "ships")
 CHOOSE_ON = DATASETS[:3]
-RULES = ("stride 8", "stride 16", "size / 4", "mean of strides")
+RULES = ("backbone.c3", "backbone.c4", "size_matched / 4", "mean of maps")
 LAYERS = ("backbone.c3", "backbone.c4")
 # knows: orders by mAP at stride 16; noise: by nothing; both on true boxes and on regions
 METRICS = ("tlogme", "logme_boxes", "detection_evidence", "logme_regions")

@@ -15,7 +15,7 @@ from worker.studies.observations import Observation
 from worker.studies.question import Question
 from worker.studies.signals import early_of, tau_between_seeds
 
-PLANTED = ("gain of detection_evidence", "stride 16", "local")
+PLANTED = ("gain of detection_evidence", "backbone.c4", "local")
 PROOF = DATASETS[3:]
 
 
@@ -42,7 +42,7 @@ def test_the_planted_score_is_chosen_and_proven(exact):
 
 
 def test_a_raw_score_of_several_architectures_has_their_offsets_and_its_gain_has_not(exact):
-    raw, gain = exact.gains["detection_evidence, stride 16"]
+    raw, gain = exact.gains["detection_evidence, backbone.c4"]
     assert gain.mean.value == pytest.approx(1.0)
     assert raw.mean.value < 0.97
 
@@ -102,10 +102,10 @@ def test_the_words_are_those_of_the_numbers(exact):
     said = answer(exact)
     assert len(said) == 5
     assert "Of 32 scores, 24 have a value for every candidate" in said[0]
-    assert "1.00, has gain of detection_evidence, stride 16." in said[0]
+    assert "1.00, has gain of detection_evidence, backbone.c4." in said[0]
     assert "100% [100%, 100%] of the noise ceiling and reaches the 80%" in said[1]
     assert "last on 4 of these 4 datasets (by mAP they are last on 4)" in said[2]
-    assert "the cheapest being detection_evidence, stride 16 with" in said[4]
+    assert "the cheapest being detection_evidence, backbone.c4 with" in said[4]
     poor = found_in(made_up(noise=0.0), Question(CHOOSE_ON, ("logme_regions",), question().rules, UNTRAINED), bootstrap=20)
     said = answer(poor)
     assert "misses the 80% asked for" in said[1]
@@ -117,8 +117,8 @@ def test_the_words_are_those_of_the_numbers(exact):
 def test_costs_are_features_scores_and_the_share_of_the_zero_points(exact):
     seconds = exact.material.seconds
     zero = 3 * 7 * 3.0 / 56  # three architectures on seven datasets, shared by all pairs
-    assert seconds(("detection_evidence", "stride 16", "local")) == pytest.approx(2.25)
-    assert seconds(("detection_evidence", "mean of strides", "local")) == pytest.approx(2.5)
+    assert seconds(("detection_evidence", "backbone.c4", "local")) == pytest.approx(2.25)
+    assert seconds(("detection_evidence", "mean of maps", "local")) == pytest.approx(2.5)
     assert seconds(PLANTED) == pytest.approx(2.25 + zero)
     assert (exact.material.probe_seconds, exact.material.early_seconds, exact.material.full_seconds) == (5.0, 30.0, 60.0)
 
@@ -163,5 +163,5 @@ def test_a_failed_probe_and_zero_point_are_named_not_guessed():
     broken = replace(real, probes={**real.probes, key: {"error": "diverged: at 3"}}, zeros={**real.zeros, key: {"error": "unusable: no"}})
     each = next(o for o in material_of(broken, question()).observations if (o.dataset, o.candidate) == key)
     assert each.undefined["probe_map", "fine-tuning", "test images"] == "its short fine-tuning failed: diverged: at 3"
-    assert "could not be scored: unusable: no" in each.undefined["gain of logme_boxes", "stride 16", "local"]
+    assert "could not be scored: unusable: no" in each.undefined["gain of logme_boxes", "backbone.c4", "local"]
     assert not any(metric.startswith("gain") for metric, _, _ in each.scores)

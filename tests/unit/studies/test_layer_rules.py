@@ -1,44 +1,59 @@
-"""Where a score is read: at the nearest stride, at the one that fits the objects, or at all; and gains there."""
+"""Where a score is read: at one map, at the one that fits the objects as the service matches it, or at all; and gains there."""
+
+import dataclasses
 
 import pytest
 
 from models_store.manifest import Layer
+from worker.ranking import rule as service
+from worker.ranking.records import Candidate, Scored
 from worker.studies import StudyRefused
-from worker.studies.layer_rules import MEAN, RULES, rule_named, with_rules
+from worker.studies.layer_rules import MEAN, RULES, rule_named, shared_maps, with_rules
 from worker.studies.observations import Observation
 from worker.studies.zero_point import gain_of, with_gains
 
-MAPS = tuple(Layer(f"backbone.c{n}", stride, 8, "map", True) for n, stride in enumerate((4, 4, 8, 16, 32), start=1))
-OTHERS = (Layer("neck.p6", 64, 8, "map", True), Layer("neck.roi", None, 8, "vector", True), Layer("backbone.c6", 64, 8, "map", False))
+ALL = ("backbone.c2", "backbone.c3", "backbone.c4", "backbone.c5")
 
 
 @pytest.mark.parametrize(
     ("rule", "pixels", "layers"),
     [
-        ("stride 4", 999, ("backbone.c2",)),
-        ("stride 32", 1, ("backbone.c5",)),
-        ("stride 64", 1, ("backbone.c5",)),
-        ("size / 4", 64, ("backbone.c4",)),
-        ("size / 1", 64, ("backbone.c5",)),
-        ("size / 8", 64, ("backbone.c3",)),
-        ("size / 8", 2, ("backbone.c2",)),
-        ("size / 1", 11.3, ("backbone.c3",)),
-        ("size / 1", 11.4, ("backbone.c4",)),
-        (MEAN, 64, ("backbone.c2", "backbone.c3", "backbone.c4", "backbone.c5")),
+        ("backbone.c5", 1, ("backbone.c5",)),
+        ("size_matched / 4", 64, ("backbone.c4",)),
+        ("size_matched / 1", 64, ("backbone.c5",)),
+        ("size_matched / 8", 64, ("backbone.c3",)),
+        ("size_matched / 8", 2, ("backbone.c2",)),
+        ("size_matched / 1", 11.3, ("backbone.c3",)),
+        ("size_matched / 1", 11.4, ("backbone.c4",)),
+        (MEAN, 64, ALL),
     ],
 )
 def test_the_layers_of_a_rule(rule, pixels, layers):
-    assert rule_named(rule).layers((*MAPS, *OTHERS), pixels) == layers
+    assert rule_named(rule).layers(ALL, pixels) == layers
 
 
-def test_of_two_strides_equally_far_the_coarser():
-    assert rule_named("stride 16").layers((MAPS[2], MAPS[4]), 1) == ("backbone.c5",)
-    assert rule_named("stride 16").layers(OTHERS, 1) == ()
+def test_only_maps_that_all_candidates_have_are_matched():
+    whole = [Layer(name, 4, 8, "map", True) for name in (*ALL, "neck.p6")]
+    short, fresh = whole[:3], [dataclasses.replace(layer, trained=layer.name != "backbone.c2") for layer in whole]
+    assert shared_maps([whole, short]) == ALL[:3]
+    assert shared_maps([whole, short, fresh]) == ALL[1:3]
+    assert shared_maps([]) == ()
+    assert rule_named("size_matched / 1").layers(ALL[:3], 640) == ("backbone.c4",)
+    assert rule_named("size_matched / 1").layers((), 640) == ()
+
+
+@pytest.mark.parametrize("pixels", [3.0, 20.0, 45.0, 46.0, 91.0, 300.0])
+def test_it_is_the_map_that_the_service_would_match(pixels):
+    candidates = [
+        Candidate(id=str(n), name=str(n), scores=tuple(Scored("logme", layer, "local", 1.0) for layer in ALL), object_pixels=pixels + n - 1) for n in range(3)
+    ]
+    own = rule_named(f"size_matched / {service.SIZE_PER_STRIDE:g}").layers(ALL, pixels)
+    assert own == (service.size_matched_layer(candidates),)
 
 
 def test_every_known_rule_can_be_named_and_others_are_refused():
     assert [rule_named(name).name for name in RULES] == list(RULES)
-    for name in ("stride", "stride -8", "size / 0.5", "best", "sum"):
+    for name in ("stride 8", "neck.p3", "size_matched / 0.5", "best", "sum"):
         with pytest.raises(StudyRefused, match="is no layer rule"):
             rule_named(name)
 
@@ -51,14 +66,13 @@ def observation():
 
 
 def test_a_rule_becomes_a_place():
-    found = with_rules(observation(), [rule_named(n) for n in ("stride 16", "size / 8", MEAN)], MAPS, 64.0)
-    assert found.scores["m", "stride 16", "local"] == 4.0
-    assert found.scores["m", "size / 8", "local"] == 3.0
+    found = with_rules(observation(), {"matched": ("backbone.c3",), MEAN: ALL, "backbone.c4": ("backbone.c4",), "none": ()})
+    assert found.scores["m", "matched", "local"] == 3.0
     assert found.scores["m", MEAN, "local"] == 3.5
-    assert found.scores["half", "stride 16", "local"] == 7.0
-    assert found.undefined["half", "size / 8", "local"] == "one class"
-    assert found.undefined["half", MEAN, "local"] == "it was not scored there"
-    assert len(found.scores) == len(observation().scores) + 4
+    assert found.undefined["half", "matched", "local"] == "one class"
+    assert found.undefined["half", MEAN, "local"] == "it was not scored at backbone.c2"
+    assert found.undefined["m", "none", "local"] == "the candidates have no map in common"
+    assert len(found.scores) == len(observation().scores) + 2
 
 
 def test_a_gain_is_the_score_above_its_zero_point():

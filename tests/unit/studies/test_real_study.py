@@ -135,7 +135,7 @@ metrics = ["tlogme", "logme_boxes", "logme_regions", "logme_deltas", "detection_
 metrics_by_size = ["logme_regions"]
 zero_point = true
 choose_on = ["one"]
-layer_rules = ["stride 8", "stride 16", "size / 2", "mean of strides"]
+layer_rules = ["backbone.c3", "backbone.c4", "size_matched / 2", "mean of maps"]
 [regions]
 jittered = 2
 background = 2
@@ -164,7 +164,7 @@ def test_the_same_fine_tunings_serve_another_question(data, out, tmp_path):
     real = run(datasets, candidates, work, asked.settings)
     found = {(o.dataset, o.candidate): o for o in material_of(real, asked.question).observations}
     kept, random = found["two", "kept"], found["two", "random"]
-    gain, evidence = ("gain of detection_evidence", "stride 16", "local"), ("detection_evidence", "stride 16", "local")
+    gain, evidence = ("gain of detection_evidence", "backbone.c4", "local"), ("detection_evidence", "backbone.c4", "local")
     zero = {(r["metric"], r["layer"], r["level"]): r["value"] for r in real.zeros["two", "kept"]["rows"]}
     assert evidence in kept.scores, kept.undefined
     assert kept.scores[gain] == pytest.approx(kept.scores[evidence] - zero["detection_evidence", "backbone.c4", "local"])
@@ -243,7 +243,7 @@ def test_what_a_file_cannot_say_is_refused(tmp_path, change, said):
         (('choose_on = ["one"]', 'choose_on = ["one", "two"]'), "leaves some datasets"),
         (("jittered = 2", "jittered = 0"), "regions: .*jittered is 1 to"),
         (("jittered = 2", "jitered = 2"), "regions: .*jitered"),
-        (('"stride 8"', '"best"'), "is no layer rule"),
+        (('"backbone.c3", "backbone.c4", "size', '"best", "size'), "is no layer rule"),
         (('"tlogme", "logme_boxes"', '"tlogme", "no_such"'), "no metric no_such"),
         (('metrics_by_size = ["logme_regions"]', 'metrics_by_size = ["leep"]'), "leep cannot be scored by size"),
         (('choose_on = ["one"]', 'choose_on = ["one"]\nchoose_metrics = ["leep"]'), "for one candidate alone: leep"),
