@@ -55,7 +55,8 @@ def test_without_names_every_metric_is_scored_and_shown(npz: Path) -> None:
     assert all(name in result.output for name, metric in METRICS.items() if not metric.pool_relative)
 
 
-def test_regions_of_ones_own(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+def test_regions_of_ones_own(tmp_path: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
     random = np.random.default_rng(1)
     labels = random.integers(0, 4, 90)
     deltas = random.normal(size=(90, 4))
