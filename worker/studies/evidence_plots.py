@@ -49,9 +49,9 @@ def by_rule(found: Evidence, plots: Path) -> Picture:
     """Heat map: mean over all datasets of each score at each layer rule."""
     question, title = found.material.question, "Mean weighted tau over all datasets by layer rule"
     rules = [rule.name for rule in question.rules]
-    values = [[_mean_over(found, (score, rule, LOCAL)) for rule in rules] for score in question.scores]
+    taus = rule_taus(found)
     split = sum(rule.layer is not None for rule in question.rules)
-    return _heat(list(question.scores), rules, values, plots / "layers-rules.png", title, split)
+    return _heat(list(taus), rules, list(taus.values()), plots / "layers-rules.png", title, split)
 
 
 def by_map(found: Evidence, plots: Path) -> Picture:
@@ -94,6 +94,12 @@ def main_scores(found: Evidence) -> tuple[str, ...]:
 def maps(found: Evidence) -> list[str]:
     """Names of the rules that read one map on all datasets."""
     return [rule.name for rule in found.material.question.rules if rule.layer is not None]
+
+
+def rule_taus(found: Evidence) -> dict[str, list[float | None]]:
+    """Score to its mean tau at each layer rule, over the datasets where it has a value."""
+    question = found.material.question
+    return {score: [_mean_over(found, (score, rule.name, LOCAL)) for rule in question.rules] for score in question.scores}
 
 
 def size_taus(found: Evidence) -> dict[tuple[str, str], tuple[list[float | None], int]]:

@@ -19,6 +19,7 @@ from worker.studies.evidence_tables import (
     layer_table,
     left_out_table,
     proof_table,
+    rule_table,
     size_table,
 )  # fmt: skip
 from worker.studies.lines import Line
@@ -114,7 +115,8 @@ def _layers(found: Evidence, plots: Path) -> list[Block]:
         Heading("Where to read"),
         Paragraph("Mean weighted tau over all datasets of each score at each layer rule; this describes and chooses nothing."),
         by_rule(found, plots),
-        Paragraph("The same for each dataset, from small to large objects: the side of the median object in pixels of the input stands beside its name."),
+        rule_table(found),
+        Paragraph("The same for each dataset, from small to large objects: the side of the median object in pixels of the input stands beside its name, and in the table the maps that fit it."),
         by_map(found, plots),
         layer_table(found),
     ]

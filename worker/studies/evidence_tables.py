@@ -9,7 +9,7 @@ import numpy as np
 from worker.studies.correlation import Coefficient
 from worker.studies.document import Table
 from worker.studies.evidence import CHOSEN, MAIN, Evidence, seed_noise, short
-from worker.studies.evidence_plots import main_scores, maps, size_taus
+from worker.studies.evidence_plots import main_scores, maps, rule_taus, size_taus
 from worker.studies.lines import Interval, Line, tau_among
 from worker.studies.report import figures
 from worker.studies.scoring import BACKBONE, LOCAL
@@ -69,6 +69,13 @@ def ceiling_table(found: Evidence) -> Table:
         average = found.ceiling_average
         rows.append(("mean", figures(average[MAIN]), number(average["pearson"].value), number(average["regret_at_1"].value), "", ""))
     return Table(("dataset", "weighted tau [95 %]", "Pearson", "Regret@1", "mAP", "deviation between seeds"), tuple(rows), frozenset({len(rows) - 1}))
+
+
+def rule_table(found: Evidence) -> Table:
+    """Mean tau over all datasets of each score at each layer rule."""
+    rules = [rule.name for rule in found.material.question.rules]
+    rows = tuple((score, *map(number, values)) for score, values in rule_taus(found).items())
+    return Table(("score", *rules), rows)
 
 
 def layer_table(found: Evidence) -> Table:

@@ -10,8 +10,12 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from app.cli.main import build
+from models_store import load_detector
+from worker.data.dataset import open_dataset
 from worker.data.glyphs import digits
 from worker.data.synthetic import synth
+from worker.features.extract import extract
+from worker.metrics import FeatureSet, RegionSet, score
 from worker.studies import StudyRefused
 from worker.studies.files import write_json
 from worker.studies.fine_tuning import ids_of
@@ -174,6 +178,27 @@ def test_the_same_fine_tunings_serve_another_question(data, out, tmp_path):
     assert {"small", "medium", "large"} <= {level for _, _, level in (*kept.scores, *kept.undefined)}
     assert ("probe_map", "fine-tuning", "test images") in kept.scores
     assert "detection_evidence" in (tmp_path / "report.html").read_text()
+    of_small(real, datasets["two"], candidates["kept"], asked.settings.spec)
+
+
+def of_small(real, dataset, candidate, spec):
+    """The score of the small objects is that of their regions, and of background as small."""
+    features = extract(load_detector(candidate), open_dataset(dataset), spec)
+    part = real.scores["two", "kept"]
+    low = np.quantile(features.object_pixels, 1 / 3)
+    assert part["object_pixels"]["limits"][0] == pytest.approx(low, abs=1e-3)
+    regions, sides = features.regions, np.sqrt(np.prod(features.regions.boxes[:, 2:] - features.regions.boxes[:, :2], axis=1))
+    # images of 64 pixels, seen at 64 pixels
+    chosen = np.where(regions.jittered, features.object_pixels[regions.objects], sides) < low
+    assert 0 < chosen.sum() < len(chosen)
+    own = RegionSet(
+        features=features.region_layers["backbone.c4"][chosen], labels=regions.labels[chosen], deltas=regions.deltas[chosen], ious=regions.ious[chosen],
+    )  # fmt: skip
+    objects = FeatureSet(features=np.zeros((3, own.features.shape[1])), labels=np.zeros(3, dtype=int), regions=own)
+    value = score(objects, ["logme_regions"])["logme_regions"].value
+    row = next(r for r in part["rows"] if (r["metric"], r["layer"], r["level"]) == ("logme_regions", "backbone.c4", "small"))
+    assert value is not None
+    assert row["value"] == pytest.approx(value, rel=1e-6)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from worker.studies import Observation
 from worker.studies.chance import luck_of
 from worker.studies.default_rule import DEFAULT_RULE, chosen_places, with_default_rule
 from worker.studies.document import Heading, Paragraph, Table, as_html, as_markdown
-from worker.studies.report import verdict, write_report
+from worker.studies.report import share_of_ceiling, verdict, write_report
 from worker.studies.study import Study, section
 
 HOSTILE = "<img src=http://example.org/x onerror=alert(1)> | `$x$` =cmd"
@@ -139,6 +139,14 @@ def test_a_clear_winner_is_named_with_what_luck_would_do():
     assert "with an interval of the paired difference above zero: tlogme at backbone.c4, local" in said
     assert "dealt out at random" in said
     assert "Noise ceiling" in said
+
+
+def test_a_share_of_the_ceiling_is_of_the_datasets_that_have_both():
+    found = section("s", "S", [], observations(), bootstrap=0).correlations
+    pairs = [(found.per_dataset[d][TLOGME]["weighted_tau"].value, found.ceiling[d]["weighted_tau"].value) for d in ("cells", HOSTILE)]
+    assert share_of_ceiling(found, TLOGME) == pytest.approx(sum(t for t, _ in pairs) / sum(c for _, c in pairs))
+    alone = [Observation(o.dataset, o.candidate, o.scores, o.static, {0: o.map}, o.undefined) for o in observations()]
+    assert share_of_ceiling(section("s", "S", [], alone, bootstrap=0).correlations, TLOGME) is None
 
 
 def test_luck_of_noise_is_about_even_and_grows_with_the_number_of_scores():
