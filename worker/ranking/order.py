@@ -39,7 +39,7 @@ def order(
         else:
             running.append(candidate)
 
-    matching, asked = is_size_matched(asked), resolved(running, asked)
+    matching, by_name, asked = is_size_matched(asked), asked.layer is not None, resolved(running, asked)
     place = choose(running, asked)
     valued: list[tuple[Candidate, Scored]] = []
     for candidate in running:
@@ -67,7 +67,13 @@ def order(
         ties=ties,
         left_out=tuple(left_out),
         warnings=cautions(
-            valued, target, place, ties, sure.unknown, unmatched=matching and asked.layer is None
+            valued,
+            target,
+            place,
+            ties,
+            sure.unknown,
+            # by default it is no surprise: layers were named that are not among the maps, say
+            unmatched=matching and by_name and asked.layer is None,
         ),
         static=static,
         groups=sure.groups,

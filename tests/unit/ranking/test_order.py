@@ -469,4 +469,7 @@ def test_one_constant_makes_it_the_default(monkeypatch):
     pool = [maps("a", EVERYWHERE, 64.0)]
     assert order(pool, TARGET).layer == "backbone.c3"
     assert order(pool, TARGET, RankBy(layer="backbone.c5")).layer == "backbone.c5"
+    elsewhere = order([candidate("a", at("logme", 1.0, "neck.p4"), object_pixels=64.0)], TARGET)
+    assert (elsewhere.layer, elsewhere.chosen_by) == ("neck.p4", "default rule")
+    assert "not_size_matched" not in {w.code for w in elsewhere.warnings}
     assert rule.default_layers() == ("backbone.c2", "backbone.c3", "backbone.c4", "backbone.c5")
