@@ -5,7 +5,7 @@ Everything here is handed the observations of all datasets and looks at those it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,14 +20,14 @@ class Choice:
     """place: the score with the highest mean weighted tau on the datasets `on`, None where none fits. tau: that mean.
 
     considered: of how many; fitting: those of them that have a value for every candidate on each of the datasets and met the
-    condition.
+    condition, with their means, the best first.
     """
 
     place: Place | None
     tau: float | None
     on: tuple[str, ...]
     considered: int
-    fitting: tuple[Place, ...]
+    fitting: Mapping[Place, float]
 
 
 def choose(
@@ -44,8 +44,9 @@ def choose(
         each = [tau_on(group, place) for group in groups]
         if each and None not in each and (not last or all(stand_last(group, place, last) for group in groups)):
             taus[place] = float(np.mean(each))
-    best = max(taus, key=lambda place: round(taus[place], 12), default=None)
-    return Choice(best, None if best is None else taus[best], tuple(on), len(places), tuple(taus))
+    fitting = dict(sorted(taus.items(), key=lambda each: -round(each[1], 12)))
+    best = next(iter(fitting), None)
+    return Choice(best, None if best is None else fitting[best], tuple(on), len(places), fitting)
 
 
 def tau_on(group: Sequence[Observation], place: Place) -> float | None:

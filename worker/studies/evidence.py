@@ -29,6 +29,7 @@ from worker.studies.zero_point import gain_of, is_gain, raw_of
 
 MAIN = "weighted_tau"
 TARGET = 0.8  # of the noise ceiling
+NEAREST = 10
 CHOSEN, STRICT = "chosen", "chosen, untrained last"
 # The published scores, at the places they are published for or that are nearest to them: the pyramid level that fits an
 # object where the checkpoint brought a pyramid, else the last map, and the map that this service reads by default.
@@ -65,7 +66,8 @@ class LeftOut:
 @dataclass(frozen=True)
 class Evidence:
     """choice: the highest mean tau; strict: the same among those that put untrained candidates last. lines: the table of
-    the proof, lines_on: the same on the datasets of the choice. truth_last: on how many datasets of the proof untrained
+    the proof, lines_on: the same on the datasets of the choice. nearest: the scores that came out best on these, on the
+    others. truth_last: on how many datasets of the proof untrained
     candidates have the lowest mAP. gains: name of each raw score to its line and that of its gain at the same place.
     left_out_mean: of leaving each dataset out once."""
 
@@ -76,6 +78,7 @@ class Evidence:
     strict: Choice
     lines: tuple[Line, ...]
     lines_on: tuple[Line, ...]
+    nearest: tuple[Line, ...]
     priced: tuple[Priced, ...]
     gains: Mapping[str, tuple[Line, Line]]
     left_out: tuple[LeftOut, ...]
@@ -106,13 +109,14 @@ def evidence_of(material: Material, *, bootstrap: int = 1000, seed: int = 0) -> 
         strict,
         _lines(material, choice, strict, material.proof, beside),
         _lines(material, choice, strict, material.chosen_on, beside),
+        tuple(line_of(short(place), "metric", place, rows, material.proof, beside) for place in list(choice.fitting)[:NEAREST]),
         priced,
         _gains(material, priced, beside),
         left_out,
         mean_of(taus, beside),
         share_of(taus, beside),
         sum(_truth_last(rows, d, question.untrained) for d in material.proof),
-        luck_of([o for o in rows if o.dataset in material.chosen_on], choice.fitting, MAIN, seed=seed),
+        luck_of([o for o in rows if o.dataset in material.chosen_on], tuple(choice.fitting), MAIN, seed=seed),
     )
 
 

@@ -18,6 +18,7 @@ from worker.studies.evidence_tables import (
     gain_table,
     layer_table,
     left_out_table,
+    nearest_table,
     proof_table,
     rule_table,
     size_table,
@@ -85,6 +86,8 @@ def _proof(found: Evidence, plots: Path) -> list[Block]:
         Heading(f"On the datasets of the choice: {', '.join(material.chosen_on)}", 3),
         Paragraph(_chosen_from(found)),
         proof_table(found.lines_on, material.chosen_on),
+        Paragraph("The scores with the highest means on these datasets, and what became of them on the others: how much hangs on which one won."),
+        nearest_table(found),
         Heading("Each dataset left out once", 3),
         Paragraph(
             "Here the choice is made on all datasets but one and looked at on that one. The choices share most of their datasets, so they "

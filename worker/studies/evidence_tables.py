@@ -41,6 +41,16 @@ def proof_table(lines: Sequence[Line], datasets: Sequence[str]) -> Table:
     return Table(header, tuple(rows), strong)
 
 
+def nearest_table(found: Evidence) -> Table:
+    """The best scores on the datasets of the choice, and what became of them on the others."""
+    rows = tuple(
+        (line.name, number(found.choice.fitting[line.place]), _mean(line), share(line.share), f"{line.last} of {len(found.material.proof)}")
+        for line in found.nearest
+    )
+    header = ("score", "mean tau where chosen", "mean tau on the others [datasets; candidates]", "share of ceiling", "untrained last on")
+    return Table(header, rows, frozenset({0}))
+
+
 def left_out_table(found: Evidence) -> Table:
     header = ("left out", "chosen on the others", "tau on them", "tau on it", "ceiling", "best static order", "untrained last")
     rows = [

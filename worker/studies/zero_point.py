@@ -13,7 +13,9 @@ from worker.studies.observations import Observation, Place
 from worker.studies.scoring import Row, Scored
 from worker.studies.work_folder import digest_of
 
-SEED = 0
+# Of the initial weights: none that a study's own untrained candidates are likely to have, whose gain would be 0 by
+# definition and not by measurement.
+SEED = 1000
 # what `models_store.untrained` builds from, and which layers are then read
 _FACTS = ("architecture", "backbone", "input", "options", "layers", "initialised_keys", "initialisation_seed")
 _GAIN = "gain of "
