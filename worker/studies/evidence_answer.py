@@ -30,7 +30,8 @@ def _proof(found: Evidence) -> str:
         return "It has a value on none of the other datasets."
     on = f"On the other {len(found.material.proof)} datasets its mean is {figures(line.mean)}"
     if line.share is None:
-        return f"{on}; with one seed of fine-tuning there is no noise ceiling to hold it against."
+        why = "no seed orders the candidates as another does" if found.ceiling else "with one seed of fine-tuning there is no noise ceiling to hold it against"
+        return f"{on}; {why}."
     reached = "reaches" if line.share.value >= TARGET else "misses"
     return f"{on}, which is {_share(line)} of the noise ceiling and {reached} the {TARGET:.0%} asked for."
 
@@ -127,6 +128,8 @@ def cautions(found: Evidence) -> list[str]:
     if lost := material.real.left_out():
         said.append(f"{len(lost)} pairs of candidate and dataset are left out; the last table names them.")
     if material.real.probes:
+        if len({m.architecture for m in material.real.manifests.values()}) > 1:
+            said.append("Detectors of different kinds have different losses, so probe_loss compares like with like only among those of one kind.")
         said.append("probe_map looks at the test images that the truth is measured on, which nobody has who chooses; probe_val_map does not.")
     return said
 
