@@ -103,6 +103,9 @@ def _chosen_from(found: Evidence) -> str:
     said = f"Of {choice.considered} scores {len(choice.fitting)} have a value for every candidate on each of these datasets"
     if found.material.question.untrained:
         said += f", {len(strict.fitting)} of them put the untrained candidates last on each"
+    equal = sum(round(tau - (choice.tau or 0.0), 12) == 0 for tau in choice.fitting.values())
+    if equal > 1:
+        said += f"; {equal} share the highest mean, of which the first in the order of the question was taken"
     return f"{said}. The tau of the chosen one is the highest of them and flatters it; the table above does not."
 
 

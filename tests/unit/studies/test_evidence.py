@@ -157,6 +157,16 @@ def test_the_report_answers_first_and_its_table_can_be_read_back(tmp_path):
     assert {"small", "medium", "large", "local"} <= levels
 
 
+def test_equals_are_told(tmp_path):
+    """Where sizes match the same map everywhere, a rule and that map are one score."""
+    real = made_up()
+    alike = {key: {**part, "object_pixels": {"median": 64.0, "limits": [1, 2]}} for key, part in real.scores.items()}
+    _, found, files = write_evidence(material_of(replace(real, scores=alike), question()), "Equals", (), (), tmp_path, bootstrap=2)
+    assert found.choice.place == PLANTED
+    assert list(found.choice.fitting)[:2] == [PLANTED, ("gain of detection_evidence", "size_matched / 4", "local")]
+    assert "; 2 share the highest mean, of which the first" in files.markdown.read_text()
+
+
 def test_a_failed_probe_and_zero_point_are_named_not_guessed():
     real = made_up()
     key = ("ships", "a 0")
