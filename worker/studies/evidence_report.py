@@ -50,8 +50,7 @@ def write_evidence(
     """Writes report.html, report.md, evidence.csv, correlations.csv, observations.csv and plots/*.png. Raises StudyRefused."""
     found = evidence_of(material, bootstrap=bootstrap, seed=seed)
     rows = [_of_the_question(o, material) for o in material.observations]
-    featured = tuple(dict.fromkeys(p for p in (found.choice.place, DEFAULT_RULE) if p is not None))
-    part = section("ranking", "All scores on all datasets", [], rows, featured=featured, bootstrap=bootstrap, seed=seed)
+    part = section("ranking", "All scores on all datasets", [], rows, featured=(DEFAULT_RULE,), bootstrap=bootstrap, seed=seed)
     study = Study(title, tuple(text), (*facts_of(material.real), *facts), (part,), tables_of(material.real))
     plots = folder / "plots"
     blocks: list[Block] = [*_first(found, text), *_proof(found, plots), *_ceiling(found), *_layers(found, plots)]
@@ -84,7 +83,7 @@ def _proof(found: Evidence, plots: Path) -> list[Block]:
         by_dataset(found, plots),
         *scatter_of(found, plots),
         Heading(f"On the datasets of the choice: {', '.join(material.chosen_on)}", 3),
-        Paragraph(_chosen_from(found)),
+        Paragraph(chosen_from(found)),
         proof_table(found.lines_on, material.chosen_on),
         Paragraph("The scores with the highest means on these datasets, and what became of them on the others: how much hangs on which one won."),
         nearest_table(found),
@@ -98,7 +97,8 @@ def _proof(found: Evidence, plots: Path) -> list[Block]:
     return blocks
 
 
-def _chosen_from(found: Evidence) -> str:
+def chosen_from(found: Evidence) -> str:
+    """How many scores the choice had, and how alone the chosen one stands."""
     choice, strict = found.choice, found.strict
     said = f"Of {choice.considered} scores {len(choice.fitting)} have a value for every candidate on each of these datasets"
     if found.material.question.untrained:

@@ -9,7 +9,7 @@ from made_up import CHOOSE_ON, DATASETS, UNTRAINED, made_up, question
 
 from worker.studies.evidence import evidence_of
 from worker.studies.evidence_answer import answer, cautions
-from worker.studies.evidence_report import write_evidence
+from worker.studies.evidence_report import chosen_from, write_evidence
 from worker.studies.material import material_of
 from worker.studies.observations import Observation
 from worker.studies.question import Question
@@ -157,14 +157,14 @@ def test_the_report_answers_first_and_its_table_can_be_read_back(tmp_path):
     assert {"small", "medium", "large", "local"} <= levels
 
 
-def test_equals_are_told(tmp_path):
+def test_equals_are_told():
     """Where sizes match the same map everywhere, a rule and that map are one score."""
     real = made_up()
     alike = {key: {**part, "object_pixels": {"median": 64.0, "limits": [1, 2]}} for key, part in real.scores.items()}
-    _, found, files = write_evidence(material_of(replace(real, scores=alike), question()), "Equals", (), (), tmp_path, bootstrap=2)
+    found = found_in(replace(real, scores=alike), bootstrap=0)
     assert found.choice.place == PLANTED
     assert list(found.choice.fitting)[:2] == [PLANTED, ("gain of detection_evidence", "size_matched / 4", "local")]
-    assert "; 2 share the highest mean, of which the first" in files.markdown.read_text()
+    assert "; 2 share the highest mean, of which the first" in chosen_from(found)
 
 
 def test_a_failed_probe_and_zero_point_are_named_not_guessed():
