@@ -20,8 +20,8 @@ from app.api.waiting import until_news
 from app.db.tables import Search
 from app.errors import Conflict, NotFound
 from app.queue.states import ENDED
-from app.schemas.common import Page
-from app.schemas.searches import SearchCreate, SearchQuery, SearchSummary, SearchView, SearchViewQuery
+from app.schemas.common import Page, WaitQuery
+from app.schemas.searches import SearchCreate, SearchQuery, SearchSummary, SearchView
 from app.services import search_views, searches
 from app.services.idempotency import Answer
 
@@ -86,7 +86,7 @@ async def get_search_events(
 async def get_search(
     id: str,
     context: ContextDep,
-    asked: Annotated[SearchViewQuery, Query()],
+    asked: Annotated[WaitQuery, Query()],
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """One search: the best it has found, what was spent where, and how sure that is."""

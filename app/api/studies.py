@@ -20,8 +20,8 @@ from app.api.waiting import until_news
 from app.db.tables import Study
 from app.errors import NotFound
 from app.queue.states import ENDED
-from app.schemas.common import Page
-from app.schemas.studies import StudyCreate, StudyQuery, StudySummary, StudyView, StudyViewQuery
+from app.schemas.common import Page, WaitQuery
+from app.schemas.studies import StudyCreate, StudyQuery, StudySummary, StudyView
 from app.services import studies, study_views
 from app.services.idempotency import Answer
 
@@ -102,7 +102,7 @@ async def get_study_events(
 async def get_study(
     id: str,
     context: ContextDep,
-    asked: Annotated[StudyViewQuery, Query()],
+    asked: Annotated[WaitQuery, Query()],
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """One study: how far it is, and what it says of each metric."""

@@ -20,7 +20,7 @@ from app.api.waiting import until_news
 from app.db.tables import Verification
 from app.errors import NotFound
 from app.queue.states import ENDED
-from app.schemas.common import Page
+from app.schemas.common import Page, WaitQuery
 from app.schemas.verifications import (
     Curves,
     SubsetQuery,
@@ -30,7 +30,6 @@ from app.schemas.verifications import (
     VerificationQuery,
     VerificationSummary,
     VerificationView,
-    VerificationViewQuery,
 )
 from app.services import subsets, verification_views, verifications
 from app.services.idempotency import Answer
@@ -107,7 +106,7 @@ async def get_verification_events(
 async def get_verification(
     id: str,
     context: ContextDep,
-    asked: Annotated[VerificationViewQuery, Query()],
+    asked: Annotated[WaitQuery, Query()],
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """One verification: what was asked, how far it is, and what came of it."""

@@ -10,7 +10,7 @@ from app.cli import datasets as known_datasets
 from app.cli.progress import wait_for, wait_for_ranking
 from app.cli.ranking_table import rankings as ranking_list
 from app.cli.ranking_table import show_ranking
-from app.cli.session import Failed, as_json, connected, note, out
+from app.cli.session import Failed, as_json, connected, fail_unless_succeeded, note, out
 from app.cli.words import split
 from app.client import Client
 
@@ -73,7 +73,8 @@ def rank(
         _answer(client, ranking, json, csv)
         for record in unusable:
             note(f"left out: {known_checkpoints.refusal(record)}")
-        _fail_unless_succeeded(ranking, wait)
+        if wait:
+            fail_unless_succeeded("ranking", ranking, otherwise="; ".join(one["reason"] for one in ranking["left_out"]))
 
 
 @commands.command("list")
@@ -149,12 +150,6 @@ def _answer(client: Client, ranking: Record, json: bool, csv: Path | None) -> No
         as_json(ranking)
     else:
         show_ranking(ranking)
-
-
-def _fail_unless_succeeded(ranking: Record, waited: bool) -> None:
-    if waited and ranking["state"] != "succeeded":
-        reason = (ranking["error"] or {}).get("detail") or "; ".join(one["reason"] for one in ranking["left_out"])
-        raise Failed(f"the ranking {ranking['state']}: {reason or 'see `detrank jobs list`'}")
 
 
 def _rank_by(metric: str | None, layer: str | None) -> str | Record | None:

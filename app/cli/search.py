@@ -10,7 +10,7 @@ from app.cli.progress_parts import wait_for_search
 from app.cli.rank import checkpoints_for, dataset_for
 from app.cli.search_table import searches as search_list
 from app.cli.search_table import show_search
-from app.cli.session import Failed, as_json, connected, note, out
+from app.cli.session import as_json, connected, fail_unless_succeeded, note, out
 from app.cli.words import split
 from app.client import Client
 
@@ -59,9 +59,8 @@ def search(
         _answer(client, record, json, csv)
         for one in unusable:
             note(f"left out: {known_checkpoints.refusal(one)}")
-        if wait and record["state"] != "succeeded":
-            reason = (record["error"] or {}).get("detail") or "see `detrank jobs list`"
-            raise Failed(f"the search {record['state']}: {reason}")
+        if wait:
+            fail_unless_succeeded("search", record)
 
 
 @commands.command("list")

@@ -51,6 +51,13 @@ class Unusable(Exception):
     """What was asked cannot be done as written: exit code 2."""
 
 
+def fail_unless_succeeded(what: str, record: dict[str, Any], otherwise: str = "") -> None:
+    """Raises Failed with the reason of a record that was waited for; `otherwise`: where it has no error of its own."""
+    if record["state"] != "succeeded":
+        reason = (record["error"] or {}).get("detail") or otherwise or "see `detrank jobs list`"
+        raise Failed(f"the {what} {record['state']}: {reason}")
+
+
 class Commands(TyperGroup):
     """Expected failures become a message and an exit code."""
 

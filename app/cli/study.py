@@ -9,7 +9,7 @@ import typer
 from app.cli import checkpoints as known_checkpoints
 from app.cli.progress_parts import wait_for_study
 from app.cli.rank import checkpoints_for, dataset_for
-from app.cli.session import Failed, as_json, connected, note, out, say
+from app.cli.session import Failed, as_json, connected, fail_unless_succeeded, note, out, say
 from app.cli.study_table import show_study
 from app.cli.study_table import studies as study_list
 from app.cli.words import numbers, split
@@ -65,9 +65,8 @@ def run(
         _answer(client, record, json, target)
         for one in unusable:
             note(f"left out: {known_checkpoints.refusal(one)}")
-        if wait and record["state"] != "succeeded":
-            reason = (record["error"] or {}).get("detail") or "see `detrank jobs list`"
-            raise Failed(f"the study {record['state']}: {reason}")
+        if wait:
+            fail_unless_succeeded("study", record)
 
 
 @commands.command("list")

@@ -7,7 +7,7 @@ import typer
 
 from app.cli.progress import wait_for_verification
 from app.cli.rank import checkpoints_for, dataset_for
-from app.cli.session import Failed, as_json, connected, out, say
+from app.cli.session import as_json, connected, fail_unless_succeeded, out, say
 from app.cli.verification_table import show_verification
 from app.cli.verification_table import verifications as verification_list
 from app.client import Client
@@ -56,9 +56,8 @@ def verify(
         if wait:
             record = wait_for_verification(client, record)
         _answer(client, record, json, csv)
-        if wait and record["state"] != "succeeded":
-            reason = (record["error"] or {}).get("detail") or "see `detrank jobs list`"
-            raise Failed(f"the verification {record['state']}: {reason}")
+        if wait:
+            fail_unless_succeeded("verification", record)
 
 
 @commands.command("list")

@@ -37,11 +37,7 @@ def cancel_ranking(session: Session, ranking_id: str) -> Ranking:
         raise NotFound(f"there is no ranking {ranking_id}")
     if ranking.state in ENDED:
         return ranking
-    if ranking.cancel_requested_at is None:
-        ranking.cancel_requested_at = database_now(session)
-        if ranking.state == JobState.RUNNING:
-            ranking.state = JobState.CANCELLING.value
-        ranking.version += 1
+    _ask_to_stop(session, ranking)
     verifications = session.scalars(select(Verification.id).where(Verification.ranking_id == ranking_id))
     _cancel_jobs_of(session, [ranking_id, *verifications])
     return ranking
@@ -57,15 +53,20 @@ def cancel_whole(session: Session, table: type[wholes.Whole], id: str) -> wholes
         raise NotFound(f"there is no {table.__name__.lower()} {id}")
     if row.state in ENDED:
         return row
+    _ask_to_stop(session, row)
+    for ranking in wholes.parts(session, row, Ranking):
+        cancel_ranking(session, ranking.id)
+    _cancel_jobs_of(session, [row.id, *(part.id for part in wholes.parts(session, row, Verification))])
+    return row
+
+
+def _ask_to_stop(session: Session, row: Ranking | wholes.Whole) -> None:
+    """Mark a locked row that has not ended, once."""
     if row.cancel_requested_at is None:
         row.cancel_requested_at = database_now(session)
         if row.state == JobState.RUNNING:
             row.state = JobState.CANCELLING.value
         row.version += 1
-    for ranking in wholes.parts(session, row, Ranking):
-        cancel_ranking(session, ranking.id)
-    _cancel_jobs_of(session, [row.id, *(part.id for part in wholes.parts(session, row, Verification))])
-    return row
 
 
 def _cancel_jobs_of(session: Session, resources: list[str]) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Candidate, Job, Ranking, Search, Study
 from app.errors import CandidateFailed
-from app.queue import events, ranking_verifications, search_flow, study_flow
+from app.queue import events, ranking_verifications, search_flow, study_flow, wholes
 from app.queue.jobs import Locked, add_job
 from app.queue.states import ENDED, JobKind, JobState
 
@@ -87,7 +87,8 @@ def start_ranking(session: Session, ranking: Ranking, stage: str, *, now: dateti
     ranking.state, ranking.stage = JobState.RUNNING.value, stage
     ranking.started_at = ranking.started_at or now
     ranking.finished_at, ranking.error = None, None
-    _tell(session, ranking, now)
+    wholes.tell(session, ranking, now)
+    _tell_owner(session, ranking, now)
 
 
 def advance_ranking(session: Session, ranking: Ranking, *, max_attempts: int, now: datetime) -> None:
@@ -140,16 +141,7 @@ def end_ranking(
     session: Session, ranking: Ranking, state: JobState, *, now: datetime, error: dict[str, Any] | None = None
 ) -> None:
     """A locked ranking is over."""
-    ranking.state, ranking.stage, ranking.error = state.value, None, error
-    ranking.finished_at = now
-    _tell(session, ranking, now)
-
-
-def _tell(session: Session, ranking: Ranking, now: datetime) -> None:
-    data: dict[str, Any] = {"state": ranking.state, "stage": ranking.stage}
-    if ranking.error is not None:
-        data["error"] = ranking.error
-    events.append(session, ranking, "state", data, now=now)
+    wholes.end(session, ranking, state, now=now, error=error)
     _tell_owner(session, ranking, now)
 
 

@@ -28,7 +28,12 @@ def begin(session: Session, row: Whole, stage: str, *, now: datetime) -> None:
 
 
 def end(
-    session: Session, row: Whole, state: JobState, *, now: datetime, error: dict[str, Any] | None = None
+    session: Session,
+    row: Whole | Ranking,
+    state: JobState,
+    *,
+    now: datetime,
+    error: dict[str, Any] | None = None,
 ) -> None:
     """A locked row is over."""
     row.state, row.stage, row.error = state.value, None, error
@@ -36,7 +41,7 @@ def end(
     tell(session, row, now)
 
 
-def tell(session: Session, row: Whole, now: datetime) -> None:
+def tell(session: Session, row: Whole | Ranking, now: datetime) -> None:
     data: dict[str, Any] = {"state": row.state, "stage": row.stage}
     if row.error is not None:
         data["error"] = row.error

@@ -63,6 +63,18 @@ class View(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
+class WaitQuery(BaseModel):
+    """Of one record that work goes on for."""
+
+    model_config = ConfigDict(extra="forbid")
+    wait: float = Field(
+        default=0,
+        ge=0,
+        le=60,
+        description="seconds to wait for a change against If-None-Match, or for the end without it",
+    )
+
+
 class FieldFault(BaseModel):
     pointer: str = Field(
         description="JSON pointer (RFC 6901) to the field at fault; `/name` for a parameter of that name"

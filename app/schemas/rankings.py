@@ -5,7 +5,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from app.schemas.common import Body, CheckpointId, DatasetId, JobStateName, Name, PageQuery, Seed, View, text
+from app.schemas.common import (
+    Body,
+    CheckpointId,
+    DatasetId,
+    JobStateName,
+    Name,
+    PageQuery,
+    Seed,
+    View,
+    WaitQuery,
+    text,
+)
 from app.schemas.verifications import RankingVerify
 
 LevelChoice = Literal["local", "global", "both"]
@@ -360,19 +371,12 @@ class RankingQuery(PageQuery):
     checkpoint_id: CheckpointId | None = None
 
 
-class RankingViewQuery(BaseModel):
+class RankingViewQuery(WaitQuery):
     """Limits applied to this view only: the ranks of those that stay close up."""
 
-    model_config = ConfigDict(extra="forbid")
     max_parameters: int | None = Field(default=None, ge=0, le=2**63 - 1)
     max_memory_bytes: int | None = Field(default=None, ge=0, le=2**63 - 1)
     max_ms_per_image: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     licence: Annotated[list[text(200)], Field(max_length=100)] = Field(
         default=[], description="allowed names, in any case; may be repeated"
-    )
-    wait: float = Field(
-        default=0,
-        ge=0,
-        le=60,
-        description="seconds to wait for a change against If-None-Match, or for the end without it",
     )

@@ -207,13 +207,3 @@ class SearchQuery(PageQuery):
     state: JobStateName | None = None
     dataset_id: DatasetId | None = None
     checkpoint_id: CheckpointId | None = Field(default=None, description="one of its candidates")
-
-
-class SearchViewQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    wait: float = Field(
-        default=0,
-        ge=0,
-        le=60,
-        description="seconds to wait for a change against If-None-Match, or for the end without it",
-    )

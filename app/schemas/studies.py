@@ -168,13 +168,3 @@ class StudyView(StudySummary):
 class StudyQuery(PageQuery):
     state: JobStateName | None = None
     dataset_id: DatasetId | None = None
-
-
-class StudyViewQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    wait: float = Field(
-        default=0,
-        ge=0,
-        le=60,
-        description="seconds to wait for a change against If-None-Match, or for the end without it",
-    )

@@ -177,13 +177,3 @@ class VerificationQuery(PageQuery):
     ranking_id: RankingId | None = None
     search_id: text(48) | None = None
     study_id: text(48) | None = None
-
-
-class VerificationViewQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    wait: float = Field(
-        default=0,
-        ge=0,
-        le=60,
-        description="seconds to wait for a change against If-None-Match, or for the end without it",
-    )

@@ -72,15 +72,6 @@ def rles_of(dataset: Dataset, image: Image) -> list[dict[str, Any]]:
     return found
 
 
-def masks_of(dataset: Dataset, image: Image) -> np.ndarray:
-    """(n, h, w) uint8, 0 or 1: the masks of an image's annotations, crowds too, in the order of `dataset.annotation_ids`.
-
-    Row i belongs to the i-th annotation of the image in the dataset's columns. Raises ValueError where the dataset
-    has no masks.
-    """
-    return decode(rles_of(dataset, image), image.height, image.width)
-
-
 def _plain(rle: Mapping[str, Any]) -> dict[str, Any]:
     counts = rle["counts"]
     return {

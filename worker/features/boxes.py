@@ -33,14 +33,6 @@ def deltas_between(boxes: np.ndarray, true: np.ndarray) -> np.ndarray:
     return np.concatenate([(true_centres - centres) / sides, np.log(true_sides / sides)], axis=1)
 
 
-def corrected(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
-    """The boxes (n, 4) that `deltas` (n, 4) make of xyxy `boxes` (n, 4): the inverse of `deltas_between`."""
-    sides = boxes[:, 2:] - boxes[:, :2]
-    centres = (boxes[:, 2:] + boxes[:, :2]) / 2 + deltas[:, :2] * sides
-    halves = sides * np.exp(deltas[:, 2:]) / 2
-    return np.concatenate([centres - halves, centres + halves], axis=1)
-
-
 def _shared_length(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
     # Axis by axis: with both in one array, numpy's loops would run over two numbers each.
     return _length(np.maximum(a[..., axis], b[..., axis]), np.minimum(a[..., axis + 2], b[..., axis + 2]))

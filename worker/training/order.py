@@ -49,12 +49,6 @@ def batches(examples: Sequence[Example], batch_size: int, seed: int, epoch: int)
     return [whole[i] for i in rng.permutation(len(whole)).tolist()]
 
 
-def batch_of(examples: Sequence[Example], batch_size: int, seed: int, iteration: int) -> list[int]:
-    """The batch of one iteration; iterations run on over epochs."""
-    per_epoch = math.ceil(len(examples) / batch_size)
-    return batches(examples, batch_size, seed, iteration // per_epoch)[iteration % per_epoch]
-
-
 def size_of(iteration: int, base: Size, scales: Sequence[float], seed: int) -> Size:
     """The image size of one iteration: one of the factors for the whole batch."""
     factor = scales[int(stream(seed, SCALE, iteration).integers(len(scales)))]

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from deltas import corrected
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou
 
-from worker.features.boxes import areas, corrected, deltas_between, ious, shared_areas
+from worker.features.boxes import areas, deltas_between, ious, shared_areas
 
 
 def some_boxes(count: int, seed: int) -> np.ndarray:

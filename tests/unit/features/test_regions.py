@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from deltas import corrected
 
 from worker.data.dataset import Dataset, Image
-from worker.features.boxes import corrected, ious, shared_areas
+from worker.features.boxes import ious, shared_areas
 from worker.features.errors import Unextractable
 from worker.features.objects import objects_of
 from worker.features.regions import HARD_FROM, Regions, RegionSampling, regions_of

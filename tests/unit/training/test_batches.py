@@ -10,9 +10,14 @@ from worker.data.pixels import PixelCache
 from worker.training import pictures
 from worker.training.errors import Untrainable
 from worker.training.examples import Example, examples_of, with_validation
-from worker.training.order import batch_of, batches, made_ready, size_of
+from worker.training.order import batches, made_ready, size_of
 from worker.training.pictures import Pictures
 from worker.training.recipe import Augmentation
+
+
+def batch_of(examples: list[Example], batch_size: int, seed: int, iteration: int) -> list[int]:
+    epoch, number = divmod(iteration, -(-len(examples) // batch_size))
+    return batches(examples, batch_size, seed, epoch)[number]
 
 
 def made_up(wide: int, tall: int) -> list[Example]:
