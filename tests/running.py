@@ -103,7 +103,7 @@ class Workspace:
             key = {"ranking_id": ranking["id"], "checkpoint_id": checkpoint_id}
             undefined = None if value is not None else "only one category"
             sure = {"null": {"mean": 0.5, "std": 0.1, "permutations": 20}, "z": 15.0, "interval": [value - 0.2, value + 0.2]} if value else {}
-            zero = {"zero_point": value - 0.25, "gain": 0.25} if value else {}
+            zero = {"zero_point": value - 0.25, "gain": 0.25, "gain_interval": [0.125, 0.375]} if value else {}
             details = {"notes": [], "objects": 12} | sure | zero
             session.add(
                 Score(
@@ -124,12 +124,12 @@ class Workspace:
         def write(session: Session) -> None:
             row = session.get(Ranking, ranking["id"])
             row.result = {
-                "ranked_by": {"metric": "logme", "layer": "backbone.c4", "level": "local", "chosen_by": "default rule"},
+                "ranked_by": {"metric": "logme", "layer": "backbone.c4", "level": "local", "quantity": "value", "chosen_by": "default rule"},
                 "order": [
                     {
                         "checkpoint_id": id, "rank": n, "value": value, "near": [], "static_ranks": {"parameters": n},
                         "z": 15.0, "interval": [value - 0.2, value + 0.2], "chance_of_best": 1.0 / n, "group": n,
-                        "zero_point": value - 0.25, "gain": 0.25,
+                        "zero_point": value - 0.25, "gain": 0.25, "gain_interval": [0.125, 0.375],
                     }
                     for n, (id, value) in enumerate(order, 1)
                 ],

@@ -32,6 +32,9 @@ def rank(
     layer: Annotated[
         str | None, typer.Option(help="the layer that orders the candidates; size_matched: the map that fits the size of the objects")
     ] = None,
+    quantity: Annotated[
+        str | None, typer.Option(help="gain: order by what the weights bring; value: by the score as it is; default: by the gain where known")
+    ] = None,
     max_images: Annotated[int | None, typer.Option(min=1, help="a seeded sample of the training images")] = None,
     image_size: Annotated[int | None, typer.Option(min=32, help="shorter side in pixels; each checkpoint's own where not given")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
@@ -63,7 +66,7 @@ def rank(
         candidates, unusable = checkpoints_for(client, checkpoint)
         ranking = client.rankings.create(
             target["id"], [record["id"] for record in candidates], name=name, metrics=split(metrics), layers=split(layers),
-            level=level, rank_by=_rank_by(rank_by, layer), max_images=max_images, image_size=image_size, seed=seed,
+            level=level, rank_by=_rank_by(rank_by, layer, quantity), max_images=max_images, image_size=image_size, seed=seed,
             calibrate=calibrate, zero_point=zero_point, regions=_regions(regions_per_object, hard_background),
             keep_features=keep_features, shards=shards,
             verify=_verify(verify, recipe=recipe, epochs=epochs, iterations=iterations, budget_minutes=minutes),
@@ -152,8 +155,9 @@ def _answer(client: Client, ranking: Record, json: bool, csv: Path | None) -> No
         show_ranking(ranking)
 
 
-def _rank_by(metric: str | None, layer: str | None) -> str | Record | None:
-    return metric if layer is None else {"metric": metric, "layer": layer}
+def _rank_by(metric: str | None, layer: str | None, quantity: str | None) -> Record | None:
+    given = {"metric": metric, "layer": layer, "quantity": quantity}
+    return {name: value for name, value in given.items() if value is not None} or None
 
 
 def _regions(per_object: int | None, hard: float | None) -> Record | None:

@@ -39,7 +39,7 @@ def ranking_table(ranking: Record) -> Table:
     by = ranking["ranked_by"] or {}
     place = _place(ranking)
     metrics = [by["metric"]] if by.get("metric") else []
-    sure = ["± 95 %", "z", "best"] if any(candidate["interval"] for candidate in ranking["candidates"]) else []
+    sure = ["± 95 %", "z", "best"] if any(_limits(ranking, candidate) for candidate in ranking["candidates"]) else []
     unfinished = ["state"] if any(candidate["state"] != "succeeded" for candidate in ranking["candidates"]) else []
     gains = ["gain"] if any(candidate.get("gain") is not None for candidate in ranking["candidates"]) else []
     verified = ["mAP"] if any(candidate.get("verifications") for candidate in ranking["candidates"]) else []
@@ -47,14 +47,15 @@ def ranking_table(ranking: Record) -> Table:
     rows = [
         [
             candidate["rank"] or "–", candidate["name"], *(_value(candidate, metric, place) for metric in metrics),
-            *(number(candidate["gain"]) for _ in gains), *(_sure(candidate) if sure else ()), *(number(candidate["map"]) for _ in verified),
+            *(number(candidate["gain"]) for _ in gains), *(_sure(ranking, candidate) if sure else ()), *(number(candidate["map"]) for _ in verified),
             millions(candidate["cost"]["parameters"]), number_of(candidate["cost"]["ms_per_image"]),
             bytes_of(candidate["cost"]["peak_memory_bytes"]), candidate["cost"]["licence"] or "–",
             number_of(seconds(candidate)), *(state(candidate["state"]) for _ in unfinished),
         ]
         for candidate in ranking["candidates"]
     ]  # fmt: skip
-    title = f"ranked by {by['metric']} at {by['layer']} ({by['level']})" if by.get("metric") else "not ranked yet"
+    of = "gain of " if by.get("quantity") == "gain" else ""
+    title = f"ranked by {of}{by['metric']} at {by['layer']} ({by['level']})" if by.get("metric") else "not ranked yet"
     numbers = frozenset({"rank", *metrics, *gains, *sure, "mAP", "parameters", "ms/image", "memory", "seconds"})
     return table_of(title, columns, rows, numbers=numbers, whole=frozenset({"candidate"}))
 
@@ -95,9 +96,15 @@ def _interval(row: Record) -> str:
     return "–" if tau["low"] is None else f"{tau['low']:.2f} to {tau['high']:.2f}"
 
 
-def _sure(candidate: Record) -> list[str]:
+def _limits(ranking: Record, candidate: Record) -> list[float] | None:
+    """The interval of what orders the candidates."""
+    quantity = (ranking["ranked_by"] or {}).get("quantity")
+    return candidate["gain_interval" if quantity == "gain" else "interval"]
+
+
+def _sure(ranking: Record, candidate: Record) -> list[str]:
     """Half the interval, z and the chance of being best."""
-    limits, z, chance = candidate["interval"], candidate["z"], candidate["chance_of_best"]
+    limits, z, chance = _limits(ranking, candidate), candidate["z"], candidate["chance_of_best"]
     return [
         number(limits and (limits[1] - limits[0]) / 2),
         number_of(z),

@@ -34,6 +34,7 @@ def search(
     metrics: Annotated[str | None, typer.Option(help="comma separated; see `detrank metrics list`")] = None,
     layers: Annotated[str | None, typer.Option(help="comma separated, e.g. backbone.c4,neck.roi")] = None,
     rank_by: Annotated[str | None, typer.Option(help="the metric that gives the order")] = None,
+    zero_point: Annotated[bool, typer.Option(help="with what each candidate's weights bring beyond its untrained architecture")] = True,
     max_images: Annotated[int | None, typer.Option(min=1, help="that scores are computed on")] = None,
     image_size: Annotated[int | None, typer.Option(min=32, help="of training: shorter side in pixels")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
@@ -51,7 +52,7 @@ def search(
         record = client.searches.create(
             target["id"], [one["id"] for one in candidates], minutes, name=name, recipe=recipe, epochs=epochs,
             iterations=iterations, eta=eta, metrics=split(metrics), layers=split(layers), rank_by=rank_by,
-            max_images=max_images, image_size=image_size, batch_size=batch_size,
+            zero_point=zero_point, max_images=max_images, image_size=image_size, batch_size=batch_size,
             max_val_images=val_images, seed=seed,
         )  # fmt: skip
         if wait:

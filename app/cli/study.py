@@ -40,6 +40,7 @@ def run(
     metrics: Annotated[str | None, typer.Option(help="comma separated; see `detrank metrics list`")] = None,
     layers: Annotated[str | None, typer.Option(help="comma separated, e.g. backbone.c4,neck.roi; `all`")] = None,
     level: Annotated[str | None, typer.Option(help="local, global or both")] = None,
+    zero_point: Annotated[bool, typer.Option(help="with what each candidate's weights bring beyond its untrained architecture")] = True,
     max_images: Annotated[int | None, typer.Option(min=1, help="that scores are computed on")] = None,
     image_size: Annotated[int | None, typer.Option(min=32, help="of training: shorter side in pixels")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
@@ -57,7 +58,7 @@ def run(
         record = client.studies.create(
             [one["id"] for one in targets], [one["id"] for one in candidates], name=name, recipe=recipe, epochs=epochs,
             iterations=iterations, budget_minutes=minutes, seeds=numbers(seeds), metrics=split(metrics), layers=split(layers),
-            level=level, max_images=max_images, image_size=image_size, batch_size=batch_size, reuse=reuse,
+            level=level, zero_point=zero_point, max_images=max_images, image_size=image_size, batch_size=batch_size, reuse=reuse,
             keep_weights=keep_weights,
         )  # fmt: skip
         if wait:

@@ -214,8 +214,9 @@ class Score(Base):
     value: Mapped[float | None]
     undefined: Mapped[str | None] = mapped_column(Text)
     seconds: Mapped[float]
-    details: Mapped[dict[str, Any] | None]  # notes, null, z, interval, dimensions
+    details: Mapped[dict[str, Any] | None]  # notes, null, z, interval, zero_point, gain, gain_interval, dimensions
     replicates: Mapped[bytes | None]  # of the interval, little-endian float64: what candidates are compared by
+    gain_replicates: Mapped[bytes | None]  # the same of the gain's interval
 
 
 class Subset(Base):

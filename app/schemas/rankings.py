@@ -21,6 +21,7 @@ from app.schemas.verifications import RankingVerify
 
 LevelChoice = Literal["local", "global", "both"]
 Level = Literal["local", "global"]
+Quantity = Literal["gain", "value"]
 
 
 class RankBy(Body):
@@ -33,6 +34,11 @@ class RankBy(Body):
         "the size of the objects; where `layers` names none, these maps are read",
     )
     level: Level | None = None
+    quantity: Quantity | None = Field(
+        default=None,
+        description="`gain`: what the weights bring beyond their untrained architecture, which needs `zero_point`; `value`: the score as "
+        "it is; null: the gain where every candidate has one, else the value",
+    )
 
 
 class RegionsAsked(Body):
@@ -115,7 +121,7 @@ class RankingCreate(Body):
         "null: by the number of images (DETRANK_SHARD_IMAGES)",
     )
     rank_by: RankBy | None = Field(
-        default=None, description="a metric's name, or an object with metric, layer and level"
+        default=None, description="a metric's name, or an object with metric, layer, level and quantity"
     )
     filters: RankingFilters | None = None
     verify: RankingVerify | None = Field(
@@ -143,7 +149,7 @@ class RankingCreate(Body):
                     "calibrate": True,
                     "zero_point": True,
                     "regions": {"jittered": 4, "background": 4, "hard": 0.25},
-                    "rank_by": {"metric": "tlogme"},
+                    "rank_by": {"metric": "tlogme", "quantity": "gain"},
                     "filters": {"max_parameters": 50_000_000},
                 }
             ]
@@ -181,6 +187,7 @@ class ScoreView(BaseModel):
         description="the value of the same architecture with its initial weights; null: not asked for, or the notes say why"
     )
     gain: float | None = Field(description="value - zero_point: what the weights bring")
+    gain_interval: Interval | None
     pool_relative: bool = Field(description="the value changes when a candidate joins or leaves")
     notes: list[str]
     details: dict[str, Any] | None = Field(
@@ -202,6 +209,7 @@ class ScoreView(BaseModel):
                     "interval": [0.41, 0.47],
                     "zero_point": 0.21,
                     "gain": 0.23,
+                    "gain_interval": [0.2, 0.26],
                     "pool_relative": False,
                     "notes": [],
                     "details": {"objects": 1423, "dimensions": 96, "object_pixels": 61.5},
@@ -234,7 +242,7 @@ class CandidateVerification(BaseModel):
 
 
 class CandidateView(BaseModel):
-    """A checkpoint inside a ranking. `value`, `z`, `interval`, `zero_point` and `gain` are of the score that it was ranked by."""
+    """A checkpoint inside a ranking. `value`, `z`, `interval`, `zero_point`, `gain` and `gain_interval` are of the score that it was ranked by."""
 
     checkpoint_id: str
     name: str
@@ -247,6 +255,7 @@ class CandidateView(BaseModel):
     interval: Interval | None
     zero_point: float | None
     gain: float | None
+    gain_interval: Interval | None
     chance_of_best: float | None = Field(
         description="that it is the best of the ranking's candidates, as far as the choice of images goes; null: not known"
     )
@@ -278,6 +287,7 @@ class RankedBy(BaseModel):
     metric: str | None
     layer: str | None
     level: str | None
+    quantity: str | None = Field(description="`gain` or `value`: what of that score orders the candidates")
     chosen_by: str | None
 
 

@@ -47,6 +47,7 @@ class SearchCreate(RankingTerms, TrainingTerms):
         default=20, ge=1, le=1_000_000, description="the first round lasts at least so many: less says nothing"
     )
     calibrate: bool = Field(default=False, description="scores with their intervals; see POST /v1/rankings")
+    zero_point: bool = Field(default=True, description="with what the weights bring (`gain`); see POST /v1/rankings")
     rank_by: RankBy | None = Field(default=None, description="the score that gives the order")
     filters: RankingFilters | None = None
 

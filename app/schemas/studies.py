@@ -21,6 +21,7 @@ class StudyCreate(RankingTerms, TrainingTerms):
     )
     score_seed: Seed = Field(default=0, description="of the images that scores are computed on")
     calibrate: bool = Field(default=False, description="scores with their intervals; see POST /v1/rankings")
+    zero_point: bool = Field(default=True, description="with what the weights bring (`gain`); see POST /v1/rankings")
     keep_weights: bool = Field(
         default=False, description="every fine-tuned candidate becomes a checkpoint, with pictures of what it finds"
     )

@@ -51,6 +51,11 @@ def region_metrics() -> list[str]:
     ]
 
 
+def pool_relative() -> set[str]:
+    """Names of the metrics whose values change when a candidate joins or leaves."""
+    return {entry["name"] for entry in catalogue()["metrics"] if entry["pool_relative"]}
+
+
 def size_matched() -> tuple[str, list[str]]:
     """What stands for the layer that fits the size of the objects, and the layers it is chosen from."""
     found = catalogue()["defaults"]["size_matched"]

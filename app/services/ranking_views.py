@@ -1,9 +1,9 @@
 """A ranking as it is shown: its order, scores, costs, and who is left out.
 
 What the `rank` job writes into `Ranking.result`, and is read here:
-{"ranked_by": {"metric", "layer", "level", "chosen_by"},
- "order": [{"checkpoint_id", "rank", "value", "z", "interval": [low, high], "zero_point", "gain", "chance_of_best", "group",
-            "near": [ids], "static_ranks": {baseline: rank}}],
+{"ranked_by": {"metric", "layer", "level", "quantity", "chosen_by"},
+ "order": [{"checkpoint_id", "rank", "value", "z", "interval": [low, high], "zero_point", "gain", "gain_interval", "chance_of_best",
+            "group", "near": [ids], "static_ranks": {baseline: rank}}],
  "summary": sentence, "groups": [[ids]], "ties": [[ids]], "left_out": [{"checkpoint_id", "name", "code", "reason"}], "warnings": [{"code", "detail"}],
  "baselines": {baseline: {checkpoint_id: value}},
  "verified_ids": [ids of the verifications it has seen], "verified": [as app/schemas/rankings.py has it]}
@@ -29,12 +29,12 @@ from app.schemas.rankings import (
     RankingView,
     ScoreView,
 )
-from app.services.catalogue import catalogue
+from app.services.catalogue import pool_relative
 from app.services.verifications import WITHOUT_DETAILS
 
 _SCORE_COLUMNS = ("metric", "layer", "level", "value", "undefined", "seconds", "details")
 # Of the details, what has a field of its own.
-_SHOWN = frozenset({"null", "z", "interval", "zero_point", "gain", "notes"})
+_SHOWN = frozenset({"null", "z", "interval", "zero_point", "gain", "gain_interval", "notes"})
 
 
 def view(session: Session, ranking: Ranking, filters: RankingFilters) -> RankingView:
@@ -120,7 +120,7 @@ def reason_against(cost: Cost, filters: RankingFilters) -> str | None:
 def _scores(session: Session, ranking_id: str) -> dict[str, list[ScoreView]]:
     # columns, not records: this is what is polled, and a record costs several times as much
     columns = [getattr(Score, name) for name in _SCORE_COLUMNS]
-    relative = {metric["name"] for metric in catalogue()["metrics"] if metric["pool_relative"]}
+    relative = pool_relative()
     query = select(Score.checkpoint_id, *columns).where(Score.ranking_id == ranking_id)
     found: dict[str, list[ScoreView]] = defaultdict(list)
     for checkpoint_id, *values in session.execute(query.order_by(Score.metric, Score.layer, Score.level)):
@@ -135,6 +135,7 @@ def _scores(session: Session, ranking_id: str) -> dict[str, list[ScoreView]]:
                 interval=kept.get("interval"),
                 zero_point=kept.get("zero_point"),
                 gain=kept.get("gain"),
+                gain_interval=kept.get("gain_interval"),
                 notes=kept.get("notes") or [],
                 pool_relative=row["metric"] in relative,
             )
@@ -208,6 +209,7 @@ def _candidate(
         interval=placed.get("interval"),
         zero_point=placed.get("zero_point"),
         gain=placed.get("gain"),
+        gain_interval=placed.get("gain_interval"),
         chance_of_best=placed.get("chance_of_best"),
         group=placed.get("group"),
         near=placed.get("near") or [],

@@ -21,6 +21,7 @@ from app.services.catalogue import (
     default,
     default_names,
     names,
+    pool_relative,
     readable_layers,
     region_metrics,
     size_matched,
@@ -47,6 +48,8 @@ def normalised(asked: RankingCreate, settings: Settings) -> dict[str, Any]:
         layers = maps
     metrics, regions = _regions(asked, metrics, level, faults)
     _rank_by(rank_by, metrics, layers, level, faults)
+    if rank_by.quantity == "gain":
+        faults += _no_gain(rank_by.metric, asked)
     faults += _twice("checkpoint_ids", asked.checkpoint_ids)
     if len(asked.checkpoint_ids) > settings.max_candidates:
         message = f"{len(asked.checkpoint_ids)} candidates are more than the {settings.max_candidates} allowed (DETRANK_MAX_CANDIDATES)"
@@ -317,6 +320,16 @@ def _rank_by(rank_by: RankBy, metrics: list[str], layers: list[str], level: str,
         if value is not None and value not in computed:
             message = f"cannot rank by {value!r}, which is not computed; computed are: {', '.join(computed)}"
             faults.append({"pointer": f"/rank_by/{field}", "message": message})
+
+
+def _no_gain(metric: str | None, asked: RankingCreate) -> list[Fault]:
+    """Why nothing can be ordered by gains."""
+    why = None
+    if not asked.zero_point:
+        why = "gains need the untrained architectures: ask with zero_point, or rank by the quantity value"
+    elif metric in source_layer()[1] or metric in pool_relative():
+        why = f"an untrained architecture has no {metric}: rank by the quantity value, or by another metric"
+    return [] if why is None else [{"pointer": "/rank_by/quantity", "message": why}]
 
 
 def _targets(

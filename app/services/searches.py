@@ -21,7 +21,7 @@ from app.services.records import owned
 from app.settings import Settings
 
 # fields of a request that its ranking has under the same name
-OF_RANKING = ("name", "metrics", "layers", "level", "max_images", "calibrate", "rank_by", "filters")
+OF_RANKING = ("name", "metrics", "layers", "level", "max_images", "calibrate", "zero_point", "rank_by", "filters")
 
 
 def create(session: Session, workspace_id: str, asked: SearchCreate, settings: Settings) -> Search:
@@ -56,8 +56,6 @@ def ranking_request(asked: SearchCreate) -> RankingCreate:
     return RankingCreate(
         dataset_id=asked.dataset_id,
         checkpoint_ids=asked.checkpoint_ids,
-        # the budget is for candidates, and trainings tell more of their weights than a zero point
-        zero_point=False,
         **{"calibrate": asked.calibrate, "seed": asked.seed} | given,
     )
 

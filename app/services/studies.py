@@ -25,7 +25,7 @@ from app.settings import Settings
 
 MOST_TRAININGS = 1000
 # fields of a request that its rankings have under the same name
-OF_RANKINGS = ("name", "metrics", "layers", "level", "max_images", "calibrate")
+OF_RANKINGS = ("name", "metrics", "layers", "level", "max_images", "calibrate", "zero_point")
 
 
 def create(session: Session, workspace_id: str, asked: StudyCreate, settings: Settings) -> Study:
@@ -85,8 +85,7 @@ def _ranking_request(asked: StudyCreate, dataset_id: str) -> RankingCreate:
     given = {name: getattr(asked, name) for name in OF_RANKINGS if name in asked.model_fields_set}
     if "score_image_size" in asked.model_fields_set:
         given["image_size"] = asked.score_image_size
-    # correlations are of values as they are; who is untrained is a candidate of the study
-    given |= {"calibrate": asked.calibrate, "zero_point": False, "seed": asked.score_seed}
+    given |= {"calibrate": asked.calibrate, "seed": asked.score_seed}
     return RankingCreate(dataset_id=dataset_id, checkpoint_ids=asked.checkpoint_ids, **given)
 
 

@@ -152,6 +152,9 @@ def test_what_weights_bring_beyond_the_untrained_architecture(
     assert ranking["request"]["regions"].items() >= {"jittered": 2, "background": 2, "hard": 0.5}.items()
     by = ranking["ranked_by"]
     assert (by["metric"], by["level"], by["chosen_by"]) == ("detection_evidence", "local", "size of the objects")
+    assert by["quantity"] == "gain"
+    gains = [one["gain"] for one in ranking["candidates"]]
+    assert gains == sorted(gains, reverse=True)
     candidates = {one["name"]: one for one in ranking["candidates"]}
     for one in candidates.values():
         scores = {(score["metric"], score["layer"]): score for score in one["scores"]}
@@ -174,8 +177,13 @@ def test_what_weights_bring_beyond_the_untrained_architecture(
         name: (one["zero_point"], one["gain"]) for name, one in candidates.items()
     }
     shown = detrank(home, "rankings", "show", ranking["id"]).stdout
-    assert "gain" in shown
+    assert f"ranked by gain of detection_evidence at {by['layer']}" in shown
     assert "beware: backbone" in shown
+    raw = detrank(home, "rank", digits, *backbones, *asked, *regions, "--quantity", "value", "--json")
+    ranked = json.loads(raw.stdout)
+    assert ranked["ranked_by"]["quantity"] == "value"
+    values = [one["value"] for one in ranked["candidates"]]
+    assert values == sorted(values, reverse=True)
     without = detrank(home, "rank", "digits", "backbone-0", *asked, "--no-zero-point", "--json")
     assert [one["gain"] for one in json.loads(without.stdout)["candidates"]] == [None]
 

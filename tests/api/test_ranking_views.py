@@ -33,7 +33,9 @@ def names(shown: Record) -> list[tuple[str, int | None]]:
 def test_best_first_with_scores_costs_and_who_is_left_out(space: Workspace, ranked: Record) -> None:
     shown = space.http.get(f"/v1/rankings/{ranked['id']}").json()
     assert shown["state"] == "succeeded"
-    assert shown["ranked_by"] == {"metric": "logme", "layer": "backbone.c4", "level": "local", "chosen_by": "default rule"}
+    assert shown["ranked_by"] == {
+        "metric": "logme", "layer": "backbone.c4", "level": "local", "quantity": "value", "chosen_by": "default rule"
+    }  # fmt: skip
     assert shown["progress"] == {"done": 4, "total": 4, "fraction": 1.0}
     assert names(shown) == [("slow", 1), ("=cheap", 2), ("undefined", None), ("broken", None)]
     best, _, undefined, broken = shown["candidates"]
@@ -41,13 +43,14 @@ def test_best_first_with_scores_costs_and_who_is_left_out(space: Workspace, rank
         {
             "metric": "logme", "layer": "backbone.c4", "level": "local", "value": 2.0, "undefined": None, "seconds": 0.5,
             "null": {"mean": 0.5, "std": 0.1, "permutations": 20}, "z": 15.0, "interval": [1.8, 2.2],
-            "zero_point": 1.75, "gain": 0.25, "pool_relative": False, "notes": [], "details": {"objects": 12},
+            "zero_point": 1.75, "gain": 0.25, "gain_interval": [0.125, 0.375], "pool_relative": False, "notes": [], "details": {"objects": 12},
         }
     ]  # fmt: skip
     assert (best["z"], best["interval"], best["chance_of_best"], best["group"]) == (15.0, [1.8, 2.2], 1.0, 1)
     assert (undefined["z"], undefined["interval"], undefined["chance_of_best"], undefined["group"]) == (None,) * 4
     assert (undefined["scores"][0]["null"], undefined["scores"][0]["interval"]) == (None, None)
     assert [(one["zero_point"], one["gain"]) for one in shown["candidates"]] == [(1.75, 0.25), (0.75, 0.25), (None, None), (None, None)]
+    assert [one["gain_interval"] for one in shown["candidates"]] == [[0.125, 0.375], [0.125, 0.375], None, None]
     assert (undefined["scores"][0]["zero_point"], undefined["scores"][0]["gain"]) == (None, None)
     assert shown["groups"] == [[one["checkpoint_id"]] for one in shown["candidates"][:2]]
     assert shown["summary"] == "each candidate can be told apart from the next"
@@ -101,6 +104,7 @@ def test_a_table_for_spreadsheets_that_runs_no_formula(space: Workspace, ranked:
     sure = [(row["interval_low"], row["interval_high"], row["z"], row["chance_of_best"], row["group"]) for row in rows]
     assert sure == [("1.8", "2.2", "15.0", "1.0", "1"), ("0.8", "1.2", "15.0", "0.5", "2"), ("",) * 5, ("",) * 5]
     assert [(row["zero_point"], row["gain"]) for row in rows] == [("1.75", "0.25"), ("0.75", "0.25"), ("", ""), ("", "")]
+    assert [(row["gain_low"], row["gain_high"]) for row in rows] == [("0.125", "0.375"), ("0.125", "0.375"), ("", ""), ("", "")]
     assert rows[2]["logme@backbone.c4.local"] == ""
     assert rows[3]["left_out"] == "no such layer"
     only = csv.DictReader(io.StringIO(space.http.get(f"/v1/rankings/{ranked['id']}.csv?licence=MIT").text))

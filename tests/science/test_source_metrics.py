@@ -80,6 +80,7 @@ def test_leep_and_nce_of_trained_detectors(running: Deployment, tmp_path: Path, 
         "metric": "leep",
         "layer": PLACE[0],
         "level": PLACE[1],
+        "quantity": "value",
         "chosen_by": "default rule",
     }
     assert [names[c["checkpoint_id"]] for c in several["candidates"] if c["rank"]] == [DETECTORS[0]]

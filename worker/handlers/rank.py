@@ -18,7 +18,7 @@ from worker.features.objects import objects_of
 from worker.files import scratch
 from worker.handlers import verified
 from worker.handlers.blobs import keep_file
-from worker.handlers.calibration import score_of
+from worker.handlers.calibration import gain_interval_of, score_of
 from worker.handlers.pool import pool_rows
 from worker.handlers.request import filters_of, rank_by_of, spec_of
 from worker.handlers.score import write_score
@@ -116,6 +116,7 @@ def _scored(row: tables.Score) -> Scored:
         interval=found.interval,
         notes=found.notes,
         zero_point=(row.details or {}).get("zero_point"),
+        gain_interval=gain_interval_of(row),
     )
 
 
@@ -173,6 +174,7 @@ def result_of(ordering: Ordering, cancelled: set[str]) -> dict[str, Any]:
             "metric": ordering.metric,
             "layer": ordering.layer,
             "level": ordering.level,
+            "quantity": ordering.quantity,
             "chosen_by": ordering.chosen_by,
         },
         "order": [
@@ -185,6 +187,7 @@ def result_of(ordering: Ordering, cancelled: set[str]) -> dict[str, Any]:
                 "interval": row.interval and list(row.interval),
                 "zero_point": row.zero_point,
                 "gain": row.gain,
+                "gain_interval": row.gain_interval and list(row.gain_interval),
                 "chance_of_best": row.chance_of_best,
                 "group": row.group,
                 "near": list(row.near),

@@ -40,12 +40,13 @@ def run(step: Step, job: JobView) -> Callable[[Session], None]:
         }  # fmt: skip
         places = found.places(per_candidate(request["metrics"]))
         facts = {place: found.facts(place) for place in places}
-        own = _scored(step, job, found, places, facts, calibration_of(request), timings)
+        calibration = calibration_of(request)
+        own = _scored(step, job, found, places, facts, calibration, timings)
         # its tables make room for those of the zero point
         del found
         if request.get("zero_point"):
             step.stage("zero_point")
-            zero = zero_point(wanted, own)
+            zero = zero_point(wanted, own, calibration)
             timings["zero_point"] = zero.seconds
             for place, scores in own.items():
                 _write(step, job, place, scores, facts[place], zero)
@@ -112,7 +113,7 @@ def _write(
                 metric=metric,
                 layer=layer,
                 level=level,
-                zero_point=zero.value(place, metric),
+                zero=None if metric in OF_SOURCE else zero.score(place, metric),
                 **{name: fact for name, fact in facts.items() if name != "regions" or of_regions(metric)},
             )
             write_score(session, ranking, row)

@@ -11,10 +11,11 @@ from sqlalchemy.orm import Session, defer
 from app.db import tables
 from app.queue.states import JobState
 from worker.ranking.order import STATIC_BASELINES
-from worker.ranking.records import Candidate, Ordering
+from worker.ranking.records import GAIN, Candidate, Ordering, Scored
 from worker.studies.correlation import Correlations, correlate
 from worker.studies.observations import Observation, Place
 from worker.studies.plots import Panel, scatter
+from worker.studies.zero_point import gain_of
 
 NAMED = ("pearson", "spearman", "kendall", "weighted_tau")
 
@@ -105,7 +106,7 @@ def _observations(trained: Sequence[Trained], candidates: Sequence[Candidate]) -
         Observation(
             dataset=_DATASET,
             candidate=one.id,
-            scores={(s.metric, s.layer, s.level): s.value for s in one.scores if s.value is not None},
+            scores={place: value for s in one.scores for place, value in _values(s).items()},
             static={name: getattr(one, name) for name in STATIC_BASELINES},
             map_by_seed=maps[one.id],
             undefined={(s.metric, s.layer, s.level): s.undefined for s in one.scores if s.undefined},
@@ -113,6 +114,12 @@ def _observations(trained: Sequence[Trained], candidates: Sequence[Candidate]) -
         for one in candidates
         if one.id in maps
     ]
+
+
+def _values(scored: Scored) -> dict[Place, float]:
+    """A score and its gain, as far as they are known."""
+    values = {scored.metric: scored.value, gain_of(scored.metric): scored.gain}
+    return {(name, scored.layer, scored.level): value for name, value in values.items() if value is not None}
 
 
 def _group(
@@ -183,4 +190,5 @@ def _summary(
 def _place(ordering: Ordering) -> Place | None:
     if ordering.metric is None:
         return None
-    return ordering.metric, ordering.layer, ordering.level
+    name = gain_of(ordering.metric) if ordering.quantity == GAIN else ordering.metric
+    return name, ordering.layer, ordering.level

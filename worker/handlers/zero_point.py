@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import models_store
 from models_store.untrained import is_untrained
@@ -16,6 +17,7 @@ from worker.metrics import OF_SOURCE, Score
 SEED = 0
 # Residual networks whose norms do nothing yet give values that float16 does not hold.
 PRECISION = "float32"
+NOT_CALIBRATED: Mapping[str, int] = MappingProxyType({})
 # What an architecture that was never meant to be read so can end in. Errors of the job, its database and storage are not
 # among them: those are the job's to try again.
 UNREADABLE = (
@@ -26,53 +28,48 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class ZeroPoint:
-    """values: by place and metric, where there are any. missing: by place and metric why not, `why` where there is none at all."""
+    """scores: by place and metric. why: there are none at all."""
 
-    values: Mapping[Place, Mapping[str, float]] = field(default_factory=dict)
-    missing: Mapping[Place, Mapping[str, str]] = field(default_factory=dict)
+    scores: Mapping[Place, Mapping[str, Score]] = field(default_factory=dict)
     why: str | None = None
     seconds: float = 0.0
 
-    def value(self, place: Place, metric: str) -> float | None:
-        return self.values.get(place, {}).get(metric)
+    def score(self, place: Place, metric: str) -> Score | None:
+        return self.scores.get(place, {}).get(metric)
 
     def note(self, place: Place, metric: str) -> str | None:
         """Why a score has no zero point, None where it has one or none was looked for."""
-        why = self.why or self.missing.get(place, {}).get(metric)
+        found = self.score(place, metric)
+        why = self.why or (found and found.undefined)
         return why and f"no zero point: {why}"
 
 
-def zero_point(wanted: Wanted, own: Mapping[Place, Mapping[str, Score]]) -> ZeroPoint:
+def zero_point(
+    wanted: Wanted, own: Mapping[Place, Mapping[str, Score]], calibration: Mapping[str, int] = NOT_CALIBRATED
+) -> ZeroPoint:
     """Reads the untrained detector of a candidate as the candidate was read, and scores it where `own` scores stand.
 
-    Without null and interval, which are the candidate's. It is read as a whole, whatever the shards of the candidate, and kept
+    calibration: of `own`; intervals over the same images give that of the gain, nulls are the candidate's. It is read as a whole, whatever the shards of the candidate, and kept
     like any other, so that all candidates of one architecture share it. One that cannot be read is no failure of the
     candidate: the answer says why. Raises only what stops the job.
     """
     began = time.perf_counter()
     places = {place: kept for place, scores in own.items() if (kept := [name for name in scores if name not in OF_SOURCE])}
     try:
-        found = _scores(wanted, places, own)
+        found = _scores(wanted, places, own, {name: value for name, value in calibration.items() if name != "permutations"})
     except UNREADABLE as failure:
         architecture = wanted.hand.reading.detector.manifest.architecture
         reason = getattr(failure, "detail", None) or f"{type(failure).__name__}: {failure}"
         why = f"the untrained {architecture} could not be read: {reason}"[:500]
         return ZeroPoint(why=why, seconds=time.perf_counter() - began)
-    return ZeroPoint(
-        values={
-            place: {name: each.value for name, each in scores.items() if each.value is not None}
-            for place, scores in found.items()
-        },
-        missing={
-            place: {name: each.undefined for name, each in scores.items() if each.undefined is not None}
-            for place, scores in found.items()
-        },
-        seconds=time.perf_counter() - began,
-    )
+    return ZeroPoint(found, seconds=time.perf_counter() - began)
 
 
 def _scores(
-    wanted: Wanted, places: Mapping[Place, Sequence[str]], own: Mapping[Place, Mapping[str, Score]]
+    wanted: Wanted,
+    places: Mapping[Place, Sequence[str]],
+    own: Mapping[Place, Mapping[str, Score]],
+    calibration: Mapping[str, int],
 ) -> dict[Place, dict[str, Score]]:
     step, hand, reading = wanted.step, wanted.hand, wanted.hand.reading
     initial = hand.models.initial(
@@ -88,12 +85,12 @@ def _scores(
             wanted,
             hand=replace(hand, reading=zero),
             shards=1,
-            design=None if wanted.design is None else design_of(zero, metrics),
+            design=None if wanted.design is None else design_of(zero, metrics, **calibration),
             what="zero point: ",
         )
     )
     scores = {}
     for place, names in places.items():
         step.check()
-        scores[place] = found.scores(place, names, {})
+        scores[place] = found.scores(place, names, calibration)
     return scores

@@ -23,17 +23,19 @@ def cautions(
     ties: Sequence[Sequence[str]],
     without_interval: Mapping[str, str],
     *,
+    raw_by_default: bool = False,
     unmatched: bool = False,
 ) -> tuple[Caution, ...]:
     """Warnings about the target data, the score used, the candidates' weights and the order itself.
 
-    valued: those that have a place, each with the score that orders them. unmatched: the layer was to fit the size of the
-    objects, and none could be matched.
+    valued: those that have a place, each with the score that orders them. raw_by_default: by its value, since not everyone has a
+    gain. unmatched: the layer was to fit the size of the objects, and none could be matched.
     """
     ranked = [candidate for candidate, _ in valued]
     return (
         *_of_target(target),
         *_of_score(ranked, place, unmatched),
+        *(_of_gains(valued) if raw_by_default else ()),
         *_of_weights(valued),
         *_of_order(ranked, ties, without_interval),
     )
@@ -104,6 +106,28 @@ def _of_score(
     return found
 
 
+def why_no_gain(scored: Scored) -> str:
+    """Of a score without a gain, from its notes."""
+    begin = "no zero point: "
+    return next((note.removeprefix(begin) for note in scored.notes if note.startswith(begin)), "it has no zero point")
+
+
+def _of_gains(valued: Sequence[tuple[Candidate, Scored]]) -> list[Caution]:
+    """Who keeps the others from being ordered by their gains."""
+    without = [(candidate.name, scored) for candidate, scored in valued if scored.gain is None]
+    if not without or len(without) == len(valued):
+        return []
+    why = "; ".join(dict.fromkeys(why_no_gain(scored) for _, scored in without))
+    return [
+        Caution(
+            "no_gain",
+            f"values order the candidates, not what their weights bring, since {_list([name for name, _ in without])} "
+            f"{_verb(without, 'has', 'have')} no gain ({why}): values of different architectures compare less well. Leave "
+            f"{_verb(without, 'it', 'them')} out, or rank by the quantity gain",
+        )
+    ]
+
+
 def _of_weights(valued: Sequence[tuple[Candidate, Scored]]) -> list[Caution]:
     """Whose weights do no better than those that their architecture begins with."""
     beaten: dict[str, list[str]] = defaultdict(list)
@@ -114,7 +138,7 @@ def _of_weights(valued: Sequence[tuple[Candidate, Scored]]) -> list[Caution]:
         who = candidate.architecture or "network of the same architecture"
         if scored.gain <= 0:
             beaten[who].append(candidate.name)
-        elif scored.interval and scored.interval.low <= scored.zero_point:
+        elif scored.gain_interval and scored.gain_interval.low <= 0:
             unclear[who].append(candidate.name)
     metric = valued[0][1].metric if valued else ""
     return [
@@ -160,7 +184,7 @@ def _of_order(
     return found
 
 
-def _verb(names: Sequence[str], of_one: str, of_many: str) -> str:
+def _verb(names: Sequence[object], of_one: str, of_many: str) -> str:
     return of_one if len(names) == 1 else of_many
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from worker.ranking.cautions import cautions
+from worker.metrics import Interval
+from worker.ranking.cautions import cautions, why_no_gain
 from worker.ranking.certainty import Certainty, certainty, sentence
 from worker.ranking.filters import reason_against
-from worker.ranking.records import Candidate, Filters, LeftOut, Ordering, RankBy, Row, Scored, Target
-from worker.ranking.rule import choose, is_defined, is_size_matched, resolved
+from worker.ranking.records import GAIN, Candidate, Filters, LeftOut, Ordering, RankBy, Row, Scored, Target
+from worker.ranking.rule import at, choose, is_defined, is_size_matched, quantity, resolved
 
 STATIC_BASELINES = ("parameters", "coco_box_map")
 
@@ -20,7 +21,7 @@ def order(
     filters: Filters | None = None,
     seed: int = 0,
 ) -> Ordering:
-    """Orders candidates by one score, higher first, and says who is left out and what to beware of.
+    """Orders candidates by one score or its gain, higher first, and says who is left out and what to beware of.
 
     Filters come first: a candidate they exclude has no part in choosing the metric. Equal values share a rank
     and stand in the order of name and id. Which of the others can be told apart is read from their intervals;
@@ -41,22 +42,23 @@ def order(
 
     matching, by_name, asked = is_size_matched(asked), asked.layer is not None, resolved(running, asked)
     place = choose(running, asked)
+    measure = quantity(running, place, asked)
     valued: list[tuple[Candidate, Scored]] = []
     for candidate in running:
-        found = _score_at(candidate, place, asked)
+        found = _score_at(candidate, place, asked, measure)
         if isinstance(found, LeftOut):
             left_out.append(found)
         else:
             valued.append((candidate, found))
-    valued.sort(key=lambda pair: (-pair[1].value, pair[0].name, pair[0].id))
+    valued.sort(key=lambda pair: (-getattr(pair[1], measure), pair[0].name, pair[0].id))
 
     ranked = [candidate for candidate, _ in valued]
     static = {
         name: {candidate.id: _static(candidate, name) for candidate in ranked} for name in STATIC_BASELINES
     }
-    sure = certainty([(candidate.id, scored) for candidate, scored in valued], seed)
-    rows = _rows(valued, static, sure)
-    ties = _ties(rows)
+    sure = certainty([(candidate.id, scored.measured_by(measure)) for candidate, scored in valued], seed)
+    rows = _rows(valued, static, sure, measure)
+    ties = _ties(rows, measure)
     metric, layer, level = place or (None, None, None)
     return Ordering(
         metric=metric,
@@ -72,12 +74,14 @@ def order(
             place,
             ties,
             sure.unknown,
+            raw_by_default=measure != GAIN and asked.quantity is None,
             # by default it is no surprise: layers were named that are not among the maps, say
             unmatched=matching and by_name and asked.layer is None,
         ),
         static=static,
         groups=sure.groups,
         summary=sentence({row.id: row.name for row in rows}, sure),
+        quantity=measure,
     )
 
 
@@ -91,8 +95,9 @@ def _rows(
     valued: Sequence[tuple[Candidate, Scored]],
     static: Mapping[str, Mapping[str, float | None]],
     sure: Certainty,
+    measure: str,
 ) -> tuple[Row, ...]:
-    values = {candidate.id: float(scored.value) for candidate, scored in valued}
+    values = {candidate.id: float(getattr(scored, measure)) for candidate, scored in valued}
     ranks = _ranks(values)
     static_ranks = {name: _ranks(of) for name, of in static.items()}
     group = {id: number for number, ids in enumerate(sure.groups, 1) for id in ids}
@@ -101,7 +106,7 @@ def _rows(
             rank=ranks[candidate.id],
             id=candidate.id,
             name=candidate.name,
-            value=values[candidate.id],
+            value=float(scored.value),
             near=tuple(
                 other
                 for other, its in values.items()
@@ -110,34 +115,43 @@ def _rows(
             ),
             static_ranks={name: static_ranks[name].get(candidate.id) for name in STATIC_BASELINES},
             z=scored.z,
-            interval=(scored.interval.low, scored.interval.high) if scored.interval else None,
+            interval=_limits(scored.interval),
             chance_of_best=sure.chance_of_best.get(candidate.id),
             group=group.get(candidate.id),
             zero_point=scored.zero_point,
             gain=scored.gain,
+            gain_interval=_limits(scored.gain_interval),
         )
         for candidate, scored in valued
     )
 
 
-def _score_at(candidate: Candidate, place: tuple[str, str, str] | None, asked: RankBy) -> Scored | LeftOut:
+def _limits(interval: Interval | None) -> tuple[float, float] | None:
+    return interval and (interval.low, interval.high)
+
+
+def _score_at(
+    candidate: Candidate, place: tuple[str, str, str] | None, asked: RankBy, measure: str
+) -> Scored | LeftOut:
     if place is None:
-        wanted = ", ".join(f"{name} {value}" for name, value in vars(asked).items() if value)
+        wanted = ", ".join(f"{name} {value}" for name, value in vars(asked).items() if value and name != "quantity")
         return LeftOut(
             candidate.id, candidate.name, "no_score", f"it has no score with {wanted or 'any metric'}"
         )
     metric, layer, level = place
-    found = [scored for scored in candidate.scores if (scored.metric, scored.layer, scored.level) == place]
-    if not found:
+    scored = at(candidate, place)
+    if scored is None:
         have = sorted({scored.layer for scored in candidate.scores if scored.metric == metric})
         reason = f"it has no {metric} at {layer} ({level}); it has it at: {', '.join(have) or 'no layer'}"
         return LeftOut(candidate.id, candidate.name, "no_score", reason)
-    scored: Scored = found[0]
     if not is_defined(scored):
         why = scored.undefined or f"its value is {scored.value}"
         return LeftOut(
             candidate.id, candidate.name, "undefined", f"{metric} at {layer} ({level}) is undefined: {why}"
         )
+    if not is_defined(scored.measured_by(measure)):
+        reason = f"the gain of {metric} at {layer} ({level}) is undefined: {why_no_gain(scored)}"
+        return LeftOut(candidate.id, candidate.name, "undefined", reason)
     return scored
 
 
@@ -151,12 +165,13 @@ def _ranks(values: dict[str, float | None]) -> dict[str, int]:
     return {key: 1 + sum(other > value for other in known.values()) for key, value in known.items()}
 
 
-def _ties(rows: Sequence[Row]) -> tuple[tuple[str, ...], ...]:
+def _ties(rows: Sequence[Row], measure: str) -> tuple[tuple[str, ...], ...]:
     """Ids of rows of one group or of equal value, each set of two or more once, in the order of its first."""
     runs: list[list[Row]] = []
     for row in rows:
         last = runs[-1][-1] if runs else None
-        if last and (row.value == last.value or (row.group is not None and row.group == last.group)):
+        equal = last is not None and getattr(row, measure) == getattr(last, measure)
+        if last and (equal or (row.group is not None and row.group == last.group)):
             runs[-1].append(row)
         else:
             runs.append([row])

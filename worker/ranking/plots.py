@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from worker.ranking.records import Ordering, Row
+from worker.ranking.records import GAIN, Ordering, Row
 
 _BAR = "#3b6ea5"
 _NEAR = "#9db8d2"
@@ -21,9 +21,9 @@ _LONGEST_NAME = 40
 def bar_chart(ordering: Ordering, path: Path, title: str | None = None) -> Path:
     """Draws one bar per ordered candidate, best on top, into a PNG at `path` and returns it.
 
-    Lines are intervals over images; candidates that cannot be told apart from another are paler; a small mark stands where
-    the same architecture with its initial weights does. Scores have no zero that means anything, so bars start a little
-    below the lowest value. Draws a sentence where nothing is ordered.
+    Lines are intervals over images; candidates that cannot be told apart from another are paler. Gains begin at zero, which is
+    the same architecture with its initial weights. Values have no zero that means anything, so their bars start a little below
+    the lowest, and a small mark stands where that architecture does. Draws a sentence where nothing is ordered.
     """
     rows = ordering.rows
     figure = Figure(figsize=(9.0, 1.6 + 0.42 * max(len(rows), 2)), dpi=120, layout="constrained")
@@ -35,20 +35,23 @@ def bar_chart(ordering: Ordering, path: Path, title: str | None = None) -> Path:
         )
         axes.set_axis_off()
     else:
-        values = [row.value for row in rows]
-        limits = [row.interval or (row.value, row.value) for row in rows]
-        zeros = {place: row.zero_point for place, row in enumerate(rows) if row.zero_point is not None}
-        lowest = min([low for low, _ in limits] + list(zeros.values()))
-        highest = max([high for _, high in limits] + list(zeros.values()))
+        gains = ordering.quantity == GAIN
+        values = [getattr(row, ordering.quantity) for row in rows]
+        intervals = [row.gain_interval if gains else row.interval for row in rows]
+        limits = [interval or (value, value) for interval, value in zip(intervals, values, strict=True)]
+        zeros = {place: row.zero_point for place, row in enumerate(rows) if row.zero_point is not None and not gains}
+        lowest = min([low for low, _ in limits] + list(zeros.values()) + [0.0] * gains)
+        highest = max([high for _, high in limits] + list(zeros.values()) + [0.0] * gains)
         spread = (highest - lowest) or max(abs(values[0]), 1.0)
-        left, right = lowest - 0.15 * spread, highest + 0.55 * spread
+        left, right = lowest - (0.05 if gains else 0.15) * spread, highest + 0.55 * spread
+        foot = 0.0 if gains else left
         places = list(range(len(rows)))
         colours = [_NEAR if row.near else _BAR for row in rows]
-        axes.barh(places, [value - left for value in values], left=left, color=colours, height=0.68)
+        axes.barh(places, [value - foot for value in values], left=foot, color=colours, height=0.68)
         axes.errorbar(
             values,
             places,
-            xerr=_errors(rows),
+            xerr=_errors(values, intervals),
             fmt="none",
             ecolor=_LIMITS,
             elinewidth=1.2,
@@ -60,23 +63,25 @@ def bar_chart(ordering: Ordering, path: Path, title: str | None = None) -> Path:
         axes.set_yticks(places, [f"{row.rank}  {_short(row.name)}" for row in rows])
         axes.invert_yaxis()
         axes.set_xlim(left, right)
-        for place, row, (_, high) in zip(places, rows, limits, strict=True):
+        for place, row, value, (_, high) in zip(places, rows, values, limits, strict=True):
             axes.annotate(
-                _label(row),
-                (max(high, zeros.get(place, high)), place),
+                _label(value, row),
+                (max(high, zeros.get(place, high), foot), place),
                 xytext=(4, 0),
                 textcoords="offset points",
                 va="center",
                 fontsize=9,
             )
-        axes.set_xlabel(f"{ordering.metric} at {ordering.layer} ({ordering.level}), higher is better")
+        of = "gain of " if gains else ""
+        axes.set_xlabel(f"{of}{ordering.metric} at {ordering.layer} ({ordering.level}), higher is better")
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
         axes.tick_params(axis="y", length=0)
         key = [
-            *(["lines: 95 % over images"] if any(row.interval for row in rows) else []),
+            *(["lines: 95 % over images"] if any(intervals) else []),
             *(["pale: cannot be told apart"] if ordering.ties else []),
             *(["marks: untrained"] if zeros else []),
+            *(["0: untrained"] if gains else []),
         ]
         if key:
             axes.text(
@@ -94,19 +99,15 @@ def bar_chart(ordering: Ordering, path: Path, title: str | None = None) -> Path:
     return path
 
 
-def _errors(rows: Sequence[Row]) -> np.ndarray:
+def _errors(values: Sequence[float], intervals: Sequence[tuple[float, float] | None]) -> np.ndarray:
     """(2, rows) distance of the limits from the value; NaN, which is not drawn, without an interval."""
-    return np.array(
-        [
-            [row.value - row.interval[0], row.interval[1] - row.value] if row.interval else [np.nan] * 2
-            for row in rows
-        ]
-    ).T
+    pairs = zip(values, intervals, strict=True)
+    return np.array([[value - of[0], of[1] - value] if of else [np.nan] * 2 for value, of in pairs]).T
 
 
-def _label(row: Row) -> str:
-    """The value, z and the chance of being best, as far as they are known."""
-    parts = [f"{row.value:.4g}"]
+def _label(value: float, row: Row) -> str:
+    """What the bar shows, z and the chance of being best, as far as they are known."""
+    parts = [f"{value:.4g}"]
     parts += [f"z {row.z:.3g}"] if row.z is not None else []
     parts += [f"best: {row.chance_of_best:.0%}"] if row.chance_of_best is not None else []
     return ", ".join(parts)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from worker.metrics import Interval
+
+# What of a score orders the candidates.
+VALUE, GAIN = "value", "gain"
 
 
 @dataclass(frozen=True)
@@ -13,7 +16,8 @@ class Scored:
     """A metric's value for one candidate at one layer and level; `value` None goes with a reason in `undefined`.
 
     z: against the null, None where there is none. interval: over images; where it is None, `notes` may say why.
-    zero_point: the value of the same architecture with its initial weights, None where that is not known.
+    zero_point: the value of the same architecture with its initial weights, None where that is not known. gain_interval:
+    of the gain, over the same images.
     """
 
     metric: str
@@ -25,6 +29,7 @@ class Scored:
     interval: Interval | None = None
     notes: tuple[str, ...] = ()
     zero_point: float | None = None
+    gain_interval: Interval | None = None
 
     @property
     def gain(self) -> float | None:
@@ -32,6 +37,10 @@ class Scored:
         if self.value is None or self.zero_point is None:
             return None
         return self.value - self.zero_point
+
+    def measured_by(self, quantity: str) -> Scored:
+        """The score with VALUE or GAIN, and its interval, for its value."""
+        return self if quantity == VALUE else replace(self, value=self.gain, interval=self.gain_interval)
 
 
 @dataclass(frozen=True)
@@ -62,12 +71,14 @@ class Candidate:
 class RankBy:
     """Which score orders the candidates; what is None is chosen by the default rule.
 
-    layer: a name, or `worker.ranking.rule.SIZE_MATCHED`, the backbone map that fits the size of the objects.
+    layer: a name, or `worker.ranking.rule.SIZE_MATCHED`, the backbone map that fits the size of the objects. quantity: GAIN,
+    which needs zero points, or VALUE.
     """
 
     metric: str | None = None
     layer: str | None = None
     level: str | None = None
+    quantity: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,8 +107,8 @@ class Row:
     """A place in the order. Equal values share a rank, and the next rank is skipped (1, 1, 3).
 
     near: ids of candidates that cannot be told apart from this one, of its group or not.
-    z, interval (low, high), chance_of_best, group (1, 2, ... in `Ordering.groups`), zero_point and gain: None where not
-    known.
+    z, interval and gain_interval (low, high), chance_of_best, group (1, 2, ... in `Ordering.groups`), zero_point and gain:
+    None where not known.
     static_ranks: rank of this candidate by each static baseline, None where the baseline has no value.
     """
 
@@ -113,6 +124,7 @@ class Row:
     group: int | None = None
     zero_point: float | None = None
     gain: float | None = None
+    gain_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +149,7 @@ class Caution:
 class Ordering:
     """The answer of a ranking; metric, layer and level are None when nothing could be ordered.
 
-    groups: ids in order, those of one group cannot be told apart from its first; only candidates with an interval.
+    quantity: what of that score orders, VALUE or GAIN. groups: ids in order, those of one group cannot be told apart from its first; only candidates with an interval.
     ties: groups of two or more, and runs of equal values without intervals; summary: the groups in a sentence;
     chosen_by: "request", "default rule" or, of the layer, "size of the objects"; static: names of the baselines with their values by candidate id.
     """
@@ -153,3 +165,4 @@ class Ordering:
     static: Mapping[str, Mapping[str, float | None]]
     groups: tuple[tuple[str, ...], ...] = ()
     summary: str = ""
+    quantity: str = VALUE

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from worker.features.layers import DEFAULT_LAYERS, LAYER_HELP, LEVELS, SOURCE_LAYER
-from worker.ranking.records import Candidate, RankBy, Scored
+from worker.ranking.records import GAIN, VALUE, Candidate, RankBy, Scored
 
 # First the published score for detection, then what is left of it when there is one category only, then
 # those that tolerate candidates of different feature width. The last two do not, and come last.
@@ -97,6 +97,19 @@ def choose(candidates: Sequence[Candidate], asked: RankBy) -> tuple[str, str, st
         return None
     places = sorted(defined, key=_preference)
     return max(places, key=lambda place: defined[place])
+
+
+def quantity(candidates: Sequence[Candidate], place: tuple[str, str, str] | None, asked: RankBy) -> str:
+    """VALUE or GAIN, whichever is asked for; by default the gain, where every candidate with a value at `place` has one."""
+    if asked.quantity is not None:
+        return asked.quantity
+    having = [scored for candidate in candidates if (scored := at(candidate, place)) and is_defined(scored)]
+    return GAIN if having and all(is_defined(scored.measured_by(GAIN)) for scored in having) else VALUE
+
+
+def at(candidate: Candidate, place: tuple[str, str, str] | None) -> Scored | None:
+    """The candidate's score at a (metric, layer, level)."""
+    return next((each for each in candidate.scores if (each.metric, each.layer, each.level) == place), None)
 
 
 def is_defined(scored: Scored) -> bool:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from worker.ranking.records import Candidate, RankBy, Scored
-from worker.ranking.rule import choose
+from worker.ranking.records import GAIN, Candidate, RankBy, Scored
+from worker.ranking.rule import choose, quantity
 from worker.studies.observations import Observation, Place
+from worker.studies.zero_point import gain_of, is_gain
 
 DEFAULT_RULE: Place = ("default rule", "as chosen", "as chosen")
 
 
 def chosen_places(observations: Sequence[Observation]) -> dict[str, Place | None]:
-    """Dataset to the score that the default rule orders its candidates by; None where there is none."""
+    """Dataset to the score, or the gain, that the default rule orders its candidates by; None where there is none."""
     return {
-        dataset: choose([_candidate(o) for o in observations if o.dataset == dataset], RankBy())
+        dataset: _chosen([_candidate(o) for o in observations if o.dataset == dataset])
         for dataset in dict.fromkeys(o.dataset for o in observations)
     }
 
@@ -38,7 +39,19 @@ def with_default_rule(observations: Sequence[Observation]) -> list[Observation]:
     return found
 
 
+def _chosen(candidates: Sequence[Candidate]) -> Place | None:
+    place = choose(candidates, RankBy())
+    if place is None or quantity(candidates, place, RankBy()) != GAIN:
+        return place
+    return gain_of(place[0]), *place[1:]
+
+
 def _candidate(each: Observation) -> Candidate:
-    scored = [Scored(*place, value) for place, value in each.scores.items()]
-    scored += [Scored(*place, None, reason) for place, reason in each.undefined.items()]
+    """With the zero points that the gains among the scores stand for."""
+    scored = []
+    for place, value in each.scores.items():
+        gain = each.scores.get((gain_of(place[0]), *place[1:]))
+        if not is_gain(place[0]):
+            scored.append(Scored(*place, value, zero_point=None if gain is None else value - gain))
+    scored += [Scored(*place, None, reason) for place, reason in each.undefined.items() if not is_gain(place[0])]
     return Candidate(id=each.candidate, name=each.candidate, scores=tuple(scored))

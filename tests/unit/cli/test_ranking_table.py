@@ -11,7 +11,7 @@ Record = dict[str, Any]
 def candidate(name: str, rank: int, **sure: Any) -> Record:
     score = {"metric": "logme", "layer": "backbone.c4", "level": "local", "value": 1.0 / rank, "undefined": None}
     cost = {"parameters": 10**6, "ms_per_image": 5.0, "peak_memory_bytes": 2**20, "licence": "MIT"}
-    none = {"interval": None, "z": None, "chance_of_best": None, "zero_point": None, "gain": None}
+    none = {"interval": None, "z": None, "chance_of_best": None, "zero_point": None, "gain": None, "gain_interval": None}
     shown = {"checkpoint_id": name, "name": name, "rank": rank, "state": "succeeded", "timings": {"total": 1.0}}
     return shown | {"scores": [score], "cost": cost} | none | sure
 
@@ -57,6 +57,16 @@ def test_the_gain_stands_beside_the_score_where_it_is_known(shown: Any) -> None:
     assert [cell.strip() for cell in heads.replace("┃", "│").split("│")[3:5]] == ["logme", "gain"]
     assert [[cell.strip() for cell in line.split("│")[3:5]] for line in (first, second)] == [["1.0000", "0.2500"], ["0.5000", "–"]]
     assert "gain" not in shown(ranking(candidate("first", 1)))
+
+
+def test_a_ranking_by_gains_says_so_and_shows_how_sure_they_are(shown: Any) -> None:
+    sure = {"interval": [0.8, 1.2], "gain_interval": [0.2, 0.3], "z": 31.25, "chance_of_best": 0.625}
+    record = ranking(candidate("first", 1, zero_point=0.75, gain=0.25, **sure))
+    record["ranked_by"]["quantity"] = "gain"
+    text = shown(record)
+    assert "ranked by gain of logme at backbone.c4 (local)" in text
+    first = next(line for line in text.splitlines() if "first" in line)
+    assert [cell.strip() for cell in first.split("│")[3:6]] == ["1.0000", "0.2500", "0.0500"]
 
 
 def test_every_score_stands_below_by_rank(shown: Any) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from app.db import tables
-from worker.handlers.calibration import calibration_of, score_of, score_row
+from worker.handlers.calibration import calibration_of, gain_interval_of, score_of, score_row
 from worker.handlers.pool import per_candidate, pool_rows
 from worker.metrics import FeatureSet, Interval, Null, Score, compare, score
 
@@ -39,7 +39,7 @@ def test_the_record_is_small_and_plain() -> None:
     row = score_row(scored(1.0, ["logme"])["logme"], metric="logme", objects=120, dimensions=6, **KEY)
     assert len(row.replicates) == 20 * 8
     details = json.loads(json.dumps(row.details, allow_nan=False))
-    assert set(details) == {"objects", "dimensions", "notes", "null", "z", "interval", "zero_point", "gain"}
+    assert set(details) == {"objects", "dimensions", "notes", "null", "z", "interval", "zero_point", "gain", "gain_interval"}
     assert details["interval"][0] < row.value < details["interval"][1]
 
 
@@ -51,14 +51,34 @@ def test_no_calibration_is_asked_for_or_kept() -> None:
 
 
 def test_the_gain_is_kept_where_both_values_are_known() -> None:
+    def of(value: float | None) -> Score:
+        return Score(value, None if value is not None else "why", 0.1)
+
     def kept(value: float | None, zero_point: float | None) -> tuple:
-        undefined = None if value is not None else "why"
-        row = score_row(Score(value, undefined, 0.1), metric="logme", zero_point=zero_point, **KEY)
+        row = score_row(of(value), metric="logme", zero=of(zero_point), **KEY)
+        assert (row.details["gain_interval"], row.gain_replicates) == (None, None)
         return row.details["zero_point"], row.details["gain"]
 
     assert kept(0.75, 0.25) == (0.25, 0.5)
     assert kept(None, 0.25) == (0.25, None)
     assert kept(0.75, None) == kept(None, None) == (None, None)
+
+
+def test_the_interval_of_a_gain_is_that_of_the_difference_without_the_same_images() -> None:
+    own, zero = (scored(signal, ["logme"])["logme"] for signal in (2.0, 0.5))
+    row = score_row(own, metric="logme", zero=zero, **KEY)
+    found = gain_interval_of(row)
+    differences = np.array(own.interval.replicates) - zero.interval.replicates
+    assert found.replicates == pytest.approx(differences, abs=1e-15)
+    std = math.sqrt(19 / 20 * np.square(differences - differences.mean()).sum())
+    assert found.std == pytest.approx(std, rel=1e-12)
+    assert row.details["gain_interval"] == [found.low, found.high]
+    assert found.low < row.details["gain"] < found.high
+    # of itself there is nothing to gain, and no doubt about it
+    same = score_row(own, metric="logme", zero=own, **KEY)
+    assert (same.details["gain"], same.details["gain_interval"]) == (0.0, [0.0, 0.0])
+    fewer = scored(0.5, ["logme"], groups=10, seed=3)["logme"]
+    assert score_row(own, metric="logme", zero=fewer, **KEY).details["gain_interval"] is None
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])

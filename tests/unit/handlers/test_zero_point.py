@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -88,6 +89,10 @@ def scored(bench: Bench, ranking_id: str) -> dict[tuple, Score]:
     return {(row.checkpoint_id, row.metric, row.layer, row.level): row for row in rows}
 
 
+def sure(rows: dict[tuple, Score]) -> dict[tuple, list[float] | None]:
+    return {key[1:]: row.details["gain_interval"] for key, row in rows.items()}
+
+
 def zeros(rows: dict[tuple, Score]) -> dict[tuple, tuple]:
     return {key[1:]: (row.details["zero_point"], row.details["gain"]) for key, row in rows.items()}
 
@@ -105,6 +110,8 @@ def test_the_zero_point_is_what_the_initial_weights_score_themselves(bench: Benc
         of_initial = plain[INITIAL, metric, *place].value
         assert row.details["zero_point"] == of_initial, metric
         assert row.details["gain"] == row.value - of_initial
+        left = np.frombuffer(row.replicates) - np.frombuffer(plain[INITIAL, metric, *place].replicates)
+        assert np.frombuffer(row.gain_replicates) == pytest.approx(left, rel=1e-9, abs=1e-12)
         before = plain[LEARNED, metric, *place]
         # all else is as without
         assert (row.value, row.replicates) == (before.value, before.replicates)
@@ -146,16 +153,20 @@ def test_who_is_untrained_is_its_own_zero_point(bench: Bench, read: list[str]) -
 
 @pytest.mark.parametrize("changes", [{"shards": 3}, {"keep_features": False}, {"shards": 2, "keep_features": False}])
 def test_parts_and_statistics_have_the_same_zero_point(bench: Bench, read: list[str], changes: dict) -> None:
-    whole = zeros(scored(bench, ranking(bench)))
+    rows = scored(bench, ranking(bench))
+    whole, whole_sure = zeros(rows), sure(rows)
     forget_caches(bench)
     read.clear()
-    found = zeros(scored(bench, ranking(bench, **changes)))
+    rows = scored(bench, ranking(bench, **changes))
+    found, found_sure = zeros(rows), sure(rows)
     assert read.count("untrained:0") == 1
     assert found.keys() == whole.keys()
     for key, (zero, gain) in found.items():
         if key[0] != "leep":
             assert zero == pytest.approx(whole[key][0], rel=1e-7), key
             assert gain == pytest.approx(whole[key][1], rel=1e-5, abs=1e-9), key
+            assert whole_sure[key] is not None
+            assert found_sure[key] == pytest.approx(whole_sure[key], rel=1e-5, abs=1e-7), key
 
 
 def test_one_that_cannot_be_built_fails_nobody_and_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +239,8 @@ def test_the_order_says_who_brings_nothing(bench: Bench) -> None:
     for each in result["order"]:
         details = rows[each["checkpoint_id"], by["metric"], by["layer"], by["level"]].details
         assert (each["zero_point"], each["gain"]) == (details["zero_point"], details["gain"])
+    assert by["quantity"] == "gain"
+    assert [each["gain"] for each in result["order"]] == sorted((each["gain"] for each in result["order"]), reverse=True)
     gains = {each["checkpoint_id"]: each["gain"] for each in result["order"]}
     assert gains[INITIAL] == 0.0
     said = [warning["detail"] for warning in result["warnings"] if warning["code"] == "brings_nothing"]

@@ -353,9 +353,15 @@ def test_nothing_given_is_changed_and_the_same_scores_give_the_same_order():
     assert [one.name for one in pool] == ["b", "a"]
 
 
-def zeroed(name: str, value: float, zero: float | None, *, error_of_images: float = 1e-6, **facts) -> Candidate:
+def zeroed(
+    name: str, value: float, zero: float | None, *, error_of_images: float = 1e-6, notes: tuple[str, ...] = (), **facts
+) -> Candidate:
+    """error_of_images: of the value and of the gain."""
     made = candidate(name, at("logme", value), error_of_images=error_of_images, **facts)
-    scores = tuple(dataclasses.replace(score, zero_point=zero) for score in made.scores)
+    gained = None if zero is None else interval(f"gain of {name}", value - zero, error_of_images)
+    scores = tuple(
+        dataclasses.replace(score, zero_point=zero, gain_interval=gained, notes=notes) for score in made.scores
+    )
     return dataclasses.replace(made, scores=scores)
 
 
@@ -363,15 +369,66 @@ def brought_nothing(*pool: Candidate) -> list[str]:
     return [each.detail for each in order(list(pool), TARGET).warnings if each.code == "brings_nothing"]
 
 
-def test_the_gain_is_what_is_above_the_zero_point_and_orders_nothing():
-    pool = [zeroed("a", 0.5, 0.25), zeroed("b", 0.75, None), zeroed("c", 0.25, -1.0)]
-    rows = order(pool, TARGET).rows
-    assert [(row.name, row.zero_point, row.gain) for row in rows] == [
-        ("b", None, None), ("a", 0.25, 0.25), ("c", -1.0, 1.25),
+def test_the_gain_is_what_is_above_the_zero_point_and_orders_the_candidates():
+    pool = [zeroed("a", 0.5, 0.25), zeroed("b", 0.75, 0.625), zeroed("c", 0.25, -1.0)]
+    ordering = order(pool, TARGET)
+    assert ordering.quantity == "gain"
+    assert [(row.rank, row.name, row.value, row.zero_point, row.gain) for row in ordering.rows] == [
+        (1, "c", 0.25, -1.0, 1.25), (2, "a", 0.5, 0.25, 0.25), (3, "b", 0.75, 0.625, 0.125),
     ]  # fmt: skip
     assert brought_nothing(*pool) == []
     undefined = dataclasses.replace(pool[0].scores[0], value=None, undefined="why")
     assert undefined.gain is None
+
+
+def test_values_order_where_they_are_asked_for():
+    pool = [zeroed("a", 0.5, 0.25), zeroed("b", 0.75, 0.625)]
+    ordering = order(pool, TARGET, RankBy(quantity="value"))
+    assert (ordering.quantity, [row.name for row in ordering.rows]) == ("value", ["b", "a"])
+    assert "no_gain" not in {each.code for each in ordering.warnings}
+
+
+def test_one_without_a_gain_keeps_all_from_being_ordered_by_it_and_is_named():
+    pool = [zeroed("a", 0.5, 0.25), zeroed("b", 0.75, None, notes=("no zero point: NaN",)), zeroed("c", 0.25, -1.0)]
+    ordering = order(pool, TARGET)
+    assert (ordering.quantity, [row.name for row in ordering.rows]) == ("value", ["b", "a", "c"])
+    [said] = [each.detail for each in ordering.warnings if each.code == "no_gain"]
+    assert "since b has no gain (NaN)" in said
+    ordering = order(pool, TARGET, RankBy(quantity="gain"))
+    assert [row.name for row in ordering.rows] == ["c", "a"]
+    [out] = ordering.left_out
+    assert (out.name, out.code, out.reason) == (
+        "b", "undefined", "the gain of logme at backbone.c4 (local) is undefined: NaN"
+    )  # fmt: skip
+
+
+def test_without_any_zero_point_values_order_and_nothing_is_said_of_gains():
+    ordering = order([zeroed("a", 0.5, None), zeroed("b", 0.75, None)], TARGET)
+    assert (ordering.quantity, [row.name for row in ordering.rows]) == ("value", ["b", "a"])
+    assert "no_gain" not in {each.code for each in ordering.warnings}
+
+
+def test_ties_groups_and_chances_are_those_of_the_gain():
+    pool = [
+        zeroed("a", 5.0, 4.0, error_of_images=0.01),
+        zeroed("b", 2.0, 1.001, error_of_images=0.01),
+        zeroed("c", 7.0, 7.0, error_of_images=0.01),
+    ]
+    ordering = order(pool, TARGET)
+    assert ordering.groups == (("ckpt_a", "ckpt_b"), ("ckpt_c",))
+    assert ordering.ties == (("ckpt_a", "ckpt_b"),)
+    first, second, _ = ordering.rows
+    assert first.gain_interval[0] < 1.0 < first.gain_interval[1]
+    assert first.interval[0] < 5.0 < first.interval[1]
+    assert 0.4 < first.chance_of_best < 0.9
+    assert first.chance_of_best + second.chance_of_best == pytest.approx(1.0)
+    by_value = order(pool, TARGET, RankBy(quantity="value"))
+    assert by_value.groups == (("ckpt_c",), ("ckpt_a",), ("ckpt_b",))
+
+
+def test_equal_gains_share_a_rank_whatever_their_values():
+    rows = order([zeroed("a", 0.5, 0.25), zeroed("b", 0.75, 0.5), zeroed("c", 0.25, 0.125)], TARGET).rows
+    assert [(row.name, row.rank) for row in rows] == [("a", 1), ("b", 1), ("c", 3)]
 
 
 def test_who_does_not_beat_its_zero_point_is_said_to_bring_nothing():
