@@ -26,11 +26,11 @@ from worker.features.regions import RegionSampling
 from worker.metrics.registry import METRICS, OF_SOURCE
 from worker.ranking.rule import (
     DEFAULT_LAYER,
+    MATCHED_MAPS,
     PREFERRED_LAYERS,
     PREFERRED_METRICS,
     SIZE_MATCHED,
     SIZE_PER_STRIDE,
-    STRIDES,
     default_layers,
 )
 from worker.training.plan import PRECISIONS
@@ -39,8 +39,8 @@ from worker.training.recipe import recipes
 
 PATH = Path(__file__).resolve().parent.parent / "app" / "catalogue.json"
 
-# The five published ones and the box term that stands alone where there is one category.
-DEFAULT_METRICS = ("tlogme", "logme", "logme_boxes", "h_score", "h_score_regularized", "transrate")
+# What orders the candidates, then the five published ones and the box term that stands alone where there is one category.
+DEFAULT_METRICS = ("detection_evidence_single", "tlogme", "logme", "logme_boxes", "h_score", "h_score_regularized", "transrate")
 DEFAULT_MAX_IMAGES = 500
 DEFAULT_IMAGE_SIZE = 320
 # What a request may say of how regions are drawn.
@@ -139,7 +139,7 @@ def catalogue() -> dict[str, Any]:
             "regions": {name: getattr(RegionSampling(), name) for name in OF_REGIONS},
             "size_matched": {
                 "name": SIZE_MATCHED,
-                "layers": list(STRIDES),
+                "layers": list(MATCHED_MAPS),
                 "size_per_stride": SIZE_PER_STRIDE,
                 "rule": "the map whose stride is nearest to the median side of an object in the input divided by size_per_stride, "
                 "of those where every candidate has a value and trained weights",

@@ -158,7 +158,7 @@ def test_what_weights_bring_beyond_the_untrained_architecture(
     candidates = {one["name"]: one for one in ranking["candidates"]}
     for one in candidates.values():
         scores = {(score["metric"], score["layer"]): score for score in one["scores"]}
-        assert {layer for _, layer in scores} == {"backbone.c2", "backbone.c3", "backbone.c4", "backbone.c5"}
+        assert {layer for _, layer in scores} == {"backbone.c3", "backbone.c4"}
         for score in scores.values():
             details = score["details"]
             assert (details.get("regions", 0) > details["objects"]) == (score["metric"] == "detection_evidence")

@@ -36,7 +36,7 @@ def test_what_is_asked_for_is_echoed(space: Workspace) -> None:
         "image_size": 320,
         "seed": 3,
         "calibrate": False,
-        "rank_by": {"metric": "logme", "layer": "neck.roi", "level": "global"},
+        "rank_by": {"metric": "logme", "layer": "neck.roi", "level": "global", "quantity": "gain"},
         "filters": {"max_parameters": 5, "max_memory_bytes": None, "max_ms_per_image": 1.5, "licences": ["MIT"]},
     }
     made = space.ranking(1, **asked)
@@ -64,10 +64,11 @@ def test_regions_are_drawn_exactly_where_a_metric_reads_them(space: Workspace) -
 
 
 def test_the_maps_that_sizes_choose_from_are_read_where_no_layers_are_named(space: Workspace) -> None:
-    by_size = {"metric": "logme", "layer": "size_matched", "level": None}
+    by_size = {"metric": "logme", "layer": "size_matched", "level": None, "quantity": None}
     made = space.ranking(1, rank_by=by_size)["request"]
     assert made["rank_by"] == by_size
-    assert made["layers"] == ["backbone.c2", "backbone.c3", "backbone.c4", "backbone.c5"]
+    assert made["layers"] == ["backbone.c3", "backbone.c4"]
+    assert space.ranking(1)["request"]["layers"] == made["layers"], "it is the default"
     assert made["layers_by_default"] is True
     named = space.ranking(1, rank_by=by_size, layers=["backbone.c3", "neck.p4"])["request"]
     assert (named["layers"], named["layers_by_default"]) == (["backbone.c3", "neck.p4"], False)
@@ -82,7 +83,7 @@ def test_null_is_an_answer_and_not_the_default(space: Workspace) -> None:
 
 def test_a_metric_alone_is_something_to_rank_by(space: Workspace) -> None:
     made = space.ranking(1, rank_by="transrate")
-    assert made["request"]["rank_by"] == {"metric": "transrate", "layer": None, "level": None}
+    assert made["request"]["rank_by"] == {"metric": "transrate", "layer": None, "level": None, "quantity": None}
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_wrong_requests_point_at_each_field(space: Workspace, fields: dict, poin
 )
 def test_metrics_of_a_detectors_own_classes_have_their_place(space: Workspace, rank_by: dict) -> None:
     made = space.ranking(1, metrics=["logme", "leep"], layers=["backbone.c4"], level="global", rank_by=rank_by)
-    assert made["request"]["rank_by"] == {"metric": None, "layer": None, "level": None} | rank_by
+    assert made["request"]["rank_by"] == {"metric": None, "layer": None, "level": None, "quantity": None} | rank_by
     assert made["request"]["layers"] == ["backbone.c4"]
 
 

@@ -61,11 +61,14 @@ def test_a_search_begins_with_its_ranking_and_every_default_filled_in(space: Wor
     assert (made["state"], made["stage"], made["job_id"], made["rounds"], made["best"]) == ("queued", None, None, [], None)
     asked = made["request"]
     assert (asked["recipe"], asked["iterations"], asked["image_size"], asked["eta"], asked["min_iterations"]) == ("quick", 240, 256, 3, 20)
-    assert asked["rank_by"] == {"metric": "logme", "layer": None, "level": None}
+    assert asked["rank_by"] == {"metric": "logme", "layer": None, "level": None, "quantity": None}
+    assert asked["zero_point"] is True
     assert made["spent"] == {"budget_s": 1800.0, "ranking_s": 0.0, "training_s": 0.0, "total_s": 0.0, "left_s": 1800.0}
     ranking = space.http.get(f"/v1/rankings/{made['ranking_id']}").json()["request"]
     assert (ranking["metrics"], ranking["layers"], ranking["max_images"], ranking["seed"]) == (["logme"], ["backbone.c5"], 50, 3)
-    assert (ranking["calibrate"], ranking["image_size"]) == (False, 320)
+    assert (ranking["calibrate"], ranking["zero_point"], ranking["image_size"]) == (False, True, 320)
+    other = posted(space, zero_point=False)
+    assert space.http.get(f"/v1/rankings/{other['ranking_id']}").json()["request"]["zero_point"] is False
     assert asked["verification"]["budget_minutes"] is None
     assert space.http.get("/v1/verifications").json()["items"] == []
 

@@ -68,7 +68,7 @@ def found_of(session: Session, study_id: str) -> Found:
             continue
         scored = _scored(session, ranking)
         for checkpoint_id in asked["checkpoint_ids"]:
-            scores, undefined, static, why = scored[checkpoint_id]
+            scores, undefined, static, pixels, why = scored[checkpoint_id]
             mine = tuned[dataset_id, checkpoint_id]
             if why or not mine.maps:
                 reason = why or "; ".join(dict.fromkeys(mine.why.values()))
@@ -76,7 +76,7 @@ def found_of(session: Session, study_id: str) -> Found:
                 continue
             splits |= mine.splits
             observations.append(
-                Observation(names[dataset_id], names[checkpoint_id], scores, static, mine.maps, undefined)
+                Observation(names[dataset_id], names[checkpoint_id], scores, static, mine.maps, undefined, pixels)
             )
     return Found(
         request=asked,
@@ -133,8 +133,8 @@ def _tuned(rows: Iterable[Row]) -> dict[Key, Tuned]:
 
 def _scored(
     session: Session, ranking: tables.Ranking
-) -> dict[str, tuple[dict[Place, float], dict[Place, str], dict[str, float | None], str | None]]:
-    """Candidate to scores, undefined ones with their reason, static figures, and why it was not scored at all."""
+) -> dict[str, tuple[dict[Place, float], dict[Place, str], dict[str, float | None], float | None, str | None]]:
+    """Candidate to scores, undefined ones with their reason, static figures, the size of objects, and why it was not scored at all."""
     rows: dict[str, list[tables.Score]] = defaultdict(list)
     for row in session.scalars(select(tables.Score).where(tables.Score.ranking_id == ranking.id)):
         rows[row.checkpoint_id].append(row)
@@ -157,7 +157,8 @@ def _scored(
         why = None
         if candidate.state != JobState.SUCCEEDED:
             why = f"its scoring {candidate.state}: {(candidate.error or {}).get('detail') or 'no reason is known'}"
-        found[checkpoint.id] = (scores, undefined, static, why)
+        pixels = next((size for row in mine if (size := (row.details or {}).get("object_pixels"))), None)
+        found[checkpoint.id] = (scores, undefined, static, pixels, why)
     return found
 
 

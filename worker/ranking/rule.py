@@ -10,9 +10,12 @@ from statistics import median
 from worker.features.layers import DEFAULT_LAYERS, LAYER_HELP, LEVELS, SOURCE_LAYER
 from worker.ranking.records import GAIN, VALUE, Candidate, RankBy, Scored
 
-# First the published score for detection, then what is left of it when there is one category only, then
-# those that tolerate candidates of different feature width. The last two do not, and come last.
-PREFERRED_METRICS = ("tlogme", "logme_boxes", "logme", "h_score_regularized", "transrate", "h_score")
+# First the score of what a detector has to learn, which ordered real candidates best (docs/studies/real). Where it is not
+# asked for the published score for detection, then what is left of it when there is one category only, then those that
+# tolerate candidates of different feature width. The last two do not, and come last.
+PREFERRED_METRICS = (
+    "detection_evidence_single", "detection_evidence", "tlogme", "logme_boxes", "logme", "h_score_regularized", "transrate", "h_score",
+)  # fmt: skip
 
 # The default place first, then the other backbone maps by how close their stride is, then the rest.
 PREFERRED_LAYERS = tuple(
@@ -29,19 +32,22 @@ PREFERRED_LAYERS = tuple(
     )
 )
 
+# The backbone maps with their strides in pixels.
+STRIDES = {"backbone.c2": 4, "backbone.c3": 8, "backbone.c4": 16, "backbone.c5": 32}
 # Asked for in place of a layer's name: the backbone map that fits the size of the objects.
 SIZE_MATCHED = "size_matched"
-# The maps it chooses from, with their strides in pixels, and how many of their cells an object's side is to span.
-STRIDES = {"backbone.c2": 4, "backbone.c3": 8, "backbone.c4": 16, "backbone.c5": 32}
-SIZE_PER_STRIDE = 8.0
+# The maps it chooses from, and how many of their cells an object's side is to span. Finer and coarser maps order real
+# candidates worse, whatever the size of the objects (docs/studies/real).
+MATCHED_MAPS = ("backbone.c3", "backbone.c4")
+SIZE_PER_STRIDE = 2.0
 
 # The layer where a request names none: None is the order above, SIZE_MATCHED the map that fits.
-DEFAULT_LAYER: str | None = None
+DEFAULT_LAYER: str | None = SIZE_MATCHED
 
 
 def default_layers() -> tuple[str, ...]:
     """What is read of a candidate where no layers are named."""
-    return tuple(STRIDES) if DEFAULT_LAYER == SIZE_MATCHED else DEFAULT_LAYERS
+    return MATCHED_MAPS if DEFAULT_LAYER == SIZE_MATCHED else DEFAULT_LAYERS
 
 
 def is_size_matched(asked: RankBy) -> bool:
@@ -60,10 +66,10 @@ def resolved(candidates: Sequence[Candidate], asked: RankBy) -> RankBy:
 def size_matched_layer(candidates: Sequence[Candidate], asked: RankBy | None = None) -> str | None:
     """The backbone map on which the typical object spans SIZE_PER_STRIDE cells, or comes nearest to it.
 
-    The typical object is the median over candidates of each one's median. Of the maps in STRIDES only those come in
-    question where every candidate has a value that fits `asked` and weights that were trained; who has no value
-    anywhere has no say. Distances are of logarithms, the finer map where two are as near. None where there is no such
-    map, or no object's size is known.
+    The typical object is the median over candidates of each one's median. Of MATCHED_MAPS only those come in question where
+    every candidate has a value that fits `asked` and weights that were trained; who has no value anywhere has no say.
+    Distances are of logarithms, the finer map where two are as near. None where there is no such map, or no object's size
+    is known.
     """
     having = [found for candidate in candidates if (found := _maps(candidate, asked or RankBy()))]
     sizes = [candidate.object_pixels for candidate in candidates if candidate.object_pixels]
@@ -122,7 +128,7 @@ def _maps(candidate: Candidate, asked: RankBy) -> set[str]:
     return {
         scored.layer
         for scored in candidate.scores
-        if scored.layer in STRIDES and scored.layer not in candidate.untrained
+        if scored.layer in MATCHED_MAPS and scored.layer not in candidate.untrained
         if is_defined(scored) and _fits(scored, asked)
     }
 

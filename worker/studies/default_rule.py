@@ -54,4 +54,4 @@ def _candidate(each: Observation) -> Candidate:
         if not is_gain(place[0]):
             scored.append(Scored(*place, value, zero_point=None if gain is None else value - gain))
     scored += [Scored(*place, None, reason) for place, reason in each.undefined.items() if not is_gain(place[0])]
-    return Candidate(id=each.candidate, name=each.candidate, scores=tuple(scored))
+    return Candidate(id=each.candidate, name=each.candidate, scores=tuple(scored), object_pixels=each.object_pixels)

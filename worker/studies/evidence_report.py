@@ -31,7 +31,6 @@ from worker.studies.report import Files, rest_of, write_blocks
 from worker.studies.sizes import SIZES
 from worker.studies.study import Study, section
 from worker.studies.tables import write_rows
-from worker.studies.zero_point import SEED as ZERO_SEED
 from worker.studies.zero_point import is_gain
 
 HOW = (
@@ -135,7 +134,7 @@ def _gains(found: Evidence) -> list[Block]:
     return [
         Heading("Raw score or gain"),
         Paragraph(
-            f"The zero point of a candidate is the score of its architecture with initial random weights (seed {ZERO_SEED}), its gain what is "
+            f"The zero point of a candidate is the score of its architecture with initial random weights (seed {found.material.real.settings.zero_point_seed}), its gain what is "
             f"above that. On {', '.join(found.material.proof)}, both at the place that the raw score was given on the other datasets. A gain can order "
             "candidates otherwise only where architectures or their inputs differ."
         ),

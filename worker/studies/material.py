@@ -18,7 +18,7 @@ from worker.studies.scoring import LOCAL
 from worker.studies.signals import Early, early_of, with_probe
 from worker.studies.sizes import SIZES
 from worker.studies.work_folder import Key
-from worker.studies.zero_point import architecture_digest, is_gain, raw_of, with_gains
+from worker.studies.zero_point import architecture_digest, is_gain, raw_of
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,6 @@ def material_of(real: RealStudy, question: Question) -> Material:
     for each in plain:
         key: Key = (each.dataset, each.candidate)
         default = by_rule[key]
-        if real.zeros:
-            each = with_gains(each, real.zeros[key])
         each = with_rules(each, layers[each.dataset])
         if real.probes:
             each = with_probe(each, real.probes[key])

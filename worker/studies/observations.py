@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,7 +20,8 @@ class Observation:
 
     scores: (metric, layer, level) to a finite value. undefined: the same to the reason why there is none; a place in
     neither was not scored for this candidate. static: baseline to its figure, None where it is not known.
-    map_by_seed: mAP@[.5:.95] in 0..1 by the seed of the fine-tuning; the truth is their mean.
+    map_by_seed: mAP@[.5:.95] in 0..1 by the seed of the fine-tuning; the truth is their mean. object_pixels: the median side
+    of an object in pixels of the candidate's input, None where it is not known.
     """
 
     dataset: str
@@ -29,6 +30,7 @@ class Observation:
     static: Mapping[str, float | None]
     map_by_seed: Mapping[int, float]
     undefined: Mapping[Place, str] = field(default_factory=dict)
+    object_pixels: float | None = None
 
     @property
     def map(self) -> float:
@@ -59,9 +61,7 @@ def refuse_what_cannot_be_used(observations: Sequence[Observation]) -> None:
 
 def swapped(observations: Iterable[Observation]) -> list[Observation]:
     """Target selection from source selection: candidates become datasets and the other way round."""
-    return [
-        Observation(o.candidate, o.dataset, o.scores, o.static, o.map_by_seed, o.undefined) for o in observations
-    ]
+    return [replace(o, dataset=o.candidate, candidate=o.dataset) for o in observations]
 
 
 def _not_finite(each: Observation) -> list[str]:

@@ -27,7 +27,7 @@ from worker.studies.parts import score_part, tune_part, zero_point_part
 from worker.studies.scoring import ON_OBJECTS, Scored, pooled
 from worker.studies.study import Study, section
 from worker.studies.work_folder import Key, WorkFolder, opened
-from worker.studies.zero_point import SEED, architecture_digest, asked_of_zero
+from worker.studies.zero_point import SEED, architecture_digest, asked_of_zero, with_gains
 
 EVERYTHING = Spec(layers=("all",), levels=LEVELS, source_probabilities=True)
 # of a short fine-tuning: no seed of the others', whose noise it would share
@@ -38,7 +38,7 @@ PROBE_SEED = 1000
 class Settings:
     """What is the same for all. recipe, overrides: of the plan of every fine-tuning; max_train: training images at most,
     the same for every candidate and seed; spec, metrics, by_size: what is read and scored; zero_point: whether every
-    architecture is scored untrained too; probe: what of the plan is other in one short fine-tuning of each candidate on
+    architecture is scored untrained too, with the initial weights of zero_point_seed; probe: what of the plan is other in one short fine-tuning of each candidate on
     each dataset, None for none."""
 
     recipe: str = "quick"
@@ -49,6 +49,7 @@ class Settings:
     metrics: tuple[str, ...] = ON_OBJECTS
     by_size: tuple[str, ...] = ()
     zero_point: bool = False
+    zero_point_seed: int = SEED
     probe: Mapping[str, Any] | None = None
 
     @property
@@ -69,7 +70,7 @@ class RealStudy:
     probes: Mapping[Key, Mapping[str, Any]] = field(default_factory=dict)
 
     def observations(self) -> list[Observation]:
-        """All of which no part failed; `left_out` names the others."""
+        """All of which no part failed, with gains where there are zero points; `left_out` names the others."""
         lost = self.left_out()
         found = []
         for dataset in dict.fromkeys(d for d, _ in self.scores):
@@ -77,16 +78,16 @@ class RealStudy:
             values = pooled({c: self.scores[dataset, c]["rows"] for c in whole}, self.settings.metrics)
             for candidate in whole:
                 key = (dataset, candidate)
-                found.append(
-                    Observation(
-                        dataset,
-                        candidate,
-                        values[candidate][0],
-                        self._static(key),
-                        {seed: result["map"] for seed, result in self.tunings[key].items()},
-                        values[candidate][1],
-                    )
+                each = Observation(
+                    dataset,
+                    candidate,
+                    values[candidate][0],
+                    self._static(key),
+                    {seed: result["map"] for seed, result in self.tunings[key].items()},
+                    values[candidate][1],
+                    self.scores[key]["object_pixels"]["median"],
                 )
+                found.append(with_gains(each, self.zeros[key]) if self.zeros else each)
         return found
 
     def left_out(self) -> dict[Key, str]:
@@ -132,7 +133,7 @@ def run(
         {"probe": settings.probe},
         contents,
     )
-    architectures = {name: architecture_digest(manifest) for name, manifest in manifests.items()}
+    architectures = {name: architecture_digest(manifest, settings.zero_point_seed) for name, manifest in manifests.items()}
     carry_out(_tasks(datasets, candidates, kept, settings, architectures, device), workers, progress, check)
     keys = [(d, c) for d in datasets for c in candidates]
     return RealStudy(
@@ -162,7 +163,7 @@ def _tasks(
         for d in datasets:
             for architecture, c in first.items():
                 done = kept.zero_point(d, architecture)
-                arguments = (candidates[c], SEED, datasets[d], asked, device, done)
+                arguments = (candidates[c], settings.zero_point_seed, datasets[d], asked, device, done)
                 tasks.append(Task(f"zero point of {c}'s architecture on {d}", zero_point_part, arguments, done))
     if settings.probe is not None:
         overrides = {**settings.overrides, "seed": PROBE_SEED, **settings.probe}

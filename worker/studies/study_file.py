@@ -22,11 +22,11 @@ from worker.studies.layer_rules import RULES, rule_named
 from worker.studies.question import Question
 from worker.studies.real import Settings
 from worker.studies.scoring import ON_OBJECTS
-from worker.studies.zero_point import with_zero_point
+from worker.studies.zero_point import SEED, with_zero_point
 
 KEYS = {
     "title", "text", "recipe", "plan", "seeds", "max_train_images", "feature_images", "feature_size", "layers", "levels",
-    "metrics", "datasets", "candidates", "extends", "regions", "zero_point", "probe", "metrics_by_size", "choose_on",
+    "metrics", "datasets", "candidates", "extends", "regions", "zero_point", "zero_point_seed", "probe", "metrics_by_size", "choose_on",
     "choose_metrics", "layer_rules",
 }  # fmt: skip
 CANDIDATE_KEYS = {"name", "source", "sha256", "random", "seed", "architecture", "published", "overrides"}
@@ -105,6 +105,7 @@ def _settings(path: Path, raw: Mapping[str, Any]) -> Settings:
         metrics=metrics,
         by_size=by_size,
         zero_point=raw.get("zero_point", False),
+        zero_point_seed=raw.get("zero_point_seed", SEED),
         probe=raw.get("probe"),
     )
 

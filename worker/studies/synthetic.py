@@ -73,7 +73,8 @@ class Benchmark:
                     "static_source_map": self.models[source]["map"],
                     "static_target_map": self.models[target]["map"],
                 }
-                found.append(Observation(target, source, scores, static, maps, undefined))
+                pixels = self.scores[source, target]["object_pixels"]["median"]
+                found.append(Observation(target, source, scores, static, maps, undefined, pixels))
         return found
 
     def left_out(self) -> dict[Pair, str]:

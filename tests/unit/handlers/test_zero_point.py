@@ -247,7 +247,7 @@ def test_the_order_says_who_brings_nothing(bench: Bench) -> None:
     beaten = sorted(id for id, gain in gains.items() if gain <= 0)
     assert said[0].startswith("weights" if len(beaten) == 1 else "weights, weights")
     assert "not beat the untrained detrank/fasterrcnn_fpn over torchvision/mobilenet_v3_small: " in said[0]
-    assert said[0].endswith("weights bring nothing to this dataset by tlogme")
+    assert said[0].endswith("weights bring nothing to this dataset by detection_evidence")
 
 
 def test_the_size_of_the_objects_chooses_the_map(bench: Bench) -> None:
@@ -263,4 +263,4 @@ def test_the_size_of_the_objects_chooses_the_map(bench: Bench) -> None:
     assert 10 < pixels.pop() < 40
     work(bench, bench.get(Ranking, id).rank_job_id)
     by = bench.get(Ranking, id).result["ranked_by"]
-    assert (by["layer"], by["chosen_by"]) == ("backbone.c2", "size of the objects")
+    assert (by["layer"], by["chosen_by"]) == ("backbone.c4", "size of the objects")

@@ -465,26 +465,28 @@ EVERYWHERE = {2: 1.0, 3: 2.0, 4: 3.0, 5: 4.0}
 
 @pytest.mark.parametrize(
     ("pixels", "layer"),
-    [(1.0, "c2"), (32.0, "c2"), (44.0, "c2"), (46.0, "c3"), (64.0, "c3"), (128.0, "c4"), (256.0, "c5"), (5000.0, "c5")],
+    [(1.0, "c3"), (16.0, "c3"), (22.0, "c3"), (23.0, "c4"), (32.0, "c4"), (128.0, "c4"), (5000.0, "c4")],
 )
 def test_the_map_on_which_an_object_spans_a_number_of_cells(pixels, layer):
-    assert rule.SIZE_PER_STRIDE == 8.0
+    assert rule.SIZE_PER_STRIDE == 2.0
     assert rule.size_matched_layer([maps("a", EVERYWHERE, pixels)]) == f"backbone.{layer}"
 
 
 def test_candidates_agree_on_one_map_that_all_have_trained():
-    fine, coarse = maps("fine", EVERYWHERE, 32.0), maps("coarse", {4: 1.0, 5: 2.0}, 32.0)
-    assert rule.size_matched_layer([fine]) == "backbone.c2"
+    fine, coarse = maps("fine", EVERYWHERE, 16.0), maps("coarse", {4: 1.0, 5: 2.0}, 16.0)
+    assert rule.size_matched_layer([fine]) == "backbone.c3"
     assert rule.size_matched_layer([fine, coarse]) == "backbone.c4"
-    untrained = maps("untrained", EVERYWHERE, 32.0, untrained=frozenset({"backbone.c2", "backbone.c3"}))
+    untrained = maps("untrained", EVERYWHERE, 16.0, untrained=frozenset({"backbone.c2", "backbone.c3"}))
     assert rule.size_matched_layer([fine, untrained]) == "backbone.c4"
-    undefined = maps("undefined", {2: None, 3: 1.0}, 32.0)
-    assert rule.size_matched_layer([fine, undefined]) == "backbone.c3"
-    silent = maps("silent", {2: None, 3: None}, 32.0)
-    assert rule.size_matched_layer([fine, silent]) == "backbone.c2"
-    assert rule.size_matched_layer([coarse, undefined]) is None
+    undefined = maps("undefined", {3: None, 4: 1.0}, 16.0)
+    assert rule.size_matched_layer([fine, undefined]) == "backbone.c4"
+    silent = maps("silent", {3: None, 4: None}, 16.0)
+    assert rule.size_matched_layer([fine, silent]) == "backbone.c3"
+    only_fine = maps("only fine", {3: 1.0}, 16.0)
+    assert rule.size_matched_layer([coarse, only_fine]) is None
+    assert rule.size_matched_layer([maps("finest", {2: 1.0, 5: 1.0}, 8.0)]) is None
     # the median of sizes, whoever comes first; who knows none has no say
-    pool = [maps(str(n), EVERYWHERE, pixels) for n, pixels in enumerate((32.0, None, 128.0, 4000.0))]
+    pool = [maps(str(n), EVERYWHERE, pixels) for n, pixels in enumerate((8.0, None, 32.0, 4000.0))]
     for arrival in itertools.permutations(pool):
         assert rule.size_matched_layer(list(arrival)) == "backbone.c4"
     assert rule.size_matched_layer([maps("a", EVERYWHERE, None)]) is None
@@ -492,23 +494,23 @@ def test_candidates_agree_on_one_map_that_all_have_trained():
 
 
 def test_a_ranking_by_the_size_of_the_objects():
-    pool = [maps("a", EVERYWHERE, 60.0), maps("b", {2: 1.0, 3: 0.5, 4: 9.0}, 70.0)]
+    pool = [maps("a", EVERYWHERE, 15.0), maps("b", {2: 1.0, 3: 0.5, 4: 9.0}, 17.0)]
     ordering = order(pool, TARGET, RankBy(layer=rule.SIZE_MATCHED))
     assert (ordering.metric, ordering.layer, ordering.level) == ("logme", "backbone.c3", "local")
     assert ordering.chosen_by == "size of the objects"
     assert [row.value for row in ordering.rows] == [2.0, 0.5]
-    plain = order(pool, TARGET)
-    assert (plain.layer, plain.chosen_by) == ("backbone.c4", "default rule")
+    named = order(pool, TARGET, RankBy(layer="backbone.c4"))
+    assert (named.layer, named.chosen_by) == ("backbone.c4", "default rule")
     complete = order(pool, TARGET, RankBy("logme", rule.SIZE_MATCHED, "local"))
     assert (complete.layer, complete.chosen_by) == ("backbone.c3", "size of the objects")
 
 
 def test_only_values_of_the_metric_that_orders_match():
     pool = [
-        candidate("a", at("tlogme", 1.0, "backbone.c3") | at("logme", 1.0, "backbone.c2"), object_pixels=32.0)
+        candidate("a", at("tlogme", 1.0, "backbone.c4") | at("logme", 1.0, "backbone.c3"), object_pixels=16.0)
     ]
-    assert order(pool, TARGET, RankBy("tlogme", rule.SIZE_MATCHED)).layer == "backbone.c3"
-    assert order(pool, TARGET, RankBy("logme", rule.SIZE_MATCHED)).layer == "backbone.c2"
+    assert order(pool, TARGET, RankBy("tlogme", rule.SIZE_MATCHED)).layer == "backbone.c4"
+    assert order(pool, TARGET, RankBy("logme", rule.SIZE_MATCHED)).layer == "backbone.c3"
 
 
 def test_where_nothing_matches_the_default_order_is_taken_and_said():
@@ -519,14 +521,22 @@ def test_where_nothing_matches_the_default_order_is_taken_and_said():
     assert "not_size_matched" not in {w.code for w in order(pool, TARGET).warnings}
 
 
-def test_one_constant_makes_it_the_default(monkeypatch):
-    assert rule.DEFAULT_LAYER is None
-    assert rule.default_layers() == ("backbone.c4",)
-    monkeypatch.setattr(rule, "DEFAULT_LAYER", rule.SIZE_MATCHED)
-    pool = [maps("a", EVERYWHERE, 64.0)]
+def test_it_is_the_default_and_one_constant_makes_it_so(monkeypatch):
+    assert rule.DEFAULT_LAYER == rule.SIZE_MATCHED
+    assert rule.default_layers() == ("backbone.c3", "backbone.c4")
+    pool = [maps("a", EVERYWHERE, 16.0)]
     assert order(pool, TARGET).layer == "backbone.c3"
     assert order(pool, TARGET, RankBy(layer="backbone.c5")).layer == "backbone.c5"
-    elsewhere = order([candidate("a", at("logme", 1.0, "neck.p4"), object_pixels=64.0)], TARGET)
+    elsewhere = order([candidate("a", at("logme", 1.0, "neck.p4"), object_pixels=16.0)], TARGET)
     assert (elsewhere.layer, elsewhere.chosen_by) == ("neck.p4", "default rule")
     assert "not_size_matched" not in {w.code for w in elsewhere.warnings}
-    assert rule.default_layers() == ("backbone.c2", "backbone.c3", "backbone.c4", "backbone.c5")
+    monkeypatch.setattr(rule, "DEFAULT_LAYER", None)
+    assert rule.default_layers() == ("backbone.c4",)
+    assert order(pool, TARGET).layer == "backbone.c4"
+
+
+def test_the_score_of_what_a_detector_has_to_learn_comes_first():
+    pool = [
+        candidate(n, at("tlogme", v) | at("detection_evidence_single", -v) | at("logme", v)) for n, v in (("a", 1.0), ("b", 2.0))
+    ]
+    assert order(pool, TARGET).metric == "detection_evidence_single"

@@ -173,6 +173,20 @@ def test_the_default_rule_is_what_the_service_would_order_by():
     assert empty[0].undefined[DEFAULT_RULE] == "NaN features"
 
 
+def test_the_default_rule_orders_by_gains_at_the_map_that_fits_where_they_are_known():
+    def made(name, pixels, gain):
+        scores = {(m, layer, "local"): 1.0 for m in ("tlogme", "detection_evidence_single") for layer in ("backbone.c3", "backbone.c4")}
+        gains = {("gain of detection_evidence_single", layer, "local"): gain for layer in ("backbone.c3", "backbone.c4")}
+        return Observation("d", name, scores | (gains if gain else {}), {}, {0: 0.1}, object_pixels=pixels)
+
+    gain = "gain of detection_evidence_single"
+    assert chosen_places([made("a", 15.0, 0.5), made("b", 15.0, 0.25)]) == {"d": (gain, "backbone.c3", "local")}
+    assert chosen_places([made("a", 60.0, 0.5), made("b", 60.0, 0.25)]) == {"d": (gain, "backbone.c4", "local")}
+    some = chosen_places([made("a", 60.0, 0.5), made("b", 60.0, None)])
+    assert some == {"d": ("detection_evidence_single", "backbone.c4", "local")}
+    assert [o.scores[DEFAULT_RULE] for o in with_default_rule([made("a", 60.0, 0.5), made("b", 60.0, 0.25)])] == [0.5, 0.25]
+
+
 def test_blocks_in_both_languages():
     blocks = [Heading("H & <b>"), Paragraph("a*b_c"), Table(("x|y", "n"), (("p|q", "0.5"), ("r\ns", "–")), frozenset({1}))]
     page = as_html("T", blocks)
