@@ -53,7 +53,7 @@ def test_it_correlates_every_score_with_map_and_reports(bench: Bench, first: Stu
     rows = {(row.dataset, row.metric, row.measure): row for row in first.correlations.rows}
     assert rows["dataset 1", "logme", "weighted_tau"].n == 3
     # what the weights bring is a score too, and the one that the service orders by
-    gain = rows["dataset 1", "gain of logme", "weighted_tau"]
+    gain = rows["dataset 1", "gain of tlogme", "weighted_tau"]
     assert (gain.n, gain.value) == (3, rows["dataset 1", "default rule", "weighted_tau"].value)
     assert {row.metric for row in first.correlations.rows if row.kind == "baseline"} == {"static_parameters", "static_coco_map"}
     assert rows["dataset 1", "static_parameters", "kendall"].undefined == "all candidates have the same score"
