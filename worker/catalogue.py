@@ -149,7 +149,7 @@ def catalogue() -> dict[str, Any]:
                 "metrics": list(PREFERRED_METRICS),
                 "layers": list(PREFERRED_LAYERS),
                 "rule": "the first of these layers and metrics that is defined for every candidate with scores, "
-                "else for most",
+                "else for most; its gain where every candidate has one, else its value",
             },
         },
     }

@@ -20,8 +20,8 @@ _DEFAULT_STRIDE = 16
 LAYER_HELP: dict[str, str] = {
     "backbone.c1": "first backbone map, stride 2 or 4 (the published layer_1, after max pooling where there is one)",
     "backbone.c2": "backbone map of stride 4 (the published layer_2)",
-    "backbone.c3": "backbone map of stride 8 (the published layer_3)",
-    "backbone.c4": "backbone map of stride 16 (the published layer_4); the default",
+    "backbone.c3": "backbone map of stride 8 (the published layer_3); read by default, and orders where objects are small",
+    "backbone.c4": "backbone map of stride 16 (the published layer_4); read by default, and orders where objects are not small",
     "backbone.c5": "backbone map of stride 32 (the published layer_5)",
     "neck.p2": "feature pyramid, stride 4 (the published fpn_0)",
     "neck.p3": "feature pyramid, stride 8 (the published fpn_1)",

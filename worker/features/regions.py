@@ -37,7 +37,7 @@ class RegionSampling:
 
     jittered: int = 4
     background: int = 4
-    hard: float = 0.0
+    hard: float = 0.25
     shift: float = 0.4
     scale: float = 0.5
     min_iou: float = 0.5
