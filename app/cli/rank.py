@@ -11,7 +11,7 @@ from app.cli.progress import wait_for, wait_for_ranking
 from app.cli.ranking_table import rankings as ranking_list
 from app.cli.ranking_table import show_ranking
 from app.cli.session import Failed, as_json, connected, fail_unless_succeeded, note, out
-from app.cli.words import split
+from app.cli.words import numbers, split
 from app.client import Client
 
 Record = dict[str, Any]
@@ -55,6 +55,11 @@ def rank(
     epochs: Annotated[float | None, typer.Option(min=0, help="of --verify")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="of --verify")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="of --verify, for each training")] = None,
+    fraction: Annotated[float | None, typer.Option(min=0, max=1, help="of --verify: share of the training images")] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="of --verify: objects of each category")] = None,
+    train_size: Annotated[int | None, typer.Option(min=32, help="of --verify: shorter side in pixels; the recipe's own where not given")] = None,
+    train_batch: Annotated[int | None, typer.Option(min=1, help="of --verify: images of a step")] = None,
+    train_seeds: Annotated[str | None, typer.Option(help="of --verify: comma separated, one training for each; 0 where not given")] = None,
     name: Annotated[str | None, typer.Option(help="of the ranking")] = None,
     wait: Annotated[bool, typer.Option(help="until it is done")] = True,
     json: Json = False,
@@ -69,7 +74,10 @@ def rank(
             level=level, rank_by=_rank_by(rank_by, layer, quantity), max_images=max_images, image_size=image_size, seed=seed,
             calibrate=calibrate, zero_point=zero_point, regions=_regions(regions_per_object, hard_background),
             keep_features=keep_features, shards=shards,
-            verify=_verify(verify, recipe=recipe, epochs=epochs, iterations=iterations, budget_minutes=minutes),
+            verify=_verify(
+                verify, recipe=recipe, epochs=epochs, iterations=iterations, budget_minutes=minutes, label_fraction=fraction,
+                shots=shots, image_size=train_size, batch_size=train_batch, seeds=train_seeds and numbers(train_seeds),
+            ),
         )  # fmt: skip
         if wait:
             ranking = wait_for_ranking(client, ranking)
@@ -169,7 +177,7 @@ def _verify(top: str | None, **terms: Any) -> Record | None:
     given = {name: value for name, value in terms.items() if value is not None}
     if top is None:
         if given:
-            raise Failed("a recipe or a budget is for --verify; say how many candidates to fine-tune, e.g. --verify 3")
+            raise Failed("what a training is to be is for --verify; say how many candidates to fine-tune, e.g. --verify 3")
         return None
     if top != "all" and not top.isdecimal():
         raise Failed(f"--verify {top}: a number of candidates, or all")

@@ -1,5 +1,8 @@
 """What `detrank verify` prints, and what `detrank rank --verify` asks for."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,6 +102,30 @@ def test_what_rank_verify_asks_for() -> None:
     for top, terms in (("some", {}), (None, {"epochs": 2.0})):
         with pytest.raises(Failed, match="--verify"):
             rank._verify(top, **terms)
+
+
+def test_rank_hands_on_what_the_trainings_are_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    class Rankings:
+        def create(self, *ids: Any, **fields: Any) -> dict[str, Any]:
+            asked.update(fields)
+            return {"id": "rk_1", "state": "queued", "left_out": []}
+
+    @contextmanager
+    def connected(_: Any) -> Iterator[Any]:
+        yield SimpleNamespace(rankings=Rankings())
+
+    monkeypatch.setattr(rank, "connected", connected)
+    monkeypatch.setattr(rank, "dataset_for", lambda *_: {"id": "ds_1"})
+    monkeypatch.setattr(rank, "checkpoints_for", lambda *_: ([{"id": "ckpt_1"}], []))
+    terms = ["--verify", "2", "--fraction", "0.1", "--train-size", "256", "--train-batch", "4", "--train-seeds", "0, 1", "--minutes", "5"]
+    answer = CliRunner().invoke(build(), ["rank", "set", "one", "--quantity", "value", *terms, "--no-wait", "--json"])
+    assert answer.exit_code == 0, answer.output
+    assert asked["verify"] == {
+        "top_k": 2, "label_fraction": 0.1, "image_size": 256, "batch_size": 4, "seeds": [0, 1], "budget_minutes": 5.0
+    }  # fmt: skip
+    assert (asked["rank_by"], asked["image_size"]) == ({"quantity": "value"}, None)
 
 
 @pytest.mark.parametrize("words", [["verify"], ["verifications", "list"], ["verifications", "recipes"], ["checkpoints", "download"]])
