@@ -166,7 +166,7 @@ def test_overlaps_of_background_are_the_highest_with_any():
 
 def test_background_has_the_sizes_of_the_objects_relative_to_their_images():
     dataset = scattered(images=60, objects=3, largest=70)
-    regions = drawn(dataset)
+    regions = drawn(dataset, RegionSampling(hard=0.0))
     extent = {image.id: (image.width, image.height) for image in dataset.images}
     relative = sides(regions.boxes) / np.array([extent[key] for key in regions.image_ids.tolist()])
     normalised = objects_of(dataset, dataset.images).normalised
@@ -191,7 +191,7 @@ def test_background_lies_everywhere():
 def test_hard_background_lies_beside_an_object(hard):
     dataset = scattered(objects=3)
     regions = drawn(dataset, RegionSampling(hard=hard))
-    easy = drawn(dataset)
+    easy = drawn(dataset, RegionSampling(hard=0.0))
     covering = [(found.ious[~found.jittered] >= HARD_FROM).mean() for found in (regions, easy)]
     assert covering[0] >= hard
     assert covering[0] > covering[1] + 0.1
@@ -259,13 +259,13 @@ def test_boxes_of_a_pixel_and_less_are_moved_too():
 
 def test_a_box_over_the_whole_picture_shrinks_and_leaves_no_background():
     dataset = annotated([(64, 48, [[0, 0, 64, 48, 1]]), (64, 48, [[10, 10, 20, 20, 0]])])
-    regions = drawn(dataset)
+    regions = drawn(dataset, RegionSampling(hard=0.0))
     full = regions.rows[1]
     assert regions.jittered[full].sum() == 4
     assert (regions.boxes[full][:4] != [0, 0, 64, 48]).any(axis=1).all()
     small = sides(regions.boxes[full][4:])
     assert (small.prod(axis=1) < 0.3 * 64 * 48).all(), "only the small object's size finds a place"
-    alone = drawn(annotated([(64, 48, [[0, 0, 64, 48, 1]])]))
+    alone = drawn(annotated([(64, 48, [[0, 0, 64, 48, 1]])]), RegionSampling(hard=0.0))
     assert alone.jittered.all()
     assert any("4 of 4 background regions found no place" in warning for warning in alone.warnings)
 
@@ -323,4 +323,5 @@ def test_nonsense_is_refused_with_what_would_do(change):
         RegionSampling(**change)
     assert caught.value.code == "bad_region_sampling"
     assert any(name in caught.value.detail for name in change)
-    assert dataclasses.asdict(RegionSampling())["jittered"] == 4
+    usual = dataclasses.asdict(RegionSampling())
+    assert (usual["jittered"], usual["background"], usual["hard"]) == (4, 4, 0.25)
