@@ -14,7 +14,7 @@ from app.queue.states import JobState
 from worker.handlers.names import told_apart
 from worker.metrics.baselines import static_scores
 from worker.studies.observations import Observation, Place
-from worker.studies.zero_point import gain_of
+from worker.studies.zero_point import gain_place
 
 Key = tuple[str, str]  # ids of dataset and checkpoint
 
@@ -148,7 +148,7 @@ def _scored(
         mine = sorted(rows[checkpoint.id], key=lambda row: (row.metric, row.layer, row.level))
         scores = {(row.metric, row.layer, row.level): row.value for row in mine if row.undefined is None}
         scores |= {
-            (gain_of(row.metric), row.layer, row.level): gain for row in mine if (gain := (row.details or {}).get("gain")) is not None
+            gain_place((row.metric, row.layer, row.level)): gain for row in mine if (gain := (row.details or {}).get("gain")) is not None
         }
         undefined = {(row.metric, row.layer, row.level): row.undefined for row in mine if row.undefined is not None}
         figures = (checkpoint.manifest or {}).get("published") or {}

@@ -15,7 +15,7 @@ from worker.ranking.records import GAIN, Candidate, Ordering, Scored
 from worker.studies.correlation import Correlations, correlate
 from worker.studies.observations import Observation, Place
 from worker.studies.plots import Panel, scatter
-from worker.studies.zero_point import gain_of
+from worker.studies.zero_point import gain_place
 
 NAMED = ("pearson", "spearman", "kendall", "weighted_tau")
 
@@ -118,8 +118,9 @@ def _observations(trained: Sequence[Trained], candidates: Sequence[Candidate]) -
 
 def _values(scored: Scored) -> dict[Place, float]:
     """A score and its gain, as far as they are known."""
-    values = {scored.metric: scored.value, gain_of(scored.metric): scored.gain}
-    return {(name, scored.layer, scored.level): value for name, value in values.items() if value is not None}
+    place = (scored.metric, scored.layer, scored.level)
+    values = {place: scored.value, gain_place(place): scored.gain}
+    return {where: value for where, value in values.items() if value is not None}
 
 
 def _group(
@@ -190,5 +191,5 @@ def _summary(
 def _place(ordering: Ordering) -> Place | None:
     if ordering.metric is None:
         return None
-    name = gain_of(ordering.metric) if ordering.quantity == GAIN else ordering.metric
-    return name, ordering.layer, ordering.level
+    place = (ordering.metric, ordering.layer, ordering.level)
+    return gain_place(place) if ordering.quantity == GAIN else place

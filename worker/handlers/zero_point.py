@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 import models_store
 from models_store.untrained import is_untrained
@@ -17,7 +16,6 @@ from worker.metrics import OF_SOURCE, Score
 SEED = 0
 # Residual networks whose norms do nothing yet give values that float16 does not hold.
 PRECISION = "float32"
-NOT_CALIBRATED: Mapping[str, int] = MappingProxyType({})
 # What an architecture that was never meant to be read so can end in. Errors of the job, its database and storage are not
 # among them: those are the job's to try again.
 UNREADABLE = (
@@ -45,13 +43,13 @@ class ZeroPoint:
 
 
 def zero_point(
-    wanted: Wanted, own: Mapping[Place, Mapping[str, Score]], calibration: Mapping[str, int] = NOT_CALIBRATED
+    wanted: Wanted, own: Mapping[Place, Mapping[str, Score]], calibration: Mapping[str, int]
 ) -> ZeroPoint:
     """Reads the untrained detector of a candidate as the candidate was read, and scores it where `own` scores stand.
 
-    calibration: of `own`; intervals over the same images give that of the gain, nulls are the candidate's. It is read as a whole, whatever the shards of the candidate, and kept
-    like any other, so that all candidates of one architecture share it. One that cannot be read is no failure of the
-    candidate: the answer says why. Raises only what stops the job.
+    calibration: of `own`; intervals over the same images give that of the gain, nulls are the candidate's. It is read as a
+    whole, whatever the shards of the candidate, and kept like any other, so that all candidates of one architecture share
+    it. One that cannot be read is no failure of the candidate: the answer says why. Raises only what stops the job.
     """
     began = time.perf_counter()
     places = {place: kept for place, scores in own.items() if (kept := [name for name in scores if name not in OF_SOURCE])}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import median
 
 from worker.features.layers import DEFAULT_LAYERS, LAYER_HELP, LEVELS, SOURCE_LAYER
@@ -76,8 +76,12 @@ def size_matched_layer(candidates: Sequence[Candidate], asked: RankBy | None = N
     common = set.intersection(*having) if having else set()
     if not common or not sizes:
         return None
-    stride = median(sizes) / SIZE_PER_STRIDE
-    return min(common, key=lambda layer: (abs(math.log(STRIDES[layer] / stride)), STRIDES[layer]))
+    return nearest_map(common, median(sizes) / SIZE_PER_STRIDE)
+
+
+def nearest_map(maps: Collection[str], stride: float) -> str:
+    """Of backbone maps in STRIDES that whose stride is nearest by its logarithm; the finer where two are as near."""
+    return min(maps, key=lambda layer: (abs(math.log(STRIDES[layer] / stride)), STRIDES[layer]))
 
 
 def choose(candidates: Sequence[Candidate], asked: RankBy) -> tuple[str, str, str] | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from worker.ranking.records import GAIN, Candidate, RankBy, Scored
 from worker.ranking.rule import choose, quantity
 from worker.studies.observations import Observation, Place
-from worker.studies.zero_point import gain_of, is_gain
+from worker.studies.zero_point import gain_place, is_gain
 
 DEFAULT_RULE: Place = ("default rule", "as chosen", "as chosen")
 
@@ -43,14 +43,14 @@ def _chosen(candidates: Sequence[Candidate]) -> Place | None:
     place = choose(candidates, RankBy())
     if place is None or quantity(candidates, place, RankBy()) != GAIN:
         return place
-    return gain_of(place[0]), *place[1:]
+    return gain_place(place)
 
 
 def _candidate(each: Observation) -> Candidate:
     """With the zero points that the gains among the scores stand for."""
     scored = []
     for place, value in each.scores.items():
-        gain = each.scores.get((gain_of(place[0]), *place[1:]))
+        gain = each.scores.get(gain_place(place))
         if not is_gain(place[0]):
             scored.append(Scored(*place, value, zero_point=None if gain is None else value - gain))
     scored += [Scored(*place, None, reason) for place, reason in each.undefined.items() if not is_gain(place[0])]

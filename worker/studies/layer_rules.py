@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from models_store.manifest import Layer
-from worker.ranking.rule import SIZE_MATCHED, STRIDES
+from worker.ranking.rule import SIZE_MATCHED, STRIDES, nearest_map
 from worker.studies.errors import StudyRefused
 from worker.studies.observations import Observation, Place
 from worker.studies.scoring import BACKBONE, LOCAL
@@ -24,7 +23,7 @@ RULES = (*STRIDES, *(f"{SIZE_MATCHED} / {k}" for k in (1, 2, 4, 8)), MEAN)
 @dataclass(frozen=True)
 class LayerRule:
     """`layer`: that map, on all datasets. `cells`: the map on which the side of the median object spans so many cells, or
-    comes nearest, as the service matches sizes. Neither: the mean of the scores at all maps. The last two look at maps
+    comes nearest, as the service matches sizes among its fewer maps. Neither: the mean of the scores at all maps. The last two look at maps
     that all candidates have, so all are read at the same ones."""
 
     name: str
@@ -37,8 +36,7 @@ class LayerRule:
             return (self.layer,)
         if self.cells is None or not shared:
             return tuple(shared)
-        stride = max(object_pixels, 1e-9) / self.cells
-        return (min(shared, key=lambda layer: (abs(math.log(STRIDES[layer] / stride)), STRIDES[layer])),)
+        return (nearest_map(shared, max(object_pixels, 1e-9) / self.cells),)
 
 
 def rule_named(name: str) -> LayerRule:

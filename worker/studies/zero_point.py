@@ -55,19 +55,20 @@ def with_gains(each: Observation, zero: Mapping[str, Any]) -> Observation:
     """The observation with score - zero point beside every score that has a zero point. `zero`: the result of its part."""
     if "error" in zero:
         why = f"its zero point could not be scored: {zero['error']}"
-        gains = {_gain_place(p): why for p in (*each.scores, *each.undefined) if with_zero_point(p[:1])}
+        gains = {gain_place(p): why for p in (*each.scores, *each.undefined) if with_zero_point(p[:1])}
         return replace(each, undefined={**each.undefined, **gains})
     rows: dict[Place, Row] = {(row["metric"], row["layer"], row["level"]): row for row in zero["rows"]}
     scores, undefined = dict(each.scores), dict(each.undefined)
     for place, row in rows.items():
         if place in each.undefined:
-            undefined[_gain_place(place)] = each.undefined[place]
+            undefined[gain_place(place)] = each.undefined[place]
         elif row["value"] is None and place in each.scores:
-            undefined[_gain_place(place)] = f"its zero point is undefined: {row['undefined']}"
+            undefined[gain_place(place)] = f"its zero point is undefined: {row['undefined']}"
         elif place in each.scores:
-            scores[_gain_place(place)] = each.scores[place] - row["value"]
+            scores[gain_place(place)] = each.scores[place] - row["value"]
     return replace(each, scores=scores, undefined=undefined)
 
 
-def _gain_place(place: Place) -> Place:
+def gain_place(place: Place) -> Place:
+    """Where the gain of the score at `place` stands."""
     return gain_of(place[0]), *place[1:]
