@@ -7,8 +7,9 @@ from sqlalchemy import select
 
 from app.db.engine import Database
 from app.db.tables import Candidate, Event, Job, Ranking, Verification
-from app.queue import leases
+from app.queue import leases, ranking_verifications
 from app.queue.states import ENDED, JobKind, JobState
+from tests.documents import ranking_result
 from tests.properties.test_job_machine import CANDIDATES, JobMachine, play
 from tests.queue_records import add_ingest, add_ranking, add_workspace, emptied, lasting_postgres
 
@@ -24,7 +25,9 @@ class VerifiedRankingMachine(JobMachine):
             self.dataset_job = add_ingest(session, workspace_id).id
             ranking = add_ranking(session, workspace_id, [{}] * CANDIDATES)
             self.ranking_id = ranking.id
-            rows = session.execute(select(Candidate.checkpoint_id, Candidate.job_id).order_by(Candidate.position)).all()
+            rows = session.execute(
+                select(Candidate.checkpoint_id, Candidate.job_id).order_by(Candidate.position)
+            ).all()
             self.order = [row.checkpoint_id for row in rows]
             ranking.request = {"verify": VERIFY | {"recipe_of": dict.fromkeys(self.order, "quick")}}
         self.first_jobs = [self.dataset_job, *(row.job_id for row in rows)]
@@ -50,12 +53,12 @@ class VerifiedRankingMachine(JobMachine):
             return
         ranking = session.get(Ranking, self.ranking_id)
         seen = session.scalars(
-            select(Verification.id).where(Verification.ranking_id == ranking.id, Verification.state == JobState.SUCCEEDED.value)
+            select(Verification.id).where(
+                Verification.ranking_id == ranking.id, Verification.state == JobState.SUCCEEDED.value
+            )
         )
-        ranking.result = {
-            "order": [{"checkpoint_id": id, "rank": place} for place, id in enumerate(self.order, 1)],
-            "verified_ids": sorted(seen),
-        }
+        ranking.result = ranking_result(self.order, verified_ids=sorted(seen))
+        ranking_verifications.add_wanted(session, ranking, session.get(Job, held.job.id))
 
     def is_verifying(self) -> bool:
         with self.database.reading() as session:
@@ -81,7 +84,9 @@ class VerifiedRankingMachine(JobMachine):
             return
         with self.database.reading() as session:
             for row in session.scalars(select(Verification)):
-                seqs = session.scalars(select(Event.seq).where(Event.stream_id == row.id).order_by(Event.seq)).all()
+                seqs = session.scalars(
+                    select(Event.seq).where(Event.stream_id == row.id).order_by(Event.seq)
+                ).all()
                 assert list(seqs) == list(range(1, row.event_seq + 1))
 
 

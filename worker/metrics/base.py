@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from worker.metrics.prepared import Prepared
-    from worker.metrics.targets import Targets
-
+from worker.metrics.arrays import Flags, Floats, Ints
 
 # What a metric's rows are: labelled objects; regions sampled from their annotations; of those the moved true boxes; of
 # those one for each object, with as much background.
@@ -49,7 +46,7 @@ class RegionSet:
     """
 
     features: np.ndarray
-    labels: np.ndarray
+    labels: Ints
     deltas: np.ndarray
     ious: np.ndarray
     image_ids: np.ndarray | None = None
@@ -82,14 +79,16 @@ class RegionSet:
             )
 
     @cached_property
-    def jittered(self) -> np.ndarray:
+    def jittered(self) -> Flags:
         """(R,) bool: the regions that belong to an object."""
-        return ~np.isnan(self.deltas).all(axis=1)
+        present: Flags = ~np.isnan(self.deltas)
+        return np.asarray(present.any(axis=1))
 
-    def rows(self, index: np.ndarray) -> RegionSet:
+    def rows(self, index: Ints | Flags) -> RegionSet:
         """The regions at `index` (int positions or a bool mask), in that order."""
         values = ((one.name, getattr(self, one.name)) for one in fields(self))
-        return RegionSet(**{name: None if value is None else value[index] for name, value in values})
+        taken: dict[str, Any] = {name: None if value is None else value[index] for name, value in values}
+        return RegionSet(**taken)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +105,7 @@ class FeatureSet:
     """
 
     features: np.ndarray
-    labels: np.ndarray
+    labels: Ints
     boxes: np.ndarray | None = None
     source_probabilities: np.ndarray | None = None
     image_ids: np.ndarray | None = None
@@ -131,11 +130,11 @@ class FeatureSet:
                 f"got {self.regions.features.shape[1]}"
             )
 
-    def rows(self, index: np.ndarray) -> FeatureSet:
+    def rows(self, index: Ints | Flags) -> FeatureSet:
         """The objects at `index` (int positions or a bool mask), in that order; without regions."""
-        return type(self)(
-            **{name: None if (v := getattr(self, name)) is None else v[index] for name in ARRAYS}
-        )
+        values = ((name, getattr(self, name)) for name in ARRAYS)
+        taken: dict[str, Any] = {name: None if value is None else value[index] for name, value in values}
+        return type(self)(**taken)
 
 
 class RowSet(FeatureSet):
@@ -168,7 +167,7 @@ def _ids(name: str, value: Any, n: int) -> np.ndarray:
     return ids
 
 
-def _labels(value: Any, n: int, name: str = "labels") -> np.ndarray:
+def _labels(value: Any, n: int, name: str = "labels") -> Ints:
     labels = np.asarray(value)
     if labels.shape != (n,):
         raise InvalidFeatureSet(f"{name} must have shape ({n},), one per row of features; got {labels.shape}")
@@ -183,10 +182,38 @@ def _labels(value: Any, n: int, name: str = "labels") -> np.ndarray:
     return labels.astype(np.int64, copy=False)
 
 
-def scaled_over_pool(values: np.ndarray) -> np.ndarray:
+def scaled_over_pool(values: Floats) -> Floats:
     """(candidates,) values moved and scaled to [0, 1]; all equal values become 0.5."""
     low, high = values.min(), values.max()
     return np.full(len(values), 0.5) if high == low else (values - low) / (high - low)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a score's null and interval are drawn from; what draws the same is comparable.
+
+    permutations: of the targets for the null and z of every score (0: none; 20 is enough for one digit of z).
+    groups: of images for the interval of every score (0: none; 20 is usual). seed: of both.
+    check: called between permutations and groups; what it raises stops the scoring.
+    Raises ValueError on a single permutation or negative numbers.
+    """
+
+    permutations: int = 0
+    groups: int = 0
+    seed: int = 0
+    check: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.permutations == 1 or self.permutations < 0 or self.groups < 0:
+            raise ValueError(
+                "permutations must be 0 or at least 2, groups at least 0; "
+                f"got {self.permutations}, {self.groups}"
+            )
+
+    def pause(self) -> None:
+        """Give `check` its chance to stop the scoring."""
+        if self.check:
+            self.check()
 
 
 class Value(NamedTuple):
@@ -240,35 +267,8 @@ class Score:
     z: float | None = None
     interval: Interval | None = None
 
-
-@dataclass(frozen=True)
-class Metric:
-    """A transferability metric and what a reader must know of it.
-
-    needs: of "features", "labels", "boxes", "source_probabilities", "regions". pool_relative: the value changes when
-    a candidate joins the pool; such a metric combines the scores named in `terms`. null: what features
-    without information reach. rederived: the formula follows a description, not the authors' code.
-    higher_is_better: always so here; kept because readers ask. statistics: whether gathered statistics give it.
-    compute: (Prepared, Targets) -> Value, or raises Undefined. None where pool_relative or a sum.
-    rows: what the rows of its features are. sum_of: the metrics, of whatever rows, whose sum over one candidate it is,
-    with the weights that `weights` finds in the targets of each kind of rows; its own rows are then "regions".
-    """
-
-    name: str
-    title: str
-    needs: frozenset[str]
-    summary: str
-    formula: str
-    paper: str
-    null: str
-    invariant: str
-    compute: Callable[[Prepared, Targets], Value] | None = None
-    higher_is_better: bool = True
-    pool_relative: bool = False
-    terms: tuple[str, ...] = ()
-    rederived: bool = False
-    statistics: bool = False
-    rows: Rows = "objects"
-    sum_of: tuple[Metric, ...] = ()
-    weights: Callable[[Mapping[Rows, Targets]], tuple[float, ...]] | None = None
-    combine: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
+    def known(self) -> float:
+        """The value. Raises Undefined where there is none."""
+        if self.value is None:
+            raise Undefined(str(self.undefined))
+        return self.value

@@ -15,13 +15,14 @@ from worker.metrics.base import Score
 
 @dataclass(frozen=True)
 class Baseline:
-    """An order by a published figure. field: the key of the figure."""
+    """An order by a published figure. field: the key of the figure. rare: few have it, so nobody is told that it lacks."""
 
     name: str
     title: str
     field: str
     summary: str
     higher_is_better: bool = True
+    rare: bool = False
 
 
 BASELINES: Mapping[str, Baseline] = MappingProxyType(
@@ -32,6 +33,13 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
                 "static_parameters", "Size", "parameters", "Number of parameters: the larger, the better."
             ),
             Baseline("static_coco_map", "Published COCO mAP", "coco_box_map", "Box mAP published for COCO."),
+            Baseline(
+                "static_rf100_vl_map",
+                "Published RF100-VL mAP",
+                "rf100_vl_ap",
+                "Mean box mAP after fine-tuning on the 100 datasets of RF100-VL, where a family published it.",
+                rare=True,
+            ),
         )
     }
 )
@@ -42,6 +50,8 @@ def static_scores(figures: Mapping[str, float | None]) -> dict[str, Score]:
     out = {}
     for baseline in BASELINES.values():
         value = figures.get(baseline.field)
+        if value is None and baseline.rare:
+            continue
         reason = None if value is not None else f"no {baseline.field} is known for this candidate"
         out[baseline.name] = Score(None if value is None else float(value), reason, 0.0)
     return out

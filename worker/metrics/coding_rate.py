@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.linalg import lapack
 
+from worker.metrics.arrays import Floats
 
-def coding_rate(gram: np.ndarray, objects: int, epsilon: float) -> float:
+
+@dataclass(frozen=True)
+class CodingRateOptions:
+    """Settings of TransRate. epsilon: the squared distortion of the coding rate (Huang et al. 2022)."""
+
+    epsilon: float = 1e-4
+
+
+def coding_rate(gram: Floats, objects: int, epsilon: float) -> float:
     """Coding rate in nats of `objects` rows, given Z'Z or ZZ' (lower triangle is read; overwritten)."""
     gram *= 1.0 / (objects * epsilon)
     np.einsum("ii->i", gram)[:] += 1.0

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from worker.metrics.arrays import Floats, Ints
+
 DENSE_UP_TO = (
     128  # more columns than this are multiplied as a sparse matrix: one addition per entry, not per column
 )
@@ -20,30 +22,32 @@ class TargetColumns:
     index (N, w) int64, weight (N, w) float64, count K. No row names a column twice.
     """
 
-    index: np.ndarray
-    weight: np.ndarray
+    index: Ints
+    weight: Floats
     count: int
 
     @property
-    def sums(self) -> np.ndarray:
+    def sums(self) -> Floats:
         """(K,) 1'y of each column."""
-        return np.bincount(self.index.ravel(), self.weight.ravel(), self.count)
+        return np.asarray(np.bincount(self.index.ravel(), self.weight.ravel(), self.count), np.float64)
 
     @property
-    def squares(self) -> np.ndarray:
+    def squares(self) -> Floats:
         """(K,) y'y of each column."""
-        return np.bincount(self.index.ravel(), np.square(self.weight).ravel(), self.count)
+        return np.asarray(
+            np.bincount(self.index.ravel(), np.square(self.weight).ravel(), self.count), np.float64
+        )
 
-    def rows(self, part: slice | np.ndarray) -> TargetColumns:
+    def rows(self, part: slice | Ints) -> TargetColumns:
         return TargetColumns(self.index[part], self.weight[part], self.count)
 
-    def dense(self) -> np.ndarray:
+    def dense(self) -> Floats:
         """(N, K) float64."""
         out = np.zeros((len(self.index), self.count))
         np.put_along_axis(out, self.index, self.weight, axis=1)
         return out
 
-    def products(self, block: np.ndarray) -> np.ndarray:
+    def products(self, block: Floats) -> Floats:
         """(K, D) = y' block, for block (N, D)."""
         present = np.flatnonzero(np.bincount(self.index.ravel(), minlength=self.count))
         if 2 * len(present) <= self.count:  # rows sorted by class: most columns are empty here

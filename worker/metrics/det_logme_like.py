@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
+from worker.metrics.arrays import Floats
+from worker.metrics.base import scaled_over_pool
+from worker.metrics.changes import OF_EVIDENCE
+from worker.metrics.metric import Metric, Pooled
 
-from worker.metrics.base import Metric, scaled_over_pool
-from worker.metrics.options import DEFAULTS
 
-
-def combine(terms: Mapping[str, np.ndarray]) -> np.ndarray:
+def combine(terms: Mapping[str, Floats]) -> Floats:
     """The score of every candidate from the terms of all."""
-    return scaled_over_pool(terms["u_logme"]) + DEFAULTS.iou_weight * scaled_over_pool(terms["iou_logme"])
+    return scaled_over_pool(terms["u_logme"]) + scaled_over_pool(terms["iou_logme"])
 
 
 METRICS = (
@@ -28,10 +28,8 @@ METRICS = (
         formula="u_logme + iou_logme, each scaled to [0, 1] over the pool",
         paper="after Det-LogME, WACV 2024, arXiv 2403.09432",
         null="none: relative to the pool",
-        invariant="common scale or rotation of the features",
-        pool_relative=True,
-        terms=("u_logme", "iou_logme"),
-        combine=combine,
+        unchanged=OF_EVIDENCE,
+        pooled=Pooled(("u_logme", "iou_logme"), combine),
         rederived=True,
     ),
 )

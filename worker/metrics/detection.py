@@ -17,24 +17,26 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from worker.metrics.base import Metric, Rows, Value
-from worker.metrics.logme import CAPPED, EVIDENCE, INVARIANT, Evidence, evidences
+from worker.metrics.base import Rows, Value
+from worker.metrics.changes import OF_EVIDENCE, OF_SHRUNK_COVARIANCE, OF_SINGLE
+from worker.metrics.evidence import Evidence
+from worker.metrics.logme import CAPPED, EVIDENCE, UNITS, evidences, present
+from worker.metrics.metric import Metric, Sum
 from worker.metrics.prepared import Prepared
-from worker.metrics.region_evidence import METRICS as OF_EVIDENCE
+from worker.metrics.region_evidence import METRICS as ON_REGIONS
 from worker.metrics.region_evidence import NEEDS, SOURCE, delta_evidences
-from worker.metrics.region_h_score import INVARIANT as H_INVARIANT
 from worker.metrics.region_h_score import NULL, PAPER, h_score_deltas, h_score_regions, independent
 from worker.metrics.regions import require_background
 from worker.metrics.targets import Targets
 
-LOGME_REGIONS, LOGME_SINGLE, LOGME_DELTAS, _ = OF_EVIDENCE
+LOGME_REGIONS, LOGME_SINGLE, LOGME_DELTAS, _ = ON_REGIONS
 
 
 def class_nats(prepared: Prepared, targets: Targets) -> Value:
     """Sum over the classes, background not among them, of the evidence, in nats per region."""
     require_background(targets)
     _, *found = evidences(prepared, targets, "classes")
-    return _total(found)
+    return _total(present(found))
 
 
 def delta_nats(prepared: Prepared, targets: Targets) -> Value:
@@ -73,7 +75,7 @@ def by_rows(targets: Mapping[Rows, Targets]) -> tuple[float, ...]:
 
 def _term(name: str, compute: Callable[[Prepared, Targets], Value], rows: Rows) -> Metric:
     """A term that is no metric by itself."""
-    return Metric(name, name, NEEDS, "", "", "", "", "", compute, rows=rows)
+    return Metric(name, name, NEEDS, "", "", "", "", frozenset(), compute, rows=rows)
 
 
 DELTA_SHARE = _term("detection_h_score of deltas", delta_share, "jittered")
@@ -87,12 +89,12 @@ METRICS = (
         formula="logme_regions + logme_deltas",
         paper=SOURCE,
         null="the sum of the two terms' nulls",
-        invariant=INVARIANT,
+        unchanged=OF_EVIDENCE,
+        law=UNITS,
         rederived=True,
         statistics=True,
         rows="regions",
-        sum_of=(LOGME_REGIONS, LOGME_DELTAS),
-        weights=one_to_one,
+        sum_of=Sum((LOGME_REGIONS, LOGME_DELTAS), one_to_one),
     ),
     Metric(
         name="detection_evidence_single",
@@ -102,12 +104,12 @@ METRICS = (
         formula="logme_regions_single + logme_deltas",
         paper=SOURCE,
         null="the sum of the two terms' nulls",
-        invariant=INVARIANT,
+        unchanged=OF_EVIDENCE & OF_SINGLE,
+        law=UNITS,
         rederived=True,
         statistics=True,
         rows="regions",
-        sum_of=(LOGME_SINGLE, LOGME_DELTAS),
-        weights=one_to_one,
+        sum_of=Sum((LOGME_SINGLE, LOGME_DELTAS), one_to_one),
     ),
     Metric(
         name="detection_h_score",
@@ -117,15 +119,17 @@ METRICS = (
         formula="h_score_regions / C + h_score_deltas / 4, C the classes without background",
         paper=PAPER,
         null=NULL,
-        invariant=H_INVARIANT,
+        unchanged=OF_SHRUNK_COVARIANCE,
         rederived=True,
         statistics=True,
         rows="regions",
-        sum_of=(
-            _term("detection_h_score of classes", class_share, "regions"),
-            DELTA_SHARE,
+        sum_of=Sum(
+            (
+                _term("detection_h_score of classes", class_share, "regions"),
+                DELTA_SHARE,
+            ),
+            one_to_one,
         ),
-        weights=one_to_one,
     ),
     Metric(
         name="detection_h_score_single",
@@ -135,12 +139,13 @@ METRICS = (
         formula="h_score_regions_single / C + h_score_deltas / 4, C the classes without background",
         paper=PAPER,
         null=NULL,
-        invariant=H_INVARIANT,
+        unchanged=OF_SHRUNK_COVARIANCE & OF_SINGLE,
         rederived=True,
         statistics=True,
         rows="regions",
-        sum_of=(_term("detection_h_score_single of classes", class_share, "single"), DELTA_SHARE),
-        weights=one_to_one,
+        sum_of=Sum(
+            (_term("detection_h_score_single of classes", class_share, "single"), DELTA_SHARE), one_to_one
+        ),
     ),
     Metric(
         name="joint_evidence",
@@ -151,14 +156,17 @@ METRICS = (
         f" + (jittered share of the regions) * sum over dx, dy, dw, dh of L on the jittered; {EVIDENCE}",
         paper=SOURCE,
         null="the sum of the nulls of its columns; grows with the number of classes, hardly with D",
-        invariant=INVARIANT,
+        unchanged=OF_EVIDENCE,
+        law=UNITS,
         rederived=True,
         statistics=True,
         rows="regions",
-        sum_of=(
-            _term("joint_evidence of classes", class_nats, "regions"),
-            _term("joint_evidence of deltas", delta_nats, "jittered"),
+        sum_of=Sum(
+            (
+                _term("joint_evidence of classes", class_nats, "regions"),
+                _term("joint_evidence of deltas", delta_nats, "jittered"),
+            ),
+            by_rows,
         ),
-        weights=by_rows,
     ),
 )

@@ -7,10 +7,13 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from worker.metrics import composed, jackknife, null, pool, registry, spectrum, statistics
-from worker.metrics.base import FeatureSet, Interval, Metric, Null, RegionSet, Score
+from worker.metrics.base import FeatureSet, Interval, Null, RegionSet, Score
 from worker.metrics.baselines import BASELINES
+from worker.metrics.changes import CHANGES
+from worker.metrics.metric import Metric
 from worker.metrics.options import Options
 from worker.metrics.registry import METRICS, MODULES, score
 
@@ -38,7 +41,9 @@ PRECISION = """\
 ## Precision and devices
 
 Everything is computed in float64, whatever the features were stored in. Against the plain way of computing each
-metric by itself (`benchmarks/metrics.py`) the values differ by less than 1e-10 in relative terms, usually by 1e-13.
+metric by itself (`benchmarks/metrics.py`, `benchmarks/single_metrics.py`) the values differ by less than 1e-10 in relative
+terms, usually by 1e-13; LogME by what the published fixed point stops short of the maximum (see there), PARC by what the
+public code's randomised components and rounding ties make of it (5 %).
 
 `Options(gram_precision="float32")` forms the products of features in float32 and sums them in float64. On the
 benchmark's features (rectified, decaying spectrum) that changed LogME and the H-scores by 1e-9 to 9e-8 and TransRate
@@ -48,17 +53,37 @@ with nearly dependent columns lose more, so it is not the default.
 Features stored as float16 change LogME in the fourth or fifth digit compared with float32, because the features
 themselves are rounded; the computation adds nothing to that.
 
-`worker.metrics.torch_scan.score_on_device(features, names, device="cuda")` moves everything that grows with N to
+`worker.metrics.on_device.score_on_device(features, names, device="cuda")` moves everything that grows with N to
 the device, in float64 too, and agrees with the CPU to 1e-9. The D x D (or N x N) reduction stays on the CPU.
+"""
+
+
+UNCHANGED = """\
+## What leaves a score as it is
+
+`yes`: the score is the same to 1e-6 of itself, which `tests/unit/metrics/test_metrics_promises.py` holds on drawn data,
+as it holds that every empty cell is one. Features stored in single precision change no score by more than 1e-5 of itself.
+Of a metric relative to the pool the candidate changed is meant. Features that fit a target exactly have no highest
+evidence: what rounding leaves of LogME there is promised nothing.
+"""
+
+NOT_THERE = """\
+## What is not there
+
+Two published metrics are left out because their definitions could not be had with certainty. DISCO (arXiv 2412.19085,
+AAAI 2025) weighs the score of each group of singular directions with its share of the singular values; how many groups, with
+which covariance of a class, and on which hard examples is not known here, and its code is not public. k-NN (arXiv
+2503.18528, TMLR 2025) is the accuracy of a nearest-neighbour vote on a part of the target's training set kept back; how
+many neighbours, which distance and which split is not known here. A guess under their names would be a plausible number.
 """
 
 
 def metrics_markdown() -> str:
     """The whole page."""
-    parts = [INTRODUCTION, _table(), "## The metrics\n"]
+    parts = [INTRODUCTION, _table(), UNCHANGED, _unchanged(), "## The metrics\n"]
     for module in MODULES:
         parts.append(_module(module))
-    parts += [_baselines(), _section("One reduction for all", spectrum), _calibration()]
+    parts += [NOT_THERE, _baselines(), _section("One reduction for all", spectrum), _calibration()]
     parts += [_section("Statistics in batches", statistics), PRECISION, _parameters(), _records()]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
@@ -70,9 +95,19 @@ def _table() -> str:
     ]
     for m in METRICS.values():
         marks = ["yes" if flag else "" for flag in (m.pool_relative, m.statistics)]
-        of = " and ".join(dict.fromkeys(part.rows for part in m.sum_of)) or m.rows
+        of = " and ".join(dict.fromkeys(part.rows for part in m.sum_of.terms)) if m.sum_of else m.rows
         needs = ", ".join(sorted(m.needs))
         rows.append(f"| `{m.name}` | {m.title} | {needs} | {of} | {marks[0]} | {marks[1]} |")
+    return "\n".join(rows) + "\n"
+
+
+def _unchanged() -> str:
+    """Metrics by changes, and what each change is."""
+    rows = [f"- {change}: {text}" for change, text in CHANGES.items()]
+    rows += ["", f"| metric | {' | '.join(CHANGES)} |", f"|---|{'---|' * len(CHANGES)}"]
+    for m in METRICS.values():
+        marks = " | ".join("yes" if change in m.unchanged else "" for change in CHANGES)
+        rows.append(f"| `{m.name}` | {marks} |")
     return "\n".join(rows) + "\n"
 
 
@@ -88,8 +123,10 @@ def _metric(m: Metric) -> str:
     lines.append(f"- source: {m.paper}{' (re-derived)' if m.rederived else ''}")
     lines.append(f"- null: {m.null}")
     lines.append(f"- unchanged by: {m.invariant}")
+    if m.options:
+        lines.append(f"- settings: `{m.options.__name__}`")
     if m.sum_of:
-        lines.append(f"- weights: {inspect.getdoc(m.weights)}")
+        lines.append(f"- weights: {inspect.getdoc(m.sum_of.weights)}")
     if m.pool_relative:
         lines.append(f"- relative to the pool of candidates; terms: {', '.join(f'`{t}`' for t in m.terms)}")
     return "\n".join(lines) + "\n"
@@ -110,15 +147,22 @@ def _calibration() -> str:
         f"## Null, interval, chance of being best\n\n`score{inspect.signature(score, eval_str=False)}`\n"
     ]
     parts += [
-        inspect.getdoc(x) + "\n"
+        f"{inspect.getdoc(x)}\n"
         for x in (registry.score, null, jackknife, composed, pool, pool.compare, pool.pool_scores)
     ]
     return "\n".join(parts)
 
 
 def _parameters() -> str:
-    rows = [f"- `{f.name}` = `{f.default!r}`" for f in fields(Options)]
-    return f"## Parameters\n\n```\n{inspect.getdoc(Options)}\n```\n\nDefaults:\n\n" + "\n".join(rows) + "\n"
+    """Of all metrics, then of each method: what its settings mean and their published values."""
+    classes: list[type[Any]] = [Options, *dict.fromkeys(m.options for m in METRICS.values() if m.options)]
+    parts = [f"### `{_call(c)}`\n\n```\n{inspect.getdoc(c)}\n```\n" for c in classes]
+    return "## Parameters\n\n" + "\n".join(parts)
+
+
+def _call(options: type[Any]) -> str:
+    """The class with its defaults, as one would write it."""
+    return f"{options.__name__}({', '.join(f'{f.name}={f.default!r}' for f in fields(options))})"
 
 
 def _records() -> str:

@@ -8,24 +8,47 @@ caption of the paper's figure 2, with equal weights because the code holds none 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
-from scipy.special import logsumexp, softmax
+from scipy.special import softmax
 
-from worker.metrics.base import Metric, Undefined, Value, scaled_over_pool
+from worker.metrics.arrays import Floats
+from worker.metrics.base import Undefined, Value, scaled_over_pool
+from worker.metrics.changes import ALWAYS, EVERY
+from worker.metrics.metric import Metric, Pooled
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Targets
+
+ROUGH = 1e-5  # more than the error of an energy in single precision, relative to the largest
+
+
+@dataclass(frozen=True)
+class EtranOptions:
+    """Settings of ETran (2023). energy_per_mille: share of the objects, lowest energy first, that the energy averages."""
+
+    energy_per_mille: int = 5
 
 
 def etran_energy(prepared: Prepared, targets: Targets) -> Value:
     """Mean over the 0.5 % of objects with the least energy of log sum exp of their features."""
-    prepared.require_rows()
-    chosen = prepared.options.etran_energy_per_mille * prepared.objects // 1000
+    x = prepared.at_hand()
+    per_mille = prepared.options.of(EtranOptions).energy_per_mille
+    chosen = per_mille * prepared.objects // 1000
     if not chosen:
-        least = -(-1000 // prepared.options.etran_energy_per_mille)
+        prepared.check()
+        least = -(-1000 // per_mille)
         raise Undefined(f"{prepared.objects} objects: 0.5 % of them is none; use at least {least}")
-    energy = prepared.map_rows(lambda block: logsumexp(block + prepared.mean, axis=1))
+    rough = prepared.engine.energies(x, prepared.options.block_rows)
+    if not np.isfinite(rough).all():
+        prepared.check()
+    # told apart in single precision, the few that may be the least are then taken in double
+    limit = np.partition(rough, chosen - 1)[chosen - 1]
+    near = np.flatnonzero(rough <= limit + ROUGH * max(1.0, float(np.abs(rough).max())))
+    rows = np.asarray(prepared.engine.rows(x, near), np.float64)
+    highest = rows.max(axis=1)
+    energy = np.log(np.exp(rows - highest[:, None]).sum(axis=1)) + highest
     return Value(float(np.sort(energy)[:chosen].mean()))
 
 
@@ -62,9 +85,9 @@ def etran_regression(prepared: Prepared, targets: Targets) -> Value:
     return Value(-float(residual.sum()) / (4 * n), notes)
 
 
-def combine(terms: Mapping[str, np.ndarray]) -> np.ndarray:
+def combine(terms: Mapping[str, Floats]) -> Floats:
     """ETran of every candidate from the terms of all."""
-    return sum(scaled_over_pool(values) for values in terms.values())
+    return np.asarray(np.sum([scaled_over_pool(values) for values in terms.values()], axis=0))
 
 
 PAPER = "Gholami, Akbari et al.: ETran, ICCV 2023, arXiv 2308.02027"
@@ -78,8 +101,9 @@ METRICS = (
         formula="mean of log sum_d exp(x_id) over the 0.5 % of objects where it is least",
         paper=PAPER,
         null="none: it does not look at the targets, so permuting them changes nothing",
-        invariant="order of the feature columns; nothing else",
+        unchanged=ALWAYS,
         compute=etran_energy,
+        options=EtranOptions,
     ),
     Metric(
         name="etran_classification",
@@ -89,7 +113,7 @@ METRICS = (
         formula="mean_i softmax_c( x_i' m_c - |m_c|^2/2 + log(n_c/N) )[y_i]",
         paper=PAPER,
         null="near the sum of the squared class frequencies for small features, more for large ones",
-        invariant="rotation and shift of the features; not their scale",
+        unchanged=ALWAYS | {"shift", "rotation", "zeros"},
         compute=etran_classification,
     ),
     Metric(
@@ -100,7 +124,7 @@ METRICS = (
         formula="- mean over objects and coordinates of ( b - X X^+ b )^2",
         paper=PAPER,
         null="minus (1 - D/N) times the mean square of the boxes: grows with D",
-        invariant="any invertible linear map of the features; not a shift",
+        unchanged=EVERY - {"shift"},
         compute=etran_regression,
         statistics=True,
     ),
@@ -112,10 +136,8 @@ METRICS = (
         formula="etran_energy + etran_classification + etran_regression, each scaled to [0, 1] over the pool",
         paper=PAPER,
         null="none: relative to the pool",
-        invariant="order of the feature columns",
-        pool_relative=True,
-        terms=("etran_energy", "etran_classification", "etran_regression"),
-        combine=combine,
+        unchanged=ALWAYS,
+        pooled=Pooled(("etran_energy", "etran_classification", "etran_regression"), combine),
         rederived=True,
     ),
 )

@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 
-from worker.metrics.base import Metric, Score, Undefined, Value
+from worker.metrics.base import Score, Undefined, Value
+from worker.metrics.metric import Metric
 from worker.metrics.prepared import Prepared
 from worker.metrics.regions import WITH_BACKGROUND
 from worker.metrics.targets import Targets

@@ -9,59 +9,68 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worker.metrics import scan
-from worker.metrics.base import FeatureSet, InvalidFeatureSet, Metric, RegionSet, Rows, RowSet, Score
+from worker.metrics.arrays import Floats, Ints
+from worker.metrics.base import (
+    Calibration,
+    FeatureSet,
+    InvalidFeatureSet,
+    RegionSet,
+    Rows,
+    RowSet,
+    Score,
+    Undefined,
+)
 from worker.metrics.columns import TargetColumns, beside
 from worker.metrics.composed import with_parts, with_sums
 from worker.metrics.evaluate import evaluate, value_or_nan
-from worker.metrics.jackknife import LEAST_IMAGES, groups_of, with_interval
+from worker.metrics.jackknife import LEAST_IMAGES, Groups, groups_of, with_interval
+from worker.metrics.metric import Metric
 from worker.metrics.null import generator, with_null
 from worker.metrics.options import DEFAULTS, Options
-from worker.metrics.regions import KINDS, NAMES, NOT_SAMPLED, index_of, missing, rows_of
+from worker.metrics.prepared import ask_together, together_of
+from worker.metrics.regions import KINDS, NAMES, NOT_SAMPLED, index_of, rows_of
 from worker.metrics.registry import lookup
 from worker.metrics.statistics import Statistics, StatisticsPrepared, SummedTargets
 from worker.metrics.targets import Kind, Targets
+from worker.metrics.threads import threads_for
 
 HELD_ROWS = 8192
 # Products of permuted targets for one layer: beyond this the null is left out.
 NULL_BYTES = 512 * 2**20
 NO_NULL = "no null: the sums of permuted targets for so many classes and dimensions are not kept"
-_UNIFIED = "u_logme"
 
 
 @dataclass(frozen=True, eq=False)
 class Design:
     """What is known of the N rows before any feature is read; the same for every candidate and layer.
 
-    targets: of all rows. group: (N,) int, images of one group are left out together; 0 everywhere without intervals.
-    of_groups: how many there are, with those that have none of these rows.
+    targets: of all rows. groups: which rows are left out together; one and the same for all without intervals.
     orders: (P, N) int32, the row whose target each row gets; P = 0 without nulls. kinds: target columns needed.
     rows: what the rows are. regions: of a design of objects, the designs of the other kinds of rows that the metrics
     need; empty without. index: (N,) int, the regions that these rows are, ascending; None for objects.
     """
 
     targets: Targets
-    group: np.ndarray
-    of_groups: int
-    orders: np.ndarray
+    groups: Groups
+    orders: NDArray[np.int32]
     kinds: tuple[Kind, ...]
-    groups: int
-    permutations: int
-    seed: int
+    calibration: Calibration
     rows: Rows = "objects"
     regions: Mapping[Rows, Design] = field(default_factory=dict)
-    index: np.ndarray | None = None
+    index: Ints | None = None
 
     @classmethod
     def of(
         cls,
-        labels: np.ndarray,
-        boxes: np.ndarray | None,
+        labels: Ints,
+        boxes: Floats | None,
         image_ids: np.ndarray,
         metrics: Sequence[str],
         *,
@@ -76,45 +85,43 @@ class Design:
         if a metric's rows are regions.
         """
         targets = Targets.of(FeatureSet(np.empty((len(labels), 0)), labels, boxes))
-        calibration = permutations, groups, seed
-        own = groups_of(image_ids, len(labels), groups, seed)[:2] if groups else (None, 0)
-        design = cls._of_rows(targets, *own, "objects", calibration, unified=_UNIFIED in metrics)
+        calibration = Calibration(permutations, groups, seed)
+        parts = with_parts(lookup(metrics))
+        unified = any("unified" in part.reads for part in parts)
+        own = _groups(image_ids, len(labels), calibration)
+        design = cls._of_rows(targets, own, "objects", calibration, unified=unified)
         if regions is None:
             return design
         found: dict[Rows, Design] = {}
-        own = groups_of(regions.image_ids, len(regions.labels), groups, seed)[:2] if groups else (None, 0)
-        for rows in sorted({part.rows for part in with_parts(lookup(metrics))} - {"objects"}):
-            if reason := missing(regions, rows):
-                raise InvalidFeatureSet(reason)
-            index = index_of(regions, rows)
+        own = _groups(regions.image_ids, len(regions.labels), calibration)
+        for rows in sorted({part.rows for part in parts} - {"objects"}):
+            try:
+                index = index_of(regions, rows)
+            except Undefined as reason:
+                raise InvalidFeatureSet(str(reason)) from reason
             targets = Targets.of(rows_of(regions, rows))
-            group = None if own[0] is None else own[0][index]
-            found[rows] = replace(cls._of_rows(targets, group, own[1], rows, calibration), index=index)
+            found[rows] = replace(cls._of_rows(targets, own.rows(index), rows, calibration), index=index)
         return replace(design, regions=found)
 
     @classmethod
     def _of_rows(
         cls,
         targets: Targets,
-        group: np.ndarray | None,
-        of_groups: int,
+        groups: Groups,
         rows: Rows,
-        calibration: tuple[int, int, int],
+        calibration: Calibration,
         *,
         unified: bool = False,
     ) -> Design:
         n = len(targets.labels)
-        permutations, groups, seed = calibration
-        rng = generator(seed, rows)
-        orders = np.empty((permutations, n), dtype=np.int32)
+        rng = generator(calibration.seed, rows)
+        orders = np.empty((calibration.permutations, n), dtype=np.int32)
         for order in orders:
             order[:] = rng.permutation(n)
         kinds: tuple[Kind, ...] = ("classes", "boxes") if targets.has_boxes else ("classes",)
         if targets.has_boxes and unified:
             kinds += ("unified",)
-        if group is None:
-            group = np.zeros(n, dtype=np.int64)
-        return cls(targets, group, of_groups, orders, kinds, groups, permutations, seed, rows)
+        return cls(targets, groups, orders, kinds, calibration, rows)
 
     @property
     def columns(self) -> int:
@@ -126,7 +133,7 @@ class Design:
         k = 0 if self.targets.boxes is None else self.targets.boxes.shape[1]
         return {"classes": c, "boxes": k, "unified": k * c}[kind]
 
-    def permuted_columns(self, rows: np.ndarray) -> TargetColumns:
+    def permuted_columns(self, rows: Ints) -> TargetColumns:
         """The columns of all permutations, side by side, for some objects."""
         return beside(
             [
@@ -147,9 +154,9 @@ class Gathered:
     """
 
     groups: Mapping[int, Statistics]
-    point: np.ndarray
-    sums: np.ndarray
-    weights: np.ndarray
+    point: Floats
+    sums: Floats
+    weights: Floats
     regions: Mapping[Rows, Gathered] = field(default_factory=dict)
 
     def __add__(self, other: Gathered) -> Gathered:
@@ -166,11 +173,11 @@ class Gathered:
         sums = self.sums + other.sums_around(self.point)
         return Gathered(merged, self.point, sums, self.weights + other.weights, regions)
 
-    def sums_around(self, point: np.ndarray) -> np.ndarray:
+    def sums_around(self, point: Floats) -> Floats:
         """(P, K, D) the sums as they are with the features around another point."""
         return self.sums + self.weights[:, :, None] * (self.point - point)
 
-    @property
+    @cached_property
     def total(self) -> Statistics:
         return reduce(add, (self.groups[group] for group in sorted(self.groups)))
 
@@ -181,8 +188,8 @@ class Gathering:
 
     design: Design
     options: Options = DEFAULTS
-    _rows: list[np.ndarray] = field(default_factory=list)
-    _held: list[np.ndarray] = field(default_factory=list)
+    _rows: list[Ints] = field(default_factory=list)
+    _held: list[Floats] = field(default_factory=list)
     _count: int = 0
     _gathered: Gathered | None = None
     _regions: dict[Rows, Gathering] = field(default_factory=dict)
@@ -190,7 +197,7 @@ class Gathering:
     def __post_init__(self) -> None:
         self._regions = {rows: Gathering(own, self.options) for rows, own in self.design.regions.items()}
 
-    def add(self, rows: np.ndarray, features: np.ndarray) -> None:
+    def add(self, rows: Ints, features: Floats) -> None:
         """features (n, D) of the objects `rows` (n,). No object may come twice."""
         self._rows.append(rows)
         self._held.append(features)
@@ -198,10 +205,12 @@ class Gathering:
         if self._count >= HELD_ROWS:
             self._fold()
 
-    def add_regions(self, rows: np.ndarray, features: np.ndarray) -> None:
+    def add_regions(self, rows: Ints, features: Floats) -> None:
         """features (n, D) of the regions `rows` (n,), positions in the design's. No region may come twice."""
         for gathering in self._regions.values():
             index = gathering.design.index
+            if index is None:
+                raise TypeError("a design of regions has an index")
             place = np.searchsorted(index, rows)
             own = place < len(index)
             own[own] = index[place[own]] == rows[own]
@@ -229,16 +238,17 @@ class Gathering:
         part = self._part(rows, features)
         self._gathered = part if self._gathered is None else self._gathered + part
 
-    def _part(self, rows: np.ndarray, features: np.ndarray) -> Gathered:
+    def _part(self, rows: Ints, features: Floats) -> Gathered:
         design, d = self.design, features.shape[1]
+        permutations = design.calibration.permutations
         labels = design.targets.classes[design.targets.labels[rows]]
         boxes = None if design.targets.boxes is None else design.targets.boxes[rows]
         groups = {}
-        for group in np.unique(design.group[rows]).tolist():
-            of_group = design.group[rows] == group
+        for group in np.unique(design.groups.of_row[rows]).tolist():
+            of_group = design.groups.of_row[rows] == group
             own = RowSet(features[of_group], labels[of_group], None if boxes is None else boxes[of_group])
             groups[group] = Statistics.of(own, self.options)
-        if not design.permutations or design.permutations * design.columns * d * 8 > NULL_BYTES:
+        if not permutations or permutations * design.columns * d * 8 > NULL_BYTES:
             return Gathered(
                 groups, np.zeros(d), np.empty((0, design.columns, d)), np.empty((0, design.columns))
             )
@@ -246,7 +256,7 @@ class Gathering:
             point = scan.column_means(features, self.options.block_rows)
             columns = design.permuted_columns(rows)
             sums = scan.cross_products(features, point, columns, self.options.block_rows)
-        shape = (design.permutations, design.columns)
+        shape = (permutations, design.columns)
         return Gathered(groups, point, sums.reshape(*shape, d), columns.sums.reshape(shape))
 
 
@@ -259,21 +269,33 @@ def score_gathered(
     check: Callable[[], None] | None = None,
 ) -> dict[str, Score]:
     """Like `score` with the design's permutations, groups and seed; a metric that needs the features is undefined."""
+    with threads_for(len(gathered.point)):
+        return _scored(gathered, design, metrics, options, check)
+
+
+def _scored(
+    gathered: Gathered,
+    design: Design,
+    metrics: Sequence[str],
+    options: Options,
+    check: Callable[[], None] | None,
+) -> dict[str, Score]:
     wanted = lookup(metrics)
     parts = with_parts(wanted)
     scores: dict[str, Score] = {}
     predicted: dict[Rows, Targets] = {}
     for rows in KINDS:
         own = [metric for metric in parts if metric.rows == rows]
-        found, known = gathered, design
-        if rows != "objects":
-            found, known = gathered.regions.get(rows), design.regions.get(rows)
-        if own and found is None:
+        if not own:
+            continue
+        found = gathered if rows == "objects" else gathered.regions.get(rows)
+        known = design if rows == "objects" else design.regions.get(rows)
+        if found is None or known is None:
             reason = NOT_SAMPLED if known is None else f"there are no {NAMES[rows]}s"
             scores |= {metric.name: Score(None, reason, 0.0) for metric in own}
-        elif own:
-            predicted[rows] = SummedTargets(found.total)
-            scores |= _score_rows(found, known, own, options, check)
+            continue
+        predicted[rows] = SummedTargets(found.total)
+        scores |= _score_rows(found, known, own, options, check)
     return with_sums(wanted, scores, predicted)
 
 
@@ -289,74 +311,101 @@ def _score_rows(
     prepared, targets = StatisticsPrepared(total, options, NAMES[design.rows]), SummedTargets(total)
     scores = {metric.name: evaluate(metric, prepared, targets) for metric in metrics}
     live = [metric for metric in metrics if scores[metric.name].value is not None]
-    if design.permutations:
-        scores = _with_nulls(scores, live, prepared, total, gathered, design, check)
-    if design.groups:
-        scores = _with_intervals(scores, live, total, gathered, design, options, check)
+    calibration = replace(design.calibration, check=check)
+    if calibration.permutations:
+        drawn = _drawn(live, prepared, gathered, design, calibration)
+        if drawn is None:
+            scores = {name: _without_null(score) for name, score in scores.items()}
+        else:
+            scores = {name: with_null(s, drawn.get(name), calibration.seed) for name, s in scores.items()}
+    if calibration.groups:
+        replicates = _replicates(scores, live, gathered, design, options, calibration)
+        scores = {name: with_interval(score, replicates.get(name)) for name, score in scores.items()}
     return scores
 
 
-def _with_nulls(
-    scores: dict[str, Score],
+def _without_null(score: Score) -> Score:
+    return score if score.value is None else replace(score, notes=(*score.notes, NO_NULL))
+
+
+def _drawn(
     live: Sequence[Metric],
     prepared: StatisticsPrepared,
-    total: Statistics,
     gathered: Gathered,
     design: Design,
-    check: Callable[[], None] | None,
-) -> dict[str, Score]:
+    calibration: Calibration,
+) -> dict[str, list[float]] | None:
+    """The values of each metric under every permutation; None where their sums were not kept."""
     if not len(gathered.sums):
-        return {
-            name: score if score.value is None else replace(score, notes=(*score.notes, NO_NULL))
-            for name, score in scores.items()
-        }
+        return None
     drawn: dict[str, list[float]] = {metric.name: [] for metric in live}
-    for sums in gathered.sums_around(prepared.mean) if live else ():
-        if check:
-            check()
-        permuted = _Permuted(total, design, sums)
-        for metric in live:
-            drawn[metric.name].append(value_or_nan(metric, prepared, permuted))
-        prepared.forget(permuted)
-    return {name: with_null(score, drawn.get(name), design.seed) for name, score in scores.items()}
+    total = gathered.total
+    sums = gathered.sums_around(prepared.mean) if live else gathered.sums[:0]
+    together = together_of(sums[:1].size)
+    for start in range(0, len(sums), together):
+        batch = [_Permuted(total, design, each) for each in sums[start : start + together]]
+        ask_together([(prepared, permuted) for permuted in batch])
+        for permuted in batch:
+            calibration.pause()
+            for metric in live:
+                drawn[metric.name].append(value_or_nan(metric, prepared, permuted))
+            prepared.forget(permuted)
+    return drawn
 
 
-def _with_intervals(
-    scores: dict[str, Score],
+def _replicates(
+    scores: Mapping[str, Score],
     live: Sequence[Metric],
-    total: Statistics,
     gathered: Gathered,
     design: Design,
     options: Options,
-    check: Callable[[], None] | None,
-) -> dict[str, Score]:
-    count = design.of_groups
+    calibration: Calibration,
+) -> dict[str, list[float]]:
+    """The values of each metric without each group."""
+    count = design.groups.count
     replicates: dict[str, list[float]] = {metric.name: [] for metric in live}
     if live and count < LEAST_IMAGES:  # a note instead
-        replicates = {name: [np.nan] * count for name in replicates}
-        live = ()
-    for group in range(count) if live else ():
-        if check:
-            check()
-        if group not in gathered.groups:  # images that have rows of another kind only
+        return {name: [np.nan] * count for name in replicates}
+    total = gathered.total
+    together = together_of(2 * len(gathered.point) ** 2)
+    for start in range(0, count if live else 0, together):
+        parts = {}
+        for group in range(start, min(start + together, count)):
+            calibration.pause()
+            if group in gathered.groups:
+                rest = total - gathered.groups[group]
+                parts[group] = StatisticsPrepared(rest, options), SummedTargets(rest)
+        ask_together(list(parts.values()))
+        for group in range(start, min(start + together, count)):
+            calibration.pause()
+            if (found := parts.pop(group, None)) is None:  # images that have rows of another kind only
+                for metric in live:
+                    replicates[metric.name].append(scores[metric.name].known())
+                continue
+            part, targets = found
             for metric in live:
-                replicates[metric.name].append(scores[metric.name].value)
-            continue
-        rest = total - gathered.groups[group]
-        part, targets = StatisticsPrepared(rest, options), SummedTargets(rest)
-        for metric in live:
-            replicates[metric.name].append(value_or_nan(metric, part, targets))
-    return {name: with_interval(score, replicates.get(name)) for name, score in scores.items()}
+                replicates[metric.name].append(value_or_nan(metric, part, targets))
+            part.forget(targets)
+    return replicates
+
+
+def _groups(image_ids: np.ndarray | None, rows: int, calibration: Calibration) -> Groups:
+    """The groups of images of all rows; none where no interval is wanted."""
+    if not calibration.groups:
+        return Groups(np.zeros(rows, dtype=np.int64), 0)
+    return groups_of(image_ids, rows, calibration)
 
 
 class _Permuted(SummedTargets):
     """The targets handed to other objects: their own sums stay, those of their products with the features do not."""
 
-    def __init__(self, total: Statistics, design: Design, sums: np.ndarray) -> None:
+    _products: dict[Kind, Floats]
+
+    def __init__(self, total: Statistics, design: Design, sums: Floats) -> None:
         """sums (K, D): products of the permuted columns with the centred features."""
         super().__init__(total)
         edges = np.cumsum([design.width(kind) for kind in design.kinds])[:-1]
         object.__setattr__(self, "_products", dict(zip(design.kinds, np.split(sums, edges), strict=True)))
 
-    def cross(self, kind: Kind) -> np.ndarray:
+    def cross(self, kind: Kind) -> Floats:
         return self._products[kind]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from worker.metrics.base import Metric, Undefined, Value
+from worker.metrics.base import Undefined, Value
+from worker.metrics.changes import EVERY
+from worker.metrics.metric import Metric
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Targets
 
@@ -47,7 +49,7 @@ METRICS = (
         formula="tr( cov(X)^-1 cov(E[X|y]) ), between 0 and min(C - 1, D)",
         paper="Bao et al.: An Information-Theoretic Approach to Transferability in Task Transfer Learning, ICIP 2019",
         null="(C - 1) D / (N - 1): grows with D, so candidates of different D cannot be compared by it",
-        invariant="any invertible affine map of the features",
+        unchanged=EVERY,
         compute=h_score,
         statistics=True,
     ),
@@ -59,7 +61,7 @@ METRICS = (
         formula="(C - 1) [ 1 - (1 - H / (C - 1)) (N - 1) / (N - 1 - D) ]",
         paper="detrank, after Bao et al., ICIP 2019",
         null="0 on average for every D",
-        invariant="any invertible affine map of the features",
+        unchanged=EVERY,
         compute=h_score_adjusted,
         rederived=True,
         statistics=True,

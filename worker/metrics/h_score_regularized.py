@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from worker.metrics.base import Metric, Value
+from worker.metrics.arrays import Floats
+from worker.metrics.base import Value
+from worker.metrics.changes import OF_SHRUNK_COVARIANCE
+from worker.metrics.metric import Metric
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Kind, Targets
 
@@ -26,14 +29,16 @@ def ledoit_wolf(trace: float, squared_norm: float, quartic: float, objects: int,
     return 0.0 if beta <= 0.0 else beta / delta
 
 
-def shrunk(prepared: Prepared, targets: Targets, kind: Kind) -> tuple[np.ndarray, np.ndarray] | None:
+def shrunk(prepared: Prepared, targets: Targets, kind: Kind) -> tuple[Floats, Floats] | None:
     """b and x, both (size, K), with b'x = Y'X (S + shift I)^-1 X'Y (K, K) for centred features X and target columns Y,
     where the shrunk covariance is (1 - a)/N (S + shift I). None where a is 1."""
     prepared.require_variance()
-    return prepared.kept(targets, ("shrunk", kind), lambda: _shrunk(prepared, targets, kind))
+    found: tuple[Floats, Floats] | None
+    found = prepared.kept(targets, ("shrunk", kind), lambda: _shrunk(prepared, targets, kind))
+    return found
 
 
-def _shrunk(prepared: Prepared, targets: Targets, kind: Kind) -> tuple[np.ndarray, np.ndarray] | None:
+def _shrunk(prepared: Prepared, targets: Targets, kind: Kind) -> tuple[Floats, Floats] | None:
     d = prepared.dim
     t = prepared.spectrum.centred
     weight = ledoit_wolf(t.trace, t.squared_norm, prepared.quartic, prepared.objects, d)
@@ -69,7 +74,7 @@ METRICS = (
         ),
         paper="Ibrahim, Ponomareva, Mazumder: Newer is not always better, arXiv 2110.06893",
         null="near 0 for noise of any D; more where few directions hold the variance and N is small: read z",
-        invariant="common scale, shift and rotation of the features",
+        unchanged=OF_SHRUNK_COVARIANCE,
         compute=h_score_regularized,
         statistics=True,
     ),

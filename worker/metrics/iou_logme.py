@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from worker.metrics.base import Metric, Undefined, Value
-from worker.metrics.logme import evidences, logme_boxes
+from worker.metrics.arrays import Floats
+from worker.metrics.base import Undefined, Value
+from worker.metrics.changes import OF_EVIDENCE
+from worker.metrics.logme import evidences, logme_boxes, present
+from worker.metrics.metric import Metric
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Targets
 
@@ -25,10 +28,10 @@ def iou_logme(prepared: Prepared, targets: Targets) -> Value:
     return Value(float(iou(predicted_boxes(prepared, targets), boxes).mean()), notes)
 
 
-def predicted_boxes(prepared: Prepared, targets: Targets) -> np.ndarray:
+def predicted_boxes(prepared: Prepared, targets: Targets) -> Floats:
     """(N, 4) boxes under the posterior mean of each coordinate's model."""
     spectrum, columns = prepared.spectrum, prepared.project(targets, "boxes")
-    ratios = np.array([e.ratio for e in evidences(prepared, targets, "boxes")])
+    ratios = np.array([e.ratio for e in present(evidences(prepared, targets, "boxes"))])
     x = spectrum.raw.solve_each(ratios, columns.raw.T).T
     if spectrum.dual:
         return spectrum.lift_raw(columns.raw - x * ratios)
@@ -36,13 +39,13 @@ def predicted_boxes(prepared: Prepared, targets: Targets) -> np.ndarray:
     return prepared.map_rows(lambda block: block @ weights) + prepared.mean @ weights
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def iou(a: Floats, b: Floats) -> Floats:
     """(N,) intersection over union of paired boxes (N, 4); a box without area overlaps nothing."""
     low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])
     inside = np.clip(high - low, 0.0, None).prod(axis=1)
     area_a, area_b = (np.clip(box[:, 2:] - box[:, :2], 0.0, None).prod(axis=1) for box in (a, b))
     union = area_a + area_b - inside
-    return np.divide(inside, union, out=np.zeros(len(a)), where=union > 0)
+    return np.asarray(np.divide(inside, union, out=np.zeros(len(a)), where=union > 0))
 
 
 METRICS = (
@@ -53,8 +56,8 @@ METRICS = (
         summary="Mean overlap of the true boxes with those predicted by LogME's regression on the features.",
         formula="mean_i IoU(x_i' M, b_i), M the posterior means of the four coordinates in LogME on boxes",
         paper="after Det-LogME, WACV 2024, arXiv 2403.09432",
-        null="the overlap of every box with the average box",
-        invariant="any common scale or rotation of the features",
+        null="the overlap of every box with the average box where the features have an offset, else near 0",
+        unchanged=OF_EVIDENCE,
         compute=iou_logme,
         rederived=True,
     ),

@@ -7,25 +7,28 @@ of the kernel (N <= D); the group's own products are all that is computed anew b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import blas
 from scipy.special import stdtrit
 
 from worker.metrics import scan
-from worker.metrics.base import Interval, Metric, Score
+from worker.metrics.arrays import Floats, Ints
+from worker.metrics.base import Calibration, Interval, Score
+from worker.metrics.engine import Scatter
 from worker.metrics.evaluate import value_or_nan
+from worker.metrics.metric import Metric
 from worker.metrics.moments import Moments
-from worker.metrics.prepared import Prepared
+from worker.metrics.prepared import Prepared, ask_together, together_of
 from worker.metrics.targets import Targets
 
 LEAST_IMAGES = 5
 LEVEL = 0.95
 
 
-def image_groups(image_ids: np.ndarray, groups: int, seed: int) -> np.ndarray:
+def image_groups(image_ids: np.ndarray, groups: int, seed: int) -> Ints:
     """(N,) group 0..G-1 of every object, G = min(groups, images); images spread evenly, seeded.
 
     Depends on the set of image ids alone, so candidates scored on the same images share the groups.
@@ -33,19 +36,33 @@ def image_groups(image_ids: np.ndarray, groups: int, seed: int) -> np.ndarray:
     images, position = np.unique(image_ids, return_inverse=True)
     count = min(groups, len(images))
     of_image = np.random.default_rng(seed).permutation(np.arange(len(images)) % max(count, 1))
-    return of_image[position.reshape(-1)]
+    return np.asarray(of_image[position.reshape(-1)])
 
 
-def groups_of(
-    image_ids: np.ndarray | None, rows: int, groups: int, seed: int
-) -> tuple[np.ndarray, int, tuple[str, ...]]:
-    """(rows,) group of every row, how many groups, and a note where every row counts as its own image."""
-    note = ()
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Which rows are left out together.
+
+    of_row (N,): the group of every row, below `count`; a group may have no row here. notes: go with every interval.
+    """
+
+    of_row: Ints
+    count: int
+    notes: tuple[str, ...] = ()
+
+    def rows(self, index: Ints) -> Groups:
+        """The same groups of some of the rows."""
+        return replace(self, of_row=self.of_row[index])
+
+
+def groups_of(image_ids: np.ndarray | None, rows: int, calibration: Calibration) -> Groups:
+    """The groups of images of all rows; without image ids every row counts as its own image, which a note says."""
+    notes: tuple[str, ...] = ()
     if image_ids is None:
         image_ids = np.arange(rows)
-        note = ("no image ids: objects were taken as independent, so the interval is too narrow",)
-    group = image_groups(image_ids, groups, seed)
-    return group, int(group.max(initial=-1)) + 1, note
+        notes = ("no image ids: objects were taken as independent, so the interval is too narrow",)
+    of_row = image_groups(image_ids, calibration.groups, calibration.seed)
+    return Groups(of_row, int(of_row.max(initial=-1)) + 1, notes)
 
 
 def with_intervals(
@@ -53,33 +70,36 @@ def with_intervals(
     metrics: Sequence[Metric],
     prepared: Prepared,
     targets: Targets,
-    group: np.ndarray,
-    count: int,
-    note: tuple[str, ...] = (),
-    check: Callable[[], None] | None = None,
+    groups: Groups,
+    calibration: Calibration,
 ) -> dict[str, Score]:
-    """The scores with a delete-a-group jackknife interval (Student's t, G - 1 degrees of freedom).
-
-    group (N,): of every row, below `count`; a group may have no row here. note: goes with every interval.
-    """
+    """The scores with a delete-a-group jackknife interval (Student's t, G - 1 degrees of freedom)."""
     live = [m for m in metrics if scores[m.name].value is not None]
     if not live:
         return dict(scores)
-    if count < LEAST_IMAGES:
-        return {name: with_interval(score, [np.nan] * count, note) for name, score in scores.items()}
+    if groups.count < LEAST_IMAGES:
+        return {name: with_interval(s, [np.nan] * groups.count, groups.notes) for name, s in scores.items()}
     replicates: dict[str, list[float]] = {m.name: [] for m in live}
-    for g in range(count):
-        if check:
-            check()
-        left = np.flatnonzero(group == g)
-        if not len(left):  # images that have rows of another kind only
+    together = together_of(2 * prepared.dim**2)
+    for start in range(0, groups.count, together):
+        parts = {}
+        for g in range(start, min(start + together, groups.count)):
+            calibration.pause()
+            left = np.flatnonzero(groups.of_row == g)
+            if len(left):
+                parts[g] = leave_out(prepared, targets, np.flatnonzero(groups.of_row != g), left)
+        ask_together([each for each in parts.values() if not each[0].dual])
+        for g in range(start, min(start + together, groups.count)):
+            calibration.pause()
+            if (found := parts.pop(g, None)) is None:  # images that have rows of another kind only
+                for metric in live:
+                    replicates[metric.name].append(scores[metric.name].known())
+                continue
+            part, rest = found
             for metric in live:
-                replicates[metric.name].append(scores[metric.name].value)
-            continue
-        part, rest = leave_out(prepared, targets, np.flatnonzero(group != g), left)
-        for metric in live:
-            replicates[metric.name].append(value_or_nan(metric, part, rest))
-    return {name: with_interval(score, replicates.get(name), note) for name, score in scores.items()}
+                replicates[metric.name].append(value_or_nan(metric, part, rest))
+            part.forget(rest)
+    return {name: with_interval(score, replicates.get(name), groups.notes) for name, score in scores.items()}
 
 
 def with_interval(score: Score, replicates: Sequence[float] | None, note: tuple[str, ...] = ()) -> Score:
@@ -100,7 +120,7 @@ def with_interval(score: Score, replicates: Sequence[float] | None, note: tuple[
     return replace(score, interval=jackknife_interval(score.value, values, LEVEL), notes=score.notes + note)
 
 
-def jackknife_interval(value: float, replicates: np.ndarray, level: float) -> Interval:
+def jackknife_interval(value: float, replicates: Floats, level: float) -> Interval:
     """Interval around `value` from its replicates (G,), one without each group."""
     count = len(replicates)
     std = float(np.sqrt((count - 1) / count * np.square(replicates - replicates.mean()).sum()))
@@ -108,12 +128,10 @@ def jackknife_interval(value: float, replicates: np.ndarray, level: float) -> In
     return Interval(value - half, value + half, std, level, tuple(replicates.tolist()))
 
 
-def leave_out(
-    prepared: Prepared, targets: Targets, kept: np.ndarray, left: np.ndarray
-) -> tuple[Prepared, Targets]:
+def leave_out(prepared: Prepared, targets: Targets, kept: Ints, left: Ints) -> tuple[Prepared, Targets]:
     """Features and targets of the objects `kept`, from those of all; `left` are the others."""
     rest = targets.rows(kept)
-    part = Prepared(scan.Rows(prepared.features, kept), prepared.options, rest, engine=prepared.engine)
+    part = Prepared(scan.Selected(prepared.features, kept), prepared.options, rest, engine=prepared.engine)
     if prepared.fault or len(kept) < 2:
         return part, rest
     part.fault = None  # rows of faultless features
@@ -124,9 +142,7 @@ def leave_out(
     return part, rest
 
 
-def _primal_part(
-    part: Prepared, whole: Prepared, targets: Targets, kept: np.ndarray, left: np.ndarray
-) -> None:
+def _primal_part(part: Prepared, whole: Prepared, targets: Targets, kept: Ints, left: Ints) -> None:
     """Take the group out of the scatter and of the cross-products; all around the mean of the whole first."""
     columns = targets.main_columns
     gone = whole.engine.scatter(whole.x[left], whole.mean, columns.rows(left), whole.options)
@@ -141,10 +157,10 @@ def _primal_part(
     alive = np.ones(columns.count, dtype=bool)
     alive[: len(targets.counts)] = np.bincount(targets.labels[kept], minlength=len(targets.counts)) > 0
     part.mean = whole.mean + shift
-    part.adopt(scan.Scatter(of_kept.scatter, of_kept.cubic, of_kept.quartic, cross[alive]))
+    part.adopt(Scatter(of_kept.scatter, of_kept.cubic, of_kept.quartic, cross[alive]))
 
 
-def _dual_part(part: Prepared, whole: Prepared, kept: np.ndarray) -> None:
+def _dual_part(part: Prepared, whole: Prepared, kept: Ints) -> None:
     """A principal block of the kernel, centred again."""
     kernel = np.asfortranarray(whole.kernel[np.ix_(kept, kept)])
     n = len(kept)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import blas
 
+from worker.metrics.arrays import Floats
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:
@@ -14,11 +16,11 @@ class Moments:
     cubic (D,) = sum |u|^2 u, quartic = sum |u|^4."""
 
     objects: int
-    scatter: np.ndarray
-    cubic: np.ndarray
+    scatter: Floats
+    cubic: Floats
     quartic: float
 
-    def _terms(self, e: np.ndarray) -> tuple[np.ndarray, float]:
+    def _terms(self, e: Floats) -> tuple[Floats, float]:
         """What the cubic and the quartic gain when rows with zero mean and this scatter move by e."""
         ee = float(e @ e)
         trace = float(self.scatter.trace())
@@ -26,7 +28,7 @@ class Moments:
         cubic = 2.0 * se + (trace + self.objects * ee) * e
         return cubic, 4.0 * float(e @ se) + self.objects * ee**2 + 2.0 * ee * trace
 
-    def around(self, e: np.ndarray) -> Moments:
+    def around(self, e: Floats) -> Moments:
         """From their mean to the point `mean - e`."""
         cubic, quartic = self._terms(e)
         return Moments(
@@ -36,7 +38,7 @@ class Moments:
             self.quartic + quartic + 4.0 * float(e @ self.cubic),
         )
 
-    def at_mean(self, e: np.ndarray) -> Moments:
+    def at_mean(self, e: Floats) -> Moments:
         """From a point to their mean, which lies at that point + e. Undoes `around(e)`."""
         scatter = _rank_one(self.scatter, -self.objects, e)
         cubic, quartic = Moments(self.objects, scatter, self.cubic, 0.0)._terms(e)
@@ -53,6 +55,7 @@ class Moments:
         )
 
 
-def _rank_one(matrix: np.ndarray, factor: float, v: np.ndarray) -> np.ndarray:
+def _rank_one(matrix: Floats, factor: float, v: Floats) -> Floats:
     """matrix + factor v v' (lower triangle), in a new array."""
-    return blas.dsyr(float(factor), v, lower=1, a=np.asfortranarray(matrix))
+    updated: Floats = blas.dsyr(float(factor), v, lower=1, a=np.asfortranarray(matrix))
+    return updated

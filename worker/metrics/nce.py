@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from worker.metrics.base import Metric, Value
+from worker.metrics.base import Value
+from worker.metrics.changes import EVERY
+from worker.metrics.metric import Metric
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Targets
 
@@ -35,7 +37,7 @@ METRICS = (
         formula="-H(Y | Z), Z = argmax_z theta_iz",
         paper="Tran, Nguyen, Hassner: Transferability and Hardness of Supervised Classification Tasks, ICCV 2019",
         null="about minus the entropy of the labels",
-        invariant="renaming of target and of source classes",
+        unchanged=EVERY,
         compute=nce,
     ),
 )

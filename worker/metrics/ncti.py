@@ -10,12 +10,28 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from worker.metrics.base import Metric, Undefined, Value, scaled_over_pool
+from worker.metrics.arrays import Floats, Ints
+from worker.metrics.base import Undefined, Value, scaled_over_pool
+from worker.metrics.changes import ALWAYS
+from worker.metrics.metric import Metric, Pooled
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Targets
+
+
+@dataclass(frozen=True)
+class NctiOptions:
+    """Settings of NCTI (2023).
+
+    dims: principal components. shrinkage_dims: those whose variance sets the shrinkage. floor: its least value.
+    """
+
+    dims: int = 64
+    shrinkage_dims: int = 32
+    floor: float = 1e-10
 
 
 def _terms(prepared: Prepared, targets: Targets) -> tuple[float, float, float]:
@@ -26,17 +42,19 @@ def _terms(prepared: Prepared, targets: Targets) -> tuple[float, float, float]:
     n, classes = prepared.objects, len(targets.counts)
     if n <= classes:
         raise Undefined(f"{n} objects for {classes} classes: linear discriminant analysis needs more objects")
-    return prepared.kept(targets, "ncti", lambda: _compute_terms(prepared, labels))
+    terms: tuple[float, float, float]
+    terms = prepared.kept(targets, "ncti", lambda: _compute_terms(prepared, labels))
+    return terms
 
 
-def _compute_terms(prepared: Prepared, labels: np.ndarray) -> tuple[float, float, float]:
-    options = prepared.options
-    values, scores = prepared.principal(options.ncti_dims)
-    variance = float(values[: options.ncti_shrinkage_dims].sum()) / (prepared.objects - 1)
-    shrinkage = max(float(np.exp(-variance)), options.ncti_floor)
+def _compute_terms(prepared: Prepared, labels: Ints) -> tuple[float, float, float]:
+    options = prepared.options.of(NctiOptions)
+    values, scores = prepared.principal(options.dims)
+    variance = float(values[: options.shrinkage_dims].sum()) / (prepared.objects - 1)
+    shrinkage = max(float(np.exp(-variance)), options.floor)
     # scikit-learn takes a second to import, which only this metric and N-LEEP should pay.
     analysis = importlib.import_module("sklearn.discriminant_analysis").LinearDiscriminantAnalysis
-    if shrinkage == options.ncti_floor:
+    if shrinkage == options.floor:
         model = analysis(solver="svd")
     else:
         model = analysis(solver="eigen", shrinkage=shrinkage)
@@ -69,7 +87,7 @@ def ncti_compactness(prepared: Prepared, targets: Targets) -> Value:
     return Value(-_terms(prepared, targets)[2])
 
 
-def combine(terms: Mapping[str, np.ndarray]) -> np.ndarray:
+def combine(terms: Mapping[str, Floats]) -> Floats:
     """NCTI of every candidate from the terms of all."""
     scaled = {name: scaled_over_pool(values) for name, values in terms.items()}
     # The paper subtracts the scaled variability, which is 1 - the scaled compactness.
@@ -78,7 +96,6 @@ def combine(terms: Mapping[str, np.ndarray]) -> np.ndarray:
 
 PAPER = "Wang et al.: How Far Pre-trained Models Are from Neural Collapse, ICCV 2023"
 NEEDS = frozenset({"features", "labels"})
-INVARIANT = "rotation and shift of the features; not their scale"
 
 METRICS = (
     Metric(
@@ -89,8 +106,9 @@ METRICS = (
         formula="nuclear norm of the centred features of linear discriminant analysis on 64 principal components",
         paper=PAPER,
         null="grows with N and C: compare candidates on the same objects only",
-        invariant=INVARIANT,
+        unchanged=ALWAYS | {"shift", "rotation"},
         compute=ncti_separation,
+        options=NctiOptions,
     ),
     Metric(
         name="ncti_accuracy",
@@ -100,8 +118,9 @@ METRICS = (
         formula="mean_i p(y_i | x_i) of the same analysis",
         paper=PAPER,
         null="near the sum of the squared class frequencies",
-        invariant=INVARIANT,
+        unchanged=ALWAYS | {"shift", "rotation"},
         compute=ncti_accuracy,
+        options=NctiOptions,
     ),
     Metric(
         name="ncti_compactness",
@@ -111,8 +130,9 @@ METRICS = (
         formula="- log sum_c nuclear norm of the class probabilities of the objects of class c",
         paper=PAPER,
         null="grows with N and C: compare candidates on the same objects only",
-        invariant=INVARIANT,
+        unchanged=ALWAYS | {"shift", "rotation"},
         compute=ncti_compactness,
+        options=NctiOptions,
     ),
     Metric(
         name="ncti",
@@ -122,9 +142,7 @@ METRICS = (
         formula="separation + accuracy + compactness - 1, each scaled to [0, 1] over the pool",
         paper=PAPER,
         null="none: relative to the pool",
-        invariant=INVARIANT,
-        pool_relative=True,
-        terms=("ncti_separation", "ncti_accuracy", "ncti_compactness"),
-        combine=combine,
+        unchanged=ALWAYS | {"shift", "rotation"},
+        pooled=Pooled(("ncti_separation", "ncti_accuracy", "ncti_compactness"), combine),
     ),
 )

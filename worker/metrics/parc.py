@@ -8,45 +8,91 @@ rounding splits one of them and so breaks ties at random).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from worker.metrics.base import Metric, Undefined, Value
+from worker.metrics.arrays import Floats, Ints
+from worker.metrics.base import Undefined, Value
+from worker.metrics.changes import ALWAYS
+from worker.metrics.metric import Metric
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Targets
+
+
+@dataclass(frozen=True)
+class ParcOptions:
+    """Settings of PARC (2021).
+
+    dims: principal components. objects: most objects compared. seed: of their choice where there are more.
+    """
+
+    dims: int = 32
+    objects: int = 2000
+    seed: int = 0
 
 
 def parc(prepared: Prepared, targets: Targets) -> Value:
     """100 times the Spearman correlation of feature and label distances over all pairs of objects.
 
-    More than `parc_objects` objects are sampled, with a note: the pairs grow with the square of N.
+    More than `ParcOptions.objects` objects are sampled, with a note: the pairs grow with the square of N.
     """
     labels = targets.require_labels()
     prepared.require_variance()
-    chosen, ranks = prepared.memo("parc", lambda: _pair_ranks(prepared))
-    own = labels[chosen]
-    first, second = np.triu_indices(len(own), 1)
-    differ = own[first] != own[second]
-    share = float(differ.mean())
-    spread = float(ranks.std())
+    pairs: Pairs = prepared.memo("parc", lambda: _pairs(prepared))
+    own = labels[pairs.chosen]
+    alike = np.concatenate([own[i] == own[i + 1 :] for i in range(len(own))])
+    share = 1.0 - float(alike.mean())
     if share in (0.0, 1.0):
         raise Undefined("the objects compared are all of one class, or all of different classes")
-    if spread == 0.0:
+    if pairs.spread == 0.0:
         raise Undefined("all pairs of objects are equally far apart in the features")
-    gap = float(ranks[differ].mean() - ranks[~differ].mean())
+    count = len(alike)
+    of_alike = float(pairs.ranks(pairs.distances[alike]).sum())
+    of_all = count * (count + 1) / 2.0
+    alike_count = count * (1.0 - share)
+    gap = (of_all - of_alike) / (count - alike_count) - of_alike / alike_count
     notes = (f"{len(own)} of {len(labels)} objects were compared",) if len(own) < len(labels) else ()
-    return Value(100.0 * gap * np.sqrt(share * (1.0 - share)) / spread, notes)
+    return Value(100.0 * gap * np.sqrt(share * (1.0 - share)) / pairs.spread, notes)
 
 
-def _pair_ranks(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
-    """The objects compared, ascending, and the rank of the feature distance of every pair of them."""
-    options = prepared.options
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """All pairs i < j of the objects compared, row by row.
+
+    chosen: the objects, ascending. distances (P,), sorted (P,): the same in order. spread: deviation of their ranks.
+    """
+
+    chosen: Ints
+    distances: Floats
+    sorted: Floats
+    spread: float
+
+    @classmethod
+    def of(cls, chosen: Ints, distances: Floats) -> Pairs:
+        ordered = np.sort(distances)
+        count = len(ordered)
+        edges = np.flatnonzero(np.r_[True, np.diff(ordered) != 0, True])
+        ties = np.diff(edges).astype(np.float64)
+        variance = (float(count) ** 2 - 1.0) / 12.0 - float((ties**3 - ties).sum()) / (12.0 * count)
+        return cls(chosen, distances, ordered, float(np.sqrt(max(variance, 0.0))))
+
+    def ranks(self, values: Floats) -> Floats:
+        """Ranks from 1 of some of the distances; equal ones share the mean of theirs."""
+        values = np.sort(values)
+        first, last = (np.searchsorted(self.sorted, values, side) for side in ("left", "right"))
+        return (first + last + 1) / 2.0
+
+
+def _pairs(prepared: Prepared) -> Pairs:
+    options = prepared.options.of(ParcOptions)
     chosen = np.arange(prepared.objects)
-    if len(chosen) > options.parc_objects:
-        rng = np.random.default_rng(options.parc_seed)
-        chosen = np.sort(rng.choice(chosen, options.parc_objects, replace=False))
-    if min(options.parc_dims, prepared.dim, prepared.objects - 1) < 2:
+    if len(chosen) > options.objects:
+        rng = np.random.default_rng(options.seed)
+        chosen = np.sort(rng.choice(chosen, options.objects, replace=False))
+    if min(options.dims, prepared.dim, prepared.objects - 1) < 2:
         raise Undefined("the correlation of two objects needs at least 2 principal components")
-    values, scores = prepared.principal(options.parc_dims)
+    values, scores = prepared.principal(options.dims)
     scores = scores[chosen][:, values > values[0] * prepared.dim * np.finfo(np.float64).eps]
     if scores.shape[1] < 2:
         raise Undefined("the features vary in a single direction: the correlation of two objects is always 1")
@@ -58,17 +104,7 @@ def _pair_ranks(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
         raise Undefined("an object has the same value in every principal component")
     scores /= lengths
     distances = 1.0 - scores @ scores.T
-    return chosen, mean_ranks(distances[np.triu_indices(len(chosen), 1)])
-
-
-def mean_ranks(values: np.ndarray) -> np.ndarray:
-    """(n,) ranks from 1; equal values share the mean of theirs. (scipy.stats takes a second to import.)"""
-    order = np.argsort(values, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(values[order]) != 0])
-    ends = np.r_[starts[1:], len(values)]
-    out = np.empty(len(values))
-    out[order] = np.repeat((starts + 1 + ends) / 2.0, ends - starts)
-    return out
+    return Pairs.of(chosen, np.concatenate([distances[i, i + 1 :] for i in range(len(chosen))]))
 
 
 METRICS = (
@@ -80,7 +116,9 @@ METRICS = (
         formula="100 Spearman( 1 - corr(f_i, f_j), 1[y_i != y_j] ) over pairs, f the 32 standardised principal components",
         paper="Bolya, Mittapalli, Hoffman: Scalable Diverse Model Selection, NeurIPS 2021, arXiv 2111.06977",
         null="0",
-        invariant="common scale and shift of the features, order of their columns; not a rotation (signs of components)",
+        unchanged=ALWAYS | {"scale", "shift", "repeated", "zeros"},
+        law="of more objects than are compared, their order decides which are",
         compute=parc,
+        options=ParcOptions,
     ),
 )

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from worker.metrics.base import Interval, Metric, Score
+from worker.metrics.arrays import Flags, Floats
+from worker.metrics.base import Interval, Score
 from worker.metrics.jackknife import jackknife_interval
-from worker.metrics.registry import METRICS, lookup
+from worker.metrics.metric import Metric, Pooled
+from worker.metrics.registry import lookup
 
 
 def with_terms(names: Sequence[str]) -> list[str]:
@@ -32,35 +34,30 @@ def pool_scores(
     """
     out: dict[str, dict[str, Score]] = {candidate: {} for candidate in candidates}
     for metric in lookup(names):
-        if not metric.pool_relative:
+        if metric.pooled is None:
             continue
         complete = {
             candidate: scores
             for candidate, scores in candidates.items()
             if all(t in scores and scores[t].value is not None for t in metric.terms)
         }
-        found = _combined(metric, complete) if len(complete) > 1 else {}
+        found = _combined(metric.pooled, complete) if len(complete) > 1 else {}
         for candidate, scores in candidates.items():
             out[candidate][metric.name] = found.get(candidate) or _without(metric, scores)
     return out
 
 
-def _combined(metric: Metric, complete: Mapping[str, Mapping[str, Score]]) -> dict[str, Score]:
-    terms = {t: [scores[t] for scores in complete.values()] for t in metric.terms}
-    values = metric.combine({t: np.array([s.value for s in column]) for t, column in terms.items()})
+def _combined(pooled: Pooled, complete: Mapping[str, Mapping[str, Score]]) -> dict[str, Score]:
+    terms = {t: [scores[t] for scores in complete.values()] for t in pooled.terms}
+    values = pooled.combine({t: np.array([s.known() for s in column]) for t, column in terms.items()})
     notes = (f"relative to a pool of {len(complete)} candidates",)
     intervals: list[Interval | None] = [None] * len(complete)
-    sizes = {
-        s.interval and (len(s.interval.replicates), s.interval.level)
-        for column in terms.values()
-        for s in column
-    }
-    if len(sizes) == 1 and None not in sizes:
-        groups, level = sizes.pop()
+    found = {t: [s.interval for s in column if s.interval] for t, column in terms.items()}
+    sizes = {(len(each.replicates), each.level) for column in found.values() for each in column}
+    if len(sizes) == 1 and all(len(column) == len(complete) for column in found.values()):
+        ((groups, level),) = sizes
         rounds = [
-            metric.combine(
-                {t: np.array([s.interval.replicates[g] for s in column]) for t, column in terms.items()}
-            )
+            pooled.combine({t: np.array([each.replicates[g] for each in found[t]]) for t in terms})
             for g in range(groups)
         ]
         intervals = [
@@ -109,17 +106,18 @@ def compare(
     """
     lookup([metric])
     left_out = {name: reason for name, s in scores.items() if (reason := _not_comparable(s))}
-    names = sorted((n for n in scores if n not in left_out), key=lambda n: -scores[n].value)
+    comparable = {n: s.interval.replicates for n, s in scores.items() if n not in left_out and s.interval}
+    names = sorted(comparable, key=lambda n: -scores[n].known())
     if not names:
         return Comparison((), {}, {}, {}, left_out)
-    counts = {len(scores[n].interval.replicates) for n in names}
+    counts = {len(comparable[n]) for n in names}
     if len(counts) > 1:
         raise ValueError(
             f"candidates have different numbers of image groups {sorted(counts)}: score all alike"
         )
     groups = counts.pop()
-    values = np.array([scores[n].value for n in names])
-    replicates = np.array([scores[n].interval.replicates for n in names])
+    values = np.array([scores[n].known() for n in names])
+    replicates = np.array([comparable[n] for n in names])
     deviations = np.sqrt((groups - 1) / groups) * (replicates - replicates.mean(axis=1, keepdims=True))
     rng = np.random.default_rng(seed)
     spread = np.sqrt(rng.chisquare(groups - 1, draws) / (groups - 1))
@@ -130,12 +128,15 @@ def compare(
         tuple(names),
         dict(zip(names, best.tolist(), strict=True)),
         _groups(names, clear),
-        {n: tuple(o for o, c in zip(names, row, strict=True) if not c and o != n) for n, row in zip(names, clear, strict=True)},
+        {
+            n: tuple(o for o, c in zip(names, row, strict=True) if not c and o != n)
+            for n, row in zip(names, clear, strict=True)
+        },
         left_out,
     )
 
 
-def _shared(chance: np.ndarray, values: np.ndarray, replicates: np.ndarray) -> np.ndarray:
+def _shared(chance: Floats, values: Floats, replicates: Floats) -> Floats:
     """The chance of candidates whose scores are the same (a checkpoint added twice) divided evenly between them."""
     _, same = np.unique(np.column_stack((values, replicates)), axis=0, return_inverse=True)
     same = same.reshape(-1)
@@ -148,13 +149,13 @@ def _not_comparable(score: Score) -> str | None:
     return None if score.interval else "it has no interval"
 
 
-def _clear(values: np.ndarray, deviations: np.ndarray, limit: float) -> np.ndarray:
+def _clear(values: Floats, deviations: Floats, limit: float) -> Flags:
     """(n, n) bool: the difference of two candidates is larger than `limit` standard errors of that difference."""
     errors = np.linalg.norm(deviations[:, None] - deviations[None], axis=2)
-    return np.abs(values[:, None] - values[None]) > limit * errors
+    return np.asarray(np.abs(values[:, None] - values[None]) > limit * errors)
 
 
-def _groups(names: Sequence[str], clear: np.ndarray) -> dict[str, int]:
+def _groups(names: Sequence[str], clear: Flags) -> dict[str, int]:
     """Start a group at the best candidate; the next one starts where the difference to its first is clear."""
     group: dict[str, int] = {}
     first, number = 0, 1
@@ -163,6 +164,3 @@ def _groups(names: Sequence[str], clear: np.ndarray) -> dict[str, int]:
             first, number = i, number + 1
         group[name] = number
     return group
-
-
-POOL_RELATIVE = tuple(m.name for m in METRICS.values() if m.pool_relative)

@@ -11,13 +11,19 @@ import numpy as np
 from scipy.linalg import eigh_tridiagonal
 
 from worker.metrics import scan
+from worker.metrics.arrays import Floats, Ints
 from worker.metrics.base import Undefined
-from worker.metrics.coding_rate import coding_rate
+from worker.metrics.coding_rate import CodingRateOptions, coding_rate
 from worker.metrics.columns import beside, no_columns
+from worker.metrics.engine import Engine, Scatter
 from worker.metrics.options import Options
+from worker.metrics.scan import Table
 from worker.metrics.spectrum import Spectrum, dual_spectrum, primal_spectrum
 from worker.metrics.targets import Kind, Targets
 from worker.metrics.whitening import Whitening
+
+# of all that are looked at together: 32 MB
+NUMBERS = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +33,9 @@ class Columns:
     raw (size, K), centred (size or N-1, K): projections. squares (K,): y'y of each column.
     """
 
-    raw: np.ndarray
-    centred: np.ndarray
-    squares: np.ndarray
+    raw: Floats
+    centred: Floats
+    squares: Floats
 
 
 class Prepared:
@@ -43,12 +49,12 @@ class Prepared:
 
     def __init__(
         self,
-        features: np.ndarray,
+        features: Table,
         options: Options,
         first: Targets | None = None,
         *,
         rates: bool = False,
-        engine: Any = scan,
+        engine: Engine = scan,
         row: str = "object",
     ) -> None:
         self.engine = engine
@@ -58,11 +64,11 @@ class Prepared:
         self.objects, self.dim = features.shape
         self.dual = self.objects <= self.dim
         self._first = first
-        self._rates = rates and first is not None
-        self._first_rates: np.ndarray | None = None
-        self._cross: dict[tuple[Targets, Kind], np.ndarray] = {}
+        self._rates_of = first if rates else None
+        self._cross: dict[tuple[Targets, Kind], Floats] = {}
         self._memo: dict[Hashable, Any] = {}
         self._kept: dict[Targets, dict[Hashable, Any]] = {}
+        self._asked_together: dict[Targets, list[Asked]] = {}
 
     @cached_property
     def fault(self) -> str | None:
@@ -86,64 +92,71 @@ class Prepared:
         """Raise Undefined where the features are unusable or not at hand."""
         self.check()
 
+    def at_hand(self) -> Table:
+        """(N, D) the caller's features as they are; raises Undefined where there are too few or not even they."""
+        if self.dim == 0 or self.objects < 2:
+            self.check()
+        return self.features
+
     @property
-    def x(self) -> np.ndarray:
+    def x(self) -> Table:
         """(N, D) the caller's features, checked; not to be written to."""
         self.require_rows()
         return self.features
 
     @cached_property
-    def _column_means(self) -> np.ndarray:
+    def _column_means(self) -> Floats:
         with np.errstate(all="ignore"):  # NaN and infinity are looked for afterwards
             return self.engine.column_means(self.features, self.options.block_rows)
 
     @cached_property
-    def mean(self) -> np.ndarray:
+    def mean(self) -> Floats:
         """(D,) mean of the features."""
         self.require_rows()
         return self._column_means
 
     @cached_property
-    def centred(self) -> np.ndarray:
+    def centred(self) -> Floats:
         """(N, D) float64 features minus their mean. Only where N <= D, or where a metric must hold it all."""
         return self._pair[0] if self.dual else self.engine.centred(self.x, self.mean)
 
     @cached_property
-    def kernel(self) -> np.ndarray:
+    def kernel(self) -> Floats:
         """(N, N) centred Gram matrix of the objects, lower triangle."""
         return self._pair[1]
 
     @cached_property
-    def _pair(self) -> tuple[np.ndarray, np.ndarray]:
+    def _pair(self) -> tuple[Floats, Floats]:
         return self.engine.centred_with_kernel(self.x, self.mean)
 
     @cached_property
-    def _scatter(self) -> scan.Scatter:
+    def _scatter(self) -> Scatter:
         columns = self._first.main_columns if self._first else no_columns(self.objects)
-        if not self._rates:
+        if self._rates_of is None:
             return self.engine.scatter(self.x, self.mean, columns, self.options)
-        result, self._first_rates = self.engine.scatter_with_rates(
-            self.x, self.mean, columns, self._first, self.options
+        result, rates = self.engine.scatter_with_rates(
+            self.x, self.mean, columns, self._rates_of, self.options
         )
+        self.kept(self._rates_of, "rates of the pass", lambda: rates)
         return result
 
-    def adopt(self, found: scan.Scatter) -> None:
+    def adopt(self, found: Scatter) -> None:
         """Take the result of the pass over the features from elsewhere; `mean` must be set too."""
         self._scatter = found
 
-    def totals(self, targets: Targets) -> scan.Scatter:
+    def totals(self, targets: Targets) -> Scatter:
         """The result of the pass, with the products of these targets' main columns."""
         if targets is self._first:
             return self._scatter
         kinds: list[Kind] = ["classes", "boxes"] if targets.has_boxes else ["classes"]
         return self._scatter._replace(cross=np.vstack([self.cross(targets, kind) for kind in kinds]))
 
-    def sum_of_centred(self, rows: np.ndarray) -> np.ndarray:
+    def sum_of_centred(self, rows: Ints) -> Floats:
         """(D,) sum of the centred features of some objects."""
         return self.engine.row_sum(self.x, rows) - len(rows) * self.mean
 
     @property
-    def scatter(self) -> np.ndarray:
+    def scatter(self) -> Floats:
         """(D, D) centred scatter, lower triangle."""
         return self._scatter.matrix
 
@@ -182,15 +195,16 @@ class Prepared:
         if self.variance == 0.0 and not self.mean.any():
             raise Undefined("all features are zero: they carry no information")
 
-    def principal(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def principal(self, count: int) -> tuple[Floats, Floats]:
         """The `count` largest principal components: eigenvalues of the scatter (k,), descending, and the
         objects' scores (N, k). The largest loading of each component is positive. k <= count.
         """
         t = self.spectrum.centred
         k = min(count, len(t.diagonal))
-        return self.memo(("principal", k), lambda: self._principal(k))
+        found: tuple[Floats, Floats] = self.memo(("principal", k), lambda: self._principal(k))
+        return found
 
-    def _principal(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _principal(self, k: int) -> tuple[Floats, Floats]:
         t = self.spectrum.centred
         size = len(t.diagonal)
         values, vectors = eigh_tridiagonal(t.diagonal, t.off, select="i", select_range=(size - k, size - 1))
@@ -203,7 +217,7 @@ class Prepared:
             return values, lifted * (signs * np.sqrt(values))
         return values, self.map_rows(lambda block: block @ (lifted * signs))
 
-    def map_rows(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    def map_rows(self, function: Callable[[Floats], Floats]) -> Floats:
         """Rows of `function` applied to the centred float64 features, block by block."""
         return self.engine.map_rows(self.x, self.mean, function, self.options.block_rows)
 
@@ -230,13 +244,31 @@ class Prepared:
             own[key] = compute()
         return own[key]
 
+    def kept_together(
+        self, targets: Targets, key: Hashable, compute: Callable[[Sequence[Asked]], Sequence[Any]]
+    ) -> Any:
+        """`kept`, computed at once for everybody who was named with these targets in `ask_together`."""
+        if key not in self._kept.get(targets, {}):
+            alone: list[Asked] = [(self, targets)]
+            together = self._asked_together.get(targets, alone)
+            wanted = [(each, its) for each, its in together if key not in each._kept.get(its, {})]
+            try:
+                found = compute(wanted)
+            except (Undefined, ArithmeticError, np.linalg.LinAlgError):
+                wanted, found = alone, compute(alone)
+            for (each, its), result in zip(wanted, found, strict=True):
+                each._kept.setdefault(its, {})[key] = result
+        return self._kept[targets][key]
+
     def forget(self, targets: Targets) -> None:
         """Drop what was kept for these targets."""
         self._kept.pop(targets, None)
+        if together := self._asked_together.pop(targets, None):
+            together[:] = [(each, its) for each, its in together if its is not targets]
         for key in [key for key in self._cross if key[0] is targets]:
             del self._cross[key]
 
-    def cross(self, targets: Targets, kind: Kind) -> np.ndarray:
+    def cross(self, targets: Targets, kind: Kind) -> Floats:
         """(K, D) products of the target columns with the centred features."""
         if not self.dual and targets is self._first and kind != "unified":
             split = len(targets.counts)
@@ -251,25 +283,41 @@ class Prepared:
         """Target columns in the basis of the spectrum. Boxes must have been checked."""
         columns = targets.columns(kind)
         if self.dual:
-            raw, centred = self.spectrum.project(columns.dense())
+            raw, centred = self.spectrum.project(columns.dense(), columns.sums)
         else:
             raw, centred = self.spectrum.project(self.cross(targets, kind).T, columns.sums)
         return Columns(raw, centred, columns.squares)
 
-    def class_rates(self, targets: Targets) -> np.ndarray:
+    def class_rates(self, targets: Targets) -> Floats:
         """(C,) coding rate of each class around the common mean."""
-        epsilon = self.options.transrate_epsilon
+        epsilon = self.options.of(CodingRateOptions).epsilon
         if self.dual:
             groups = [np.sort(targets.rows_of(c)) for c in range(len(targets.counts))]
             return np.array([coding_rate(self._subkernel(rows), len(rows), epsilon) for rows in groups])
-        if targets is self._first and self._rates:
-            self._scatter  # noqa: B018  the pass that fills _first_rates
-            return self._first_rates
+        if targets is self._rates_of:
+            self._scatter  # noqa: B018  the pass that finds them too
+        if "rates of the pass" in self._kept.get(targets, {}):
+            return np.asarray(self._kept[targets]["rates of the pass"])
         return self.engine.class_rates(self.x, self.mean, targets, self.options)
 
-    def _subkernel(self, rows: np.ndarray) -> np.ndarray:
+    def _subkernel(self, rows: Ints) -> Floats:
         """Lower triangle of the kernel of some objects; `rows` ascending keeps it lower."""
         return np.asfortranarray(self.kernel[np.ix_(rows, rows)])
+
+
+Asked = tuple[Prepared, Targets]
+
+
+def ask_together(asked: Sequence[Asked]) -> None:
+    """What is kept of one of these targets with its features is computed for all of them, where that is cheaper at once."""
+    together = list(asked)
+    for prepared, targets in asked:
+        prepared._asked_together[targets] = together
+
+
+def together_of(numbers: int) -> int:
+    """How many are worth looking at together, each of which holds so many numbers."""
+    return max(1, NUMBERS // max(numbers, 1))
 
 
 def feature_fault(objects: int, bad: int, largest: float, row: str) -> str | None:

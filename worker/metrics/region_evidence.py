@@ -19,8 +19,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from worker.metrics.base import Metric, Undefined, Value
-from worker.metrics.logme import EVIDENCE, INVARIANT, PAPER, Evidence, evidences, logme, mean_evidence
+from worker.metrics.arrays import Flags
+from worker.metrics.base import Undefined, Value
+from worker.metrics.changes import OF_EVIDENCE, OF_SINGLE
+from worker.metrics.evidence import Evidence
+from worker.metrics.logme import (
+    EVIDENCE,
+    PAPER,
+    UNITS,
+    evidences,
+    logme,
+    mean_evidence,
+    present,
+)
+from worker.metrics.metric import Metric
 from worker.metrics.prepared import Prepared
 from worker.metrics.regions import DELTAS, require_background, varying
 from worker.metrics.targets import Targets
@@ -54,7 +66,7 @@ def logme_iou(prepared: Prepared, targets: Targets) -> Value:
     targets.check_boxes("ious", "regions")
     if not varying(targets).all():
         raise Undefined("all regions have the same IoU: there is nothing to tell apart")
-    return mean_evidence(evidences(prepared, targets, "boxes"))
+    return mean_evidence(present(evidences(prepared, targets, "boxes")))
 
 
 def delta_evidences(prepared: Prepared, targets: Targets) -> tuple[list[Evidence], tuple[str, ...]]:
@@ -65,10 +77,10 @@ def delta_evidences(prepared: Prepared, targets: Targets) -> tuple[list[Evidence
     if not alive.any():
         raise Undefined("all jittered regions have the same deltas: there is nothing to correct")
     found = evidences(prepared, targets, "boxes")
-    return [found[k] for k in np.flatnonzero(alive)], constant_note(alive)
+    return present([found[k] for k in np.flatnonzero(alive)]), constant_note(alive)
 
 
-def constant_note(alive: np.ndarray) -> tuple[str, ...]:
+def constant_note(alive: Flags) -> tuple[str, ...]:
     """A note on the deltas (4,) that are the same for all regions."""
     left = [name for name, varies in zip(DELTAS, alive, strict=True) if not varies]
     return (f"{', '.join(left)} are the same for all jittered regions and were left out",) if left else ()
@@ -88,7 +100,7 @@ METRICS = (
         null="near the mean over columns of -log(2 pi e p (1 - p)) / 2, p their share of the regions: -0.73 for one class "
         "and as much background (-1.07 where the features have no offset), 0.03 for 10 classes, 1.10 for 80; "
         "hardly depends on D; higher for features that are smooth over a jitter",
-        invariant=INVARIANT,
+        unchanged=OF_EVIDENCE,
         compute=logme_regions,
         rederived=True,
         statistics=True,
@@ -102,7 +114,7 @@ METRICS = (
         formula=f"mean over classes and background c of L(1[y = c]), one jittered region per object; {EVIDENCE}",
         paper=SOURCE,
         null="as of `logme_regions`, whatever the smoothness of the features",
-        invariant=INVARIANT,
+        unchanged=OF_EVIDENCE & OF_SINGLE,
         compute=logme_regions,
         rederived=True,
         statistics=True,
@@ -116,7 +128,8 @@ METRICS = (
         formula=f"mean over dx, dy, dw, dh of L; {EVIDENCE}",
         paper=SOURCE,
         null="the evidence of the deltas' second moments alone, the mean of -log(2 pi e E[d^2]) / 2; set by the jitter, hardly by D",
-        invariant=INVARIANT,
+        unchanged=OF_EVIDENCE,
+        law=UNITS,
         compute=logme_deltas,
         rederived=True,
         statistics=True,
@@ -130,7 +143,8 @@ METRICS = (
         formula=f"L of the IoU; {EVIDENCE}",
         paper=SOURCE,
         null="between -log(2 pi e E[IoU^2]) / 2 and -log(2 pi e var IoU) / 2, as the features have an offset; hardly depends on D",
-        invariant=INVARIANT,
+        unchanged=OF_EVIDENCE,
+        law=UNITS,
         compute=logme_iou,
         rederived=True,
         statistics=True,

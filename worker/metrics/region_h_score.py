@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from worker.metrics.base import Metric, Undefined, Value
+from worker.metrics.arrays import Floats
+from worker.metrics.base import Undefined, Value
+from worker.metrics.changes import OF_SHRUNK_COVARIANCE, OF_SINGLE
 from worker.metrics.h_score_regularized import ALL_SHRUNK, h_score_regularized, shrunk
+from worker.metrics.metric import Metric
 from worker.metrics.prepared import Prepared
 from worker.metrics.region_evidence import NEEDS, constant_note
 from worker.metrics.regions import require_background, varying
@@ -68,7 +71,7 @@ def continuous_h_score(prepared: Prepared, targets: Targets, rows: str) -> Value
     return Value(float(n / (n - 1) * explained.trace()))
 
 
-def independent(targets: Targets) -> np.ndarray:
+def independent(targets: Targets) -> Floats:
     """W (K, rank) such that Y W has orthonormal columns, for the centred continuous targets Y (N, K)."""
     alive = varying(targets)
     _, scatter = targets.box_moments
@@ -87,7 +90,6 @@ PAPER = (
 NULL = (
     "near 0 for noise of any D; more where few directions hold the variance and there are few regions: read z"
 )
-INVARIANT = "common scale, shift and rotation of the features"
 
 METRICS = (
     Metric(
@@ -98,7 +100,7 @@ METRICS = (
         formula=f"tr( Sa^-1 (1 - a) cov(E[X|y]) ), y a class or background, {FORMULA}",
         paper=PAPER,
         null=NULL,
-        invariant=INVARIANT,
+        unchanged=OF_SHRUNK_COVARIANCE,
         compute=h_score_regions,
         rederived=True,
         statistics=True,
@@ -112,7 +114,7 @@ METRICS = (
         formula=f"tr( Sa^-1 (1 - a) cov(E[X|y]) ), y a class or background, one jittered region per object, {FORMULA}",
         paper=PAPER,
         null=NULL,
-        invariant=INVARIANT,
+        unchanged=OF_SHRUNK_COVARIANCE & OF_SINGLE,
         compute=h_score_regions,
         rederived=True,
         statistics=True,
@@ -126,7 +128,8 @@ METRICS = (
         formula=f"tr( Sa^-1 (1 - a) cov(Xhat) ), Xhat = Y (Y'Y)^-1 Y'X, Y the centred deltas, {FORMULA}",
         paper=PAPER,
         null=NULL,
-        invariant=f"{INVARIANT}; any invertible affine map of the deltas",
+        unchanged=OF_SHRUNK_COVARIANCE,
+        law="an invertible affine map of the deltas changes nothing either",
         compute=h_score_deltas,
         rederived=True,
         statistics=True,
@@ -140,7 +143,7 @@ METRICS = (
         formula=f"tr( Sa^-1 (1 - a) cov(Xhat) ), Xhat = Y (Y'Y)^-1 Y'X, Y the centred IoU, {FORMULA}",
         paper=PAPER,
         null=NULL,
-        invariant=INVARIANT,
+        unchanged=OF_SHRUNK_COVARIANCE,
         compute=h_score_iou,
         rederived=True,
         statistics=True,

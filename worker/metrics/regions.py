@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from worker.metrics.arrays import Flags, Ints
 from worker.metrics.base import RegionSet, Rows, RowSet, Undefined
 from worker.metrics.targets import Targets
 
@@ -28,24 +29,19 @@ BACKGROUND = 0
 DELTAS = ("dx", "dy", "dw", "dh")
 
 
-def missing(regions: RegionSet | None, rows: Rows) -> str | None:
-    """Why there are no such rows, in words."""
-    if rows != "objects" and regions is None:
-        return NOT_SAMPLED
-    return NO_OBJECTS if rows == "single" and regions.objects is None else None
-
-
-def index_of(regions: RegionSet, rows: Rows) -> np.ndarray:
-    """(n,) int positions of the regions that are these rows, ascending."""
+def index_of(regions: RegionSet, rows: Rows) -> Ints:
+    """(n,) positions of the regions that are these rows, ascending; raises Undefined where that is not known."""
     if rows == "single":
-        return _single(regions)
+        if regions.objects is None:
+            raise Undefined(NO_OBJECTS)
+        return _single(regions, regions.objects)
     return np.flatnonzero(regions.jittered) if rows == "jittered" else np.arange(len(regions.labels))
 
 
-def _single(regions: RegionSet) -> np.ndarray:
+def _single(regions: RegionSet, objects: np.ndarray) -> Ints:
     """Of every object the first jittered region, and of every image as much background, evenly from what it has."""
     own = np.flatnonzero(regions.jittered)
-    _, first = np.unique(regions.objects[own], return_index=True)
+    _, first = np.unique(objects[own], return_index=True)
     chosen = own[first]
     images = np.zeros(len(regions.labels)) if regions.image_ids is None else regions.image_ids
     background = np.flatnonzero(~regions.jittered)
@@ -79,7 +75,7 @@ def require_background(targets: Targets) -> None:
         raise Undefined("there is no jittered region: nothing to tell background from")
 
 
-def varying(targets: Targets) -> np.ndarray:
+def varying(targets: Targets) -> Flags:
     """(K,) bool: the continuous targets that are not the same on all rows."""
     means, scatter = targets.box_moments
-    return scatter.diagonal() > int(targets.counts.sum()) * np.square(1e-12 * means)
+    return np.asarray(scatter.diagonal() > int(targets.counts.sum()) * np.square(1e-12 * means))

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from worker.metrics import (
     det_logme_like,
     detection,
@@ -30,15 +28,21 @@ from worker.metrics import (
     transrate,
     u_logme,
 )
-from worker.metrics.base import FeatureSet, Metric, Rows, Score, UnknownMetric
+from worker.metrics.base import Calibration, FeatureSet, Rows, Score, Undefined, UnknownMetric
 from worker.metrics.composed import with_parts, with_sums
+from worker.metrics.engine import Source
 from worker.metrics.evaluate import evaluate
-from worker.metrics.jackknife import groups_of, with_intervals
+from worker.metrics.jackknife import Groups, groups_of, with_intervals
+from worker.metrics.metric import Metric
 from worker.metrics.null import with_nulls
 from worker.metrics.options import DEFAULTS, Options
 from worker.metrics.prepared import Prepared
-from worker.metrics.regions import KINDS, NAMES, index_of, missing, rows_of
+from worker.metrics.regions import KINDS, NAMES, NOT_SAMPLED, index_of, rows_of
 from worker.metrics.targets import Targets
+from worker.metrics.threads import threads_for
+
+# Raised when a metric gives other numbers than before: scores that were kept with another are not to be compared.
+METRICS_VERSION = 2
 
 MODULES = (
     logme,
@@ -97,29 +101,23 @@ def score(
     these features says so in its Score.
     """
     region_x = None if features.regions is None else features.regions.features
-    return score_with(
-        scan, features, features.features, region_x, metrics, permutations, groups, seed, options, check
-    )
+    source = Source(scan, features, features.features, region_x)
+    return score_source(source, metrics, Calibration(permutations, groups, seed, check), options)
 
 
-def score_with(
-    engine: Any,
-    features: FeatureSet,
-    x: Any,
-    region_x: Any,
-    metrics: Sequence[str],
-    permutations: int,
-    groups: int,
-    seed: int,
-    options: Options,
-    check: Callable[[], None] | None = None,
+def score_source(
+    source: Source, metrics: Sequence[str], calibration: Calibration, options: Options
 ) -> dict[str, Score]:
-    """`score` on an engine and its own form of the features, x (N, D) of the objects and region_x (R, D) of the
-    regions (None without); the rest comes from `features`."""
-    if permutations == 1 or permutations < 0 or groups < 0:
-        raise ValueError(
-            f"permutations must be 0 or at least 2, groups at least 0; got {permutations}, {groups}"
-        )
+    """`score` of a candidate on any engine."""
+    features = source.features
+    rows = max(len(features.labels), 0 if features.regions is None else len(features.regions.labels))
+    with threads_for(min(rows, features.features.shape[1])):
+        return _score(source, metrics, calibration, options)
+
+
+def _score(
+    source: Source, metrics: Sequence[str], calibration: Calibration, options: Options
+) -> dict[str, Score]:
     wanted = lookup(metrics)
     parts = with_parts(wanted)
     scores: dict[str, Score] = {}
@@ -128,36 +126,35 @@ def score_with(
         own = [metric for metric in parts if metric.rows == rows]
         if not own:
             continue
-        if reason := missing(features.regions, rows):
-            scores |= {metric.name: Score(None, reason, 0.0) for metric in own}
+        try:
+            x, targets, groups = _placed(source, rows, calibration)
+        except Undefined as reason:
+            scores |= {metric.name: Score(None, str(reason), 0.0) for metric in own}
             continue
-        source, targets, group = _on_rows(features, x, region_x, rows)
-        rates = any(m.name.startswith("transrate") for m in own)
-        prepared = Prepared(source, options, targets, rates=rates, engine=engine, row=NAMES[rows])
-        found = {metric.name: evaluate(metric, prepared, targets) for metric in own}
-        if permutations:
-            found = with_nulls(found, own, prepared, targets, permutations, seed, check, rows)
+        rates = any("coding_rates" in m.reads for m in own)
+        prepared = Prepared(x, options, targets, rates=rates, engine=source.engine, row=NAMES[rows])
+        values = {metric.name: evaluate(metric, prepared, targets) for metric in own}
+        if calibration.permutations:
+            values = with_nulls(values, own, prepared, targets, calibration, rows)
         if groups:
-            found = with_intervals(found, own, prepared, targets, *group(groups, seed), check)
-        scores |= found
+            values = with_intervals(values, own, prepared, targets, groups, calibration)
+        scores |= values
         predicted[rows] = targets
     return with_sums(wanted, scores, predicted)
 
 
-def _on_rows(
-    features: FeatureSet, x: Any, region_x: Any, rows: Rows
-) -> tuple[Any, Targets, Callable[[int, int], tuple[np.ndarray, int, tuple[str, ...]]]]:
-    """Features, targets and groups of images of one kind of rows."""
-    regions = features.regions
+def _placed(source: Source, rows: Rows, calibration: Calibration) -> tuple[Any, Targets, Groups | None]:
+    """Features, targets and (where intervals are wanted) groups of images of one kind of rows; raises Undefined."""
+    features, regions = source.features, source.features.regions
     if rows == "objects":
         n = len(features.labels)
-        return x, Targets.of(features), lambda groups, seed: groups_of(features.image_ids, n, groups, seed)
+        groups = groups_of(features.image_ids, n, calibration) if calibration.groups else None
+        return source.x, Targets.of(features), groups
+    if regions is None:
+        raise Undefined(NOT_SAMPLED)
     index = index_of(regions, rows)
-
-    def group(groups: int, seed: int) -> tuple[np.ndarray, int, tuple[str, ...]]:
-        # of all regions, so that replicates of different rows are without the same images
-        of_all, count, note = groups_of(regions.image_ids, len(regions.labels), groups, seed)
-        return of_all[index], count, note
-
-    source = region_x if rows == "regions" else scan.Rows(region_x, index)
-    return source, Targets.of(rows_of(regions, rows)), group
+    groups = None
+    if calibration.groups:  # of all regions, so that replicates of different rows are without the same images
+        groups = groups_of(regions.image_ids, len(regions.labels), calibration).rows(index)
+    x = source.region_x if rows == "regions" else scan.Selected(source.region_x, index)
+    return x, Targets.of(rows_of(regions, rows)), groups

@@ -7,13 +7,31 @@ within-class covariance, so a Cholesky factor replaces it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.special import softmax
 
-from worker.metrics.base import Metric, Value
+from worker.metrics.arrays import Floats
+from worker.metrics.base import Value
+from worker.metrics.changes import ALWAYS
+from worker.metrics.metric import Metric
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Targets
+
+
+@dataclass(frozen=True)
+class SfdaOptions:
+    """Settings of SFDA (2022).
+
+    The shrinkage is exp(-decay * largest eigenvalue), at least `floor`; `steps` power iterations estimate the eigenvalue.
+    """
+
+    decay: float = 5.0
+    floor: float = 1e-10
+    steps: int = 3
+
 
 SATURATED = 1.0 - 1e-6
 
@@ -23,10 +41,10 @@ def sfda(prepared: Prepared, targets: Targets) -> Value:
     labels = targets.require_labels()
     prepared.require_variance()
     x = prepared.centred
-    options = prepared.options
+    options = prepared.options.of(SfdaOptions)
     within = _within(x, targets)
-    largest = _largest_eigenvalue(within, options.sfda_steps)
-    shrinkage = max(float(np.exp(-options.sfda_decay * largest)), options.sfda_floor)
+    largest = _largest_eigenvalue(within, options.steps)
+    shrinkage = max(float(np.exp(-options.decay * largest)), options.floor)
     doubt = softmax(_posterior(x, within, shrinkage, targets), axis=1)
     sure = doubt[np.arange(len(x)), labels][:, None]
     means = _class_means(x, targets)
@@ -38,17 +56,17 @@ def sfda(prepared: Prepared, targets: Targets) -> Value:
     return Value(value, notes if value > SATURATED else ())
 
 
-def _class_means(x: np.ndarray, targets: Targets) -> np.ndarray:
+def _class_means(x: Floats, targets: Targets) -> Floats:
     return targets.columns("classes").products(x) / targets.counts[:, None]
 
 
-def _within(x: np.ndarray, targets: Targets) -> np.ndarray:
+def _within(x: Floats, targets: Targets) -> Floats:
     """(D, D) mean over objects of the squared deviation from the class mean."""
     deviations = x - _class_means(x, targets)[targets.labels]
     return deviations.T @ deviations / len(x)
 
 
-def _largest_eigenvalue(a: np.ndarray, steps: int) -> float:
+def _largest_eigenvalue(a: Floats, steps: int) -> float:
     """The published estimate: power iteration from the row sums, two products a step."""
     x = y = a.sum(axis=1)
     for _ in range(steps):
@@ -59,7 +77,7 @@ def _largest_eigenvalue(a: np.ndarray, steps: int) -> float:
     return float(x @ a @ y)
 
 
-def _posterior(x: np.ndarray, within: np.ndarray, shrinkage: float, targets: Targets) -> np.ndarray:
+def _posterior(x: Floats, within: Floats, shrinkage: float, targets: Targets) -> Floats:
     """(N, C) class probabilities of Gaussians with a common, shrunk covariance."""
     d = len(within)
     shrunk = (1.0 - shrinkage) * within
@@ -67,7 +85,8 @@ def _posterior(x: np.ndarray, within: np.ndarray, shrinkage: float, targets: Tar
     means = _class_means(x, targets)
     weights = cho_solve(cho_factor(shrunk, lower=True, check_finite=False), means.T, check_finite=False)
     bias = np.log(targets.counts / len(x)) - 0.5 * np.einsum("cd,dc->c", means, weights)
-    return softmax(x @ weights + bias, axis=1)
+    probabilities: Floats = softmax(x @ weights + bias, axis=1)
+    return probabilities
 
 
 METRICS = (
@@ -82,7 +101,9 @@ METRICS = (
         ),
         paper="Shao et al.: Not All Models Are Equal, ECCV 2022, arXiv 2207.03036",
         null="near 1 / C for N >> D, 1 for N <= D: never compare different D",
-        invariant="shift of the features and order of their columns; a rotation up to the estimated eigenvalue",
+        unchanged=ALWAYS | {"shift"},
+        law="a rotation changes only the estimate of the largest eigenvalue",
         compute=sfda,
+        options=SfdaOptions,
     ),
 )

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from worker.metrics.arrays import Floats, Ints
 from worker.metrics.base import FeatureSet, Undefined
 from worker.metrics.columns import TargetColumns, beside
 
@@ -24,9 +25,9 @@ class Targets:
     targets of regions. probabilities: (N, Cs) or None.
     """
 
-    labels: np.ndarray
-    classes: np.ndarray
-    counts: np.ndarray
+    labels: Ints
+    classes: Ints
+    counts: Ints
     boxes: np.ndarray | None
     probabilities: np.ndarray | None
 
@@ -44,27 +45,27 @@ class Targets:
         boxes = None if self.boxes is None else self.boxes[order]
         return Targets(self.labels[order], self.classes, self.counts, boxes, self.probabilities)
 
-    def of_others(self, index: np.ndarray) -> Targets:
+    def of_others(self, index: Ints) -> Targets:
         """The targets of the objects at `index`, in the numbering of all classes; `counts` stay those of all."""
         boxes = None if self.boxes is None else self.boxes[index]
         return Targets(self.labels[index], self.classes, self.counts, boxes, None)
 
-    def rows(self, index: np.ndarray) -> Targets:
+    def rows(self, index: Ints) -> Targets:
         """The targets of some objects; classes left without objects drop out."""
         kept, labels, counts = np.unique(self.labels[index], return_inverse=True, return_counts=True)
         boxes, theta = (None if a is None else a[index] for a in (self.boxes, self.probabilities))
         return Targets(labels.reshape(-1), self.classes[kept], counts, boxes, theta)
 
     @cached_property
-    def by_class(self) -> np.ndarray:
+    def by_class(self) -> Ints:
         """(N,) row numbers, sorted by class; class c holds `offsets[c]:offsets[c + 1]`."""
-        return np.argsort(self.labels, kind="stable")
+        return np.asarray(np.argsort(self.labels, kind="stable"), np.int64)
 
     @cached_property
-    def offsets(self) -> np.ndarray:
+    def offsets(self) -> Ints:
         return np.concatenate([[0], np.cumsum(self.counts)])
 
-    def rows_of(self, c: int) -> np.ndarray:
+    def rows_of(self, c: int) -> Ints:
         return self.by_class[self.offsets[c] : self.offsets[c + 1]]
 
     @cached_property
@@ -92,7 +93,7 @@ class Targets:
         return beside([self.columns(kind) for kind in kinds])
 
     @cached_property
-    def box_moments(self) -> tuple[np.ndarray, np.ndarray]:
+    def box_moments(self) -> tuple[Floats, Floats]:
         """(K,) means of the boxes and their (K, K) scatter around them. Boxes must be usable."""
         boxes = np.asarray(self.boxes, dtype=np.float64)
         means = boxes.mean(axis=0)
@@ -106,7 +107,7 @@ class Targets:
         if len(self.classes) == 1:
             raise Undefined(f"only one class ({self.classes[0]}) has objects: there is nothing to tell apart")
 
-    def require_labels(self) -> np.ndarray:
+    def require_labels(self) -> Ints:
         """(N,) labels of at least two classes; raises Undefined."""
         self.several_classes()
         return self.labels
@@ -119,7 +120,7 @@ class Targets:
             bad = int((~np.isfinite(self.boxes)).any(axis=1).sum())
             raise Undefined(f"{bad} of {len(self.boxes)} {what} hold NaN or infinity: remove those {of}")
 
-    def require_probabilities(self) -> np.ndarray:
+    def require_probabilities(self) -> Floats:
         """(N, Cs) float64 rows that sum to one; raises Undefined where there are none."""
         if self.probabilities is None:
             raise Undefined(
@@ -128,9 +129,10 @@ class Targets:
         theta = np.asarray(self.probabilities, dtype=np.float64)
         if theta.shape[1] == 0:
             raise Undefined("source probabilities have no columns: the source head has no classes")
-        if not np.isfinite(theta).all() or (theta < 0).any():
+        sums = theta.sum(axis=1)  # not finite where an entry is not
+        if not np.isfinite(sums).all() or theta.min(initial=0.0) < 0:
             raise Undefined("source probabilities hold negative, NaN or infinite values")
-        if (np.abs(theta.sum(axis=1) - 1) > 1e-3).any():
+        if (np.abs(sums - 1) > 1e-3).any():
             raise Undefined("source probabilities do not sum to 1 in every row: divide each row by its sum")
         return theta
 

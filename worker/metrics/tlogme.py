@@ -7,8 +7,10 @@ candidate and leaves the order as it is.
 
 from __future__ import annotations
 
-from worker.metrics.base import Metric, Undefined, Value
-from worker.metrics.logme import INVARIANT, logme, logme_boxes
+from worker.metrics.base import Undefined, Value
+from worker.metrics.changes import OF_EVIDENCE
+from worker.metrics.logme import UNITS, logme, logme_boxes
+from worker.metrics.metric import Metric
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Targets
 
@@ -33,7 +35,8 @@ METRICS = (
         formula="(logme + logme_boxes) / 2",
         paper="Transferability Metrics for Object Detection, arXiv 2306.15306",
         null="the mean of the two terms' nulls",
-        invariant=INVARIANT,
+        unchanged=OF_EVIDENCE,
+        law=UNITS,
         compute=tlogme,
         statistics=True,
     ),

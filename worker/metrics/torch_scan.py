@@ -1,58 +1,26 @@
-"""The passes of `scan` on a torch device, and `score_on_device`. Import this module only where torch is wanted.
+"""The passes of `scan` on a torch device: an `Engine` whose x is a tensor there.
 
 What grows with N runs on the device in float64; the reductions of the resulting D x D (or N x N) matrix stay on
-the CPU, where LAPACK's are as fast up to a few thousand dimensions. Every function takes x as a torch tensor on
-the device and gives numpy arrays, as its namesake in `scan`.
+the CPU, where LAPACK's are as fast up to a few thousand dimensions. Every function gives numpy arrays, as its namesake
+in `scan`.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from worker.metrics import scan
-from worker.metrics.base import FeatureSet, Score
+from worker.metrics.arrays import Floats, Ints
+from worker.metrics.coding_rate import CodingRateOptions
 from worker.metrics.columns import TargetColumns, no_columns
-from worker.metrics.options import DEFAULTS, Options
-from worker.metrics.registry import score_with
-from worker.metrics.scan import Scatter
+from worker.metrics.engine import Scatter
+from worker.metrics.options import Options
+from worker.metrics.scan import Selected
 from worker.metrics.targets import Targets
 
 EXACT = torch.float64
-
-
-def score_on_device(
-    features: FeatureSet,
-    metrics: Sequence[str],
-    *,
-    device: str = "cuda",
-    tensor: torch.Tensor | None = None,
-    region_tensor: torch.Tensor | None = None,
-    permutations: int = 0,
-    groups: int = 0,
-    seed: int = 0,
-    options: Options = DEFAULTS,
-    check: Callable[[], None] | None = None,
-) -> dict[str, Score]:
-    """Like `score`, with the work that grows with N on `device`.
-
-    tensor (N, D), region_tensor (R, D): the features of objects and regions where they already lie on the device;
-    else they are copied there.
-    """
-    x = _on_device(features.features, tensor, device)
-    regions = features.regions
-    region_x = None if regions is None else _on_device(regions.features, region_tensor, device)
-    engine = sys.modules[__name__]
-    return score_with(engine, features, x, region_x, metrics, permutations, groups, seed, options, check)
-
-
-def _on_device(features: np.ndarray, tensor: torch.Tensor | None, device: str) -> torch.Tensor:
-    if tensor is None:
-        tensor = torch.as_tensor(np.ascontiguousarray(features), device=device)
-    return (tensor if tensor.is_floating_point() else tensor.to(EXACT)).detach()
 
 
 def extremes(x: torch.Tensor, block: int) -> tuple[int, float]:
@@ -66,46 +34,60 @@ def extremes(x: torch.Tensor, block: int) -> tuple[int, float]:
     return bad, largest
 
 
-def column_means(x: torch.Tensor, block: int) -> np.ndarray:
+def column_means(x: torch.Tensor, block: int) -> Floats:
     total = sum(x[start : start + block].sum(dim=0, dtype=EXACT) for start in range(0, len(x), block))
     return _back(total / len(x))
 
 
-def centred(x: torch.Tensor, mean: np.ndarray) -> np.ndarray:
+def centred(x: torch.Tensor, mean: Floats) -> Floats:
     return _back(_block(x, slice(None), mean))
 
 
-def centred_with_kernel(x: torch.Tensor, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def centred_with_kernel(x: torch.Tensor, mean: Floats) -> tuple[Floats, Floats]:
     block = _block(x, slice(None), mean)
     return _back(block), np.asfortranarray(_back(block @ block.T))
 
 
-def row_sum(x: torch.Tensor, rows: np.ndarray) -> np.ndarray:
+def rows(x: torch.Tensor, rows: Ints) -> np.ndarray:
+    return _back(x[rows])
+
+
+def energies(x: torch.Tensor, block: int) -> Floats:
+    parts = []
+    for start in range(0, len(x), block):
+        part = x[start : start + block]
+        part = part.float() if part.element_size() < 4 else part
+        parts.append((torch.logsumexp(part, dim=1) + part.sum(dim=1) * 0).to(EXACT))
+    return _back(torch.cat(parts))
+
+
+def row_sum(x: torch.Tensor, rows: Ints) -> Floats:
     return _back(x[rows].sum(dim=0, dtype=EXACT))
 
 
-def scatter(x: torch.Tensor, mean: np.ndarray, columns: TargetColumns, options: Options) -> Scatter:
+def scatter(x: torch.Tensor, mean: Floats, columns: TargetColumns, options: Options) -> Scatter:
     matrix, cubic, quartic, cross = _scatter(x, mean, columns, options)
     return Scatter(np.asfortranarray(_back(matrix)), _back(cubic), quartic, _back(cross))
 
 
 def scatter_with_rates(
-    x: torch.Tensor, mean: np.ndarray, columns: TargetColumns, targets: Targets, options: Options
-) -> tuple[Scatter, np.ndarray]:
+    x: torch.Tensor, mean: Floats, columns: TargetColumns, targets: Targets, options: Options
+) -> tuple[Scatter, Floats]:
     # A device has flops to spare: reading the classes once more costs less than taking the passes apart.
     return scatter(x, mean, columns, options), class_rates(x, mean, targets, options)
 
 
-def class_rates(x: torch.Tensor, mean: np.ndarray, targets: Targets, options: Options) -> np.ndarray:
+def class_rates(x: torch.Tensor, mean: Floats, targets: Targets, options: Options) -> Floats:
+    epsilon = options.of(CodingRateOptions).epsilon
     rates = []
     for c, count in enumerate(targets.counts):
         rows = targets.rows_of(c)
         if count >= x.shape[1]:
-            gram = _scatter(scan.Rows(x, rows), mean, no_columns(len(rows)), options)[0]
+            gram = _scatter(Selected(x, rows), mean, no_columns(len(rows)), options)[0]
         else:
             block = _block(x, rows, mean)
             gram = block @ block.T
-        gram *= 1.0 / (int(count) * options.transrate_epsilon)
+        gram *= 1.0 / (int(count) * epsilon)
         gram.diagonal().add_(1.0)
         factor, info = torch.linalg.cholesky_ex(gram)
         if int(info):
@@ -114,7 +96,7 @@ def class_rates(x: torch.Tensor, mean: np.ndarray, targets: Targets, options: Op
     return _back(torch.stack(rates))
 
 
-def cross_products(x: torch.Tensor, mean: np.ndarray, columns: TargetColumns, block: int) -> np.ndarray:
+def cross_products(x: torch.Tensor, mean: Floats, columns: TargetColumns, block: int) -> Floats:
     out = 0.0
     for start in range(0, len(x), block):
         part = slice(start, start + block)
@@ -123,15 +105,13 @@ def cross_products(x: torch.Tensor, mean: np.ndarray, columns: TargetColumns, bl
     return _back(out)
 
 
-def map_rows(
-    x: torch.Tensor, mean: np.ndarray, function: Callable[[np.ndarray], np.ndarray], block: int
-) -> np.ndarray:
+def map_rows(x: torch.Tensor, mean: Floats, function: Callable[[Floats], Floats], block: int) -> Floats:
     parts = [function(_back(_block(x, slice(s, s + block), mean))) for s in range(0, len(x), block)]
     return np.concatenate(parts)
 
 
 def _scatter(
-    x: torch.Tensor, mean: np.ndarray, columns: TargetColumns, options: Options
+    x: torch.Tensor, mean: Floats, columns: TargetColumns, options: Options
 ) -> tuple[torch.Tensor, torch.Tensor, float, torch.Tensor]:
     matrix = cubic = cross = 0.0
     quartic = 0.0
@@ -150,7 +130,7 @@ def _scatter(
     return matrix, cubic, quartic, cross
 
 
-def _block(x: torch.Tensor, part: slice | np.ndarray, mean: np.ndarray) -> torch.Tensor:
+def _block(x: torch.Tensor, part: slice | Ints, mean: Floats) -> torch.Tensor:
     rows = x[part]
     return rows.to(EXACT) - torch.as_tensor(mean, dtype=EXACT, device=rows.device)
 
@@ -161,5 +141,5 @@ def _dense(columns: TargetColumns, like: torch.Tensor) -> torch.Tensor:
     return out.scatter_(1, index, torch.as_tensor(columns.weight, dtype=EXACT, device=like.device))
 
 
-def _back(t: torch.Tensor) -> np.ndarray:
-    return t.cpu().numpy()
+def _back(t: torch.Tensor) -> Floats:
+    return np.asarray(t.cpu().numpy())

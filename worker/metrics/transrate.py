@@ -7,9 +7,11 @@ weight 1/C.
 
 from __future__ import annotations
 
-import numpy as np
-
-from worker.metrics.base import Metric, Value
+from worker.metrics.arrays import Floats
+from worker.metrics.base import Value
+from worker.metrics.changes import ALWAYS
+from worker.metrics.coding_rate import CodingRateOptions
+from worker.metrics.metric import Metric
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Targets
 
@@ -27,16 +29,19 @@ def transrate_weighted(prepared: Prepared, targets: Targets) -> Value:
     return Value(whole_rate(prepared) - float(weights @ rates), singleton_note(targets))
 
 
-def class_rates(prepared: Prepared, targets: Targets) -> np.ndarray:
+def class_rates(prepared: Prepared, targets: Targets) -> Floats:
     """(C,) coding rates of the classes, once for both forms."""
     targets.require_labels()
     prepared.require_variance()
-    return prepared.kept(targets, "class_rates", lambda: prepared.class_rates(targets))
+    rates: Floats = prepared.kept(targets, "class_rates", lambda: prepared.class_rates(targets))
+    return rates
 
 
 def whole_rate(prepared: Prepared) -> float:
     """Coding rate of all objects, from the centred spectrum."""
-    return 0.5 * prepared.spectrum.centred.logdet(prepared.objects * prepared.options.transrate_epsilon)
+    return 0.5 * prepared.spectrum.centred.logdet(
+        prepared.objects * prepared.options.of(CodingRateOptions).epsilon
+    )
 
 
 def singleton_note(targets: Targets) -> tuple[str, ...]:
@@ -53,8 +58,10 @@ METRICS = (
         formula="R(Z) - 1/C sum_c R(Z_c), R(Z) = 1/2 logdet(I + Z'Z/(n eps)), eps = 1e-4, Z centred globally",
         paper="Huang et al.: Frustratingly Easy Transferability Estimation, ICML 2022, arXiv 2106.09362",
         null="grows with D and 1/N (13 to 4200 nats from D = 64 to 2048 at N = 1000): never compare different D",
-        invariant="rotation and shift of the features; not their scale",
+        unchanged=ALWAYS | {"shift", "rotation", "zeros"},
         compute=transrate,
+        options=CodingRateOptions,
+        reads=frozenset({"coding_rates"}),
     ),
     Metric(
         name="transrate_weighted",
@@ -64,7 +71,9 @@ METRICS = (
         formula="R(Z) - sum_c (n_c / N) R(Z_c), with R and Z as in TransRate",
         paper="Yu et al.: Learning Diverse and Discriminative Representations, NeurIPS 2020, arXiv 2006.08558",
         null="grows with D and 1/N: never compare different D",
-        invariant="rotation and shift of the features; not their scale",
+        unchanged=ALWAYS | {"shift", "rotation", "zeros"},
         compute=transrate_weighted,
+        options=CodingRateOptions,
+        reads=frozenset({"coding_rates"}),
     ),
 )

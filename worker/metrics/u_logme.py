@@ -7,8 +7,10 @@ column is explained only by features that tell both what and where an object is.
 
 from __future__ import annotations
 
-from worker.metrics.base import Metric, Undefined, Value
-from worker.metrics.logme import EVIDENCE, INVARIANT, evidences, mean_evidence
+from worker.metrics.base import Undefined, Value
+from worker.metrics.changes import OF_EVIDENCE
+from worker.metrics.logme import EVIDENCE, UNITS, evidences, mean_evidence, present
+from worker.metrics.metric import Metric
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Targets
 
@@ -17,7 +19,7 @@ def u_logme(prepared: Prepared, targets: Targets) -> Value:
     """Mean evidence of the 4C class-aware box columns. With one class it equals LogME on boxes."""
     targets.check_boxes()
     found = evidences(prepared, targets, "unified")
-    used = [e for e in found if e is not None]
+    used = present(found)
     if not used:
         raise Undefined("every box coordinate is 0")
     value, notes = mean_evidence(used)
@@ -37,9 +39,11 @@ METRICS = (
         formula=f"mean over classes c and coordinates j of L(1[y = c] b_j); {EVIDENCE}",
         paper="after Det-LogME, WACV 2024, arXiv 2403.09432",
         null="depends on the dataset, hardly on D",
-        invariant=INVARIANT,
+        unchanged=OF_EVIDENCE,
+        law=UNITS,
         compute=u_logme,
         rederived=True,
         statistics=True,
+        reads=frozenset({"unified"}),
     ),
 )

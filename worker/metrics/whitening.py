@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh, lapack
 
+from worker.metrics.arrays import Flags, Floats
+
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
@@ -16,14 +18,14 @@ class Whitening:
     factor: lower Cholesky factor, or (D', rank) where it is singular.
     """
 
-    kept: np.ndarray
-    deviations: np.ndarray
-    factor: np.ndarray
+    kept: Flags
+    deviations: Floats
+    factor: Floats
     triangular: bool
     rank: int
 
     @classmethod
-    def of(cls, scatter: np.ndarray, mean: np.ndarray, objects: int, tolerance: float | None) -> Whitening:
+    def of(cls, scatter: Floats, mean: Floats, objects: int, tolerance: float | None) -> Whitening:
         """Factor the lower triangle of `scatter`, of `objects` rows with mean (D,).
 
         The rank is judged on the correlation matrix, so that the columns' scales do not matter.
@@ -43,11 +45,12 @@ class Whitening:
         good = values > limit * values[-1]
         return cls(kept, deviations, vectors[:, good] / np.sqrt(values[good]), False, int(good.sum()))
 
-    def __call__(self, v: np.ndarray) -> np.ndarray:
+    def __call__(self, v: Floats) -> Floats:
         """(rank, K) whitened columns of v (D, K): their squared lengths are v' pinv(S) v."""
         scaled = v[self.kept] / self.deviations[:, None]
         if not self.triangular:
-            return self.factor.T @ scaled
+            return np.asarray(self.factor.T @ scaled)
+        out: Floats
         out, info = lapack.dtrtrs(self.factor, scaled, lower=1)
         if info:
             raise ArithmeticError(f"singular Cholesky factor at {info}")
@@ -56,7 +59,9 @@ class Whitening:
     def notes(self) -> tuple[str, ...]:
         """What was left out, in words."""
         constant, dependent = int((~self.kept).sum()), int(self.kept.sum()) - self.rank
-        out = (f"{constant} constant feature columns were left out",) if constant else ()
+        out: tuple[str, ...] = ()
+        if constant:
+            out += (f"{constant} constant feature columns were left out",)
         if dependent:
             out += (f"the features span {self.rank} of {len(self.kept)} dimensions; the rest was left out",)
         return out

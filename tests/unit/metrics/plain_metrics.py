@@ -14,44 +14,80 @@ def one_hot(y):
     return (y[:, None] == classes).astype(np.float64)
 
 
-def logme(x, columns):
-    """Mean evidence over the columns of `columns` (N, K): SVD of X'X for N > D, else of X."""
-    x = x.astype(np.float64)
+def eigen(x):
+    """Eigenvalues (k,) of X'X and the columns' directions U (N, k), k = min(N, D)."""
+    u, sigma, _ = np.linalg.svd(x.astype(np.float64), full_matrices=False)
+    return sigma**2, u
+
+
+def published_logme(x, columns, steps=11, tolerance=0.01):
+    """Mean evidence over the columns of `columns` (N, K) by the published fixed point."""
+    s, u = eigen(x)
     n, d = x.shape
-    k = min(n, d)
-    if n > d:
-        _, s, vh = np.linalg.svd(x.T @ x, full_matrices=True)
-        s, u = np.maximum(s, 0), None
-        u = x @ vh.T / np.sqrt(np.where(s > 0, s, 1))
-    else:
-        u, sigma, vh = np.linalg.svd(x, full_matrices=False)
-        s = sigma**2
     found = []
     for y in columns.T.astype(np.float64):
         z2 = (u.T @ y) ** 2
         outside = max((y**2).sum() - z2.sum(), 0.0)
         alpha = beta = 1.0
-        for _ in range(11):
+        for _ in range(steps):
             t = alpha / beta
             gamma = (s / (s + t)).sum()
             m2 = (s * z2 / (s + t) ** 2).sum()
             res = (z2 / (1 + s / t) ** 2).sum() + outside
             alpha, beta = gamma / m2, (n - gamma) / res
-            if abs(alpha / beta - t) / t < 0.01:
+            if abs(alpha / beta - t) / t < tolerance:
                 break
-        found.append(
-            (
-                d / 2 * np.log(alpha)
-                + n / 2 * np.log(beta)
-                - np.log(alpha + beta * s).sum() / 2
-                - (d - k) / 2 * np.log(alpha)
-                - beta / 2 * res
-                - alpha / 2 * m2
-                - n / 2 * np.log(2 * np.pi)
-            )
-            / n
-        )
+        found.append(log_evidence(n, d, s, alpha, beta, res, m2))
     return float(np.mean(found))
+
+
+def log_evidence(n, d, s, alpha, beta, res, m2):
+    """The published expression, per object."""
+    ev = d / 2 * np.log(alpha) + n / 2 * np.log(beta) - np.log(alpha + beta * s).sum() / 2
+    ev -= (d - len(s)) / 2 * np.log(alpha) + beta / 2 * res + alpha / 2 * m2 + n / 2 * np.log(2 * np.pi)
+    return ev / n
+
+
+def evidence_at(x, y, ratios, known=None):
+    """(G,) published evidence of y (N,) at fixed ratios alpha / beta, beta the best for each: N / (residual + ratio |m|^2).
+
+    known: `eigen(x)` where it is at hand.
+    """
+    s, u = known or eigen(x)
+    n, d = x.shape
+    z2 = (u.T @ y) ** 2
+    outside = 0.0 if len(s) == n else max((y**2).sum() - z2.sum(), 0.0)
+    out = []
+    for ratio in ratios:
+        res = (z2 * (ratio / (ratio + s)) ** 2).sum() + outside
+        m2 = (s * z2 / (s + ratio) ** 2).sum()
+        beta = n / (res + ratio * m2)
+        out.append(log_evidence(n, d, s, ratio * beta, beta, res, m2))
+    return np.array(out)
+
+
+def best_ratio(x, y):
+    """The ratio of the highest evidence: a fine scan of all that double precision tells apart, then a bounded search."""
+    from scipy.optimize import minimize_scalar
+
+    known = eigen(x)
+    s, _ = known
+    logs = np.linspace(np.log(s.max() * 1e-12), np.log(s.max() * 1e9), 400)
+    best = int(np.argmax(evidence_at(x, y, np.exp(logs), known)))
+    bounds = logs[max(best - 1, 0)], logs[min(best + 1, 399)]
+    found = minimize_scalar(
+        lambda t: -evidence_at(x, y, [np.exp(t)], known)[0],
+        bounds=bounds,
+        method="bounded",
+        options={"xatol": 1e-9},
+    )
+    return float(np.exp(found.x))
+
+
+def logme(x, columns):
+    """Mean over the columns of `columns` (N, K) of the evidence at its maximum."""
+    columns = columns.T.astype(np.float64)
+    return float(np.mean([evidence_at(x, y, [best_ratio(x, y)])[0] for y in columns]))
 
 
 def class_mean_rows(x, y):
@@ -136,24 +172,11 @@ def unified(y, b):
 
 
 def posterior_boxes(x, b):
-    """Predicted boxes of the LogME regression: the ridge solution at the regulariser of the fixed point."""
-    n = len(x)
-    s, v = np.linalg.eigh(x.T @ x)
-    s = np.maximum(s, 0)
-    predicted = np.zeros(b.shape)
+    """Predicted boxes of the LogME regression: the ridge solution at the best regulariser."""
+    out = np.zeros(b.shape)
     for j in range(4):
-        z = v.T @ (x.T @ b[:, j])
-        ratio = 1.0
-        for _ in range(11):
-            m = z / (s + ratio)
-            residual = ((x @ (v @ m) - b[:, j]) ** 2).sum()
-            gamma = (s / (s + ratio)).sum()
-            new = (gamma / (m @ m)) / ((n - gamma) / residual)
-            used, ratio = ratio, new
-            if abs(new - used) / used < 0.01:
-                break
-        predicted[:, j] = x @ (v @ (z / (s + used)))
-    return predicted
+        out[:, j] = x @ np.linalg.solve(x.T @ x + best_ratio(x, b[:, j]) * np.eye(x.shape[1]), x.T @ b[:, j])
+    return out
 
 
 def iou(a, b):
@@ -215,12 +238,14 @@ def sfda(x, y):
 
 
 def gbc(x, y):
+    """The authors' way, with the components in the unit in which their least variance of 1e-4 is meant."""
     z, _ = principal(x, 64)
+    z = z / np.sqrt(z.var(axis=0).mean())
     total = 0.0
     for i in np.unique(y):
         for j in np.unique(y):
             if i != j:
-                a, b = np.diag(z[y == i].var(axis=0, ddof=1)), np.diag(z[y == j].var(axis=0, ddof=1))
+                a, b = (np.diag(np.maximum(z[y == k].var(axis=0), 1e-4)) for k in (i, j))
                 s = (a + b) / 2
                 d = z[y == i].mean(axis=0) - z[y == j].mean(axis=0)
                 logs = [np.linalg.slogdet(m)[1] for m in (s, a, b)]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from plain_metrics import draw
 
-from worker.metrics import METRICS, FeatureSet, compare, score
+from worker.metrics import METRICS, FeatureSet, compare, logme, score
+from worker.metrics.evidence import EvidenceSearch
 from worker.metrics.jackknife import image_groups
 from worker.metrics.targets import Targets
 
@@ -50,6 +51,20 @@ def test_replicates_equal_scores_without_the_images(shape):
         std = np.sqrt(5 / 6 * np.square(np.array(values) - np.mean(values)).sum())
         assert s.interval.std == pytest.approx(std, rel=1e-5, abs=1e-9), name
         assert s.interval.low <= s.value <= s.interval.high
+
+
+def test_evidences_of_all_permutations_and_of_all_groups_are_searched_at_once(monkeypatch):
+    searched = []
+
+    class Counted(EvidenceSearch):
+        def maximised(self, b, squares, of=None):
+            searched.append((len(self.spectra), len(b)))
+            return super().maximised(b, squares, of)
+
+    monkeypatch.setattr(logme, "EvidenceSearch", Counted)
+    score(draw(260, 12, 4), ["tlogme"], permutations=5, groups=6, seed=1)
+    # labels (4 columns) and boxes (4): of the score, of 5 permutations, of 6 groups
+    assert searched == [(1, 4), (1, 4), (1, 20), (1, 20), (6, 24), (6, 24)]
 
 
 def test_null_of_noise_is_the_score_of_noise():

@@ -63,8 +63,9 @@ def test_fewer_objects_than_dimensions_are_scored_too():
     design = design_of(f)
     same(
         score_gathered(gathered_of(f, design, np.arange(60)), design, FROM_STATISTICS),
-        score(f, FROM_STATISTICS, **CALIBRATION), rel=1e-7,
-    )  # fmt: skip
+        score(f, FROM_STATISTICS, **CALIBRATION),
+        rel=1e-7,
+    )
 
 
 def test_a_class_that_lives_in_one_group_of_images():
@@ -130,7 +131,9 @@ def test_taking_out_is_the_inverse_of_adding():
     a, b = f.rows(np.arange(100)), f.rows(np.arange(100, 150))
     rest, direct = Statistics.of(f) - Statistics.of(b), Statistics.of(a)
     np.testing.assert_allclose(rest.mean, direct.mean, rtol=1e-13)
-    np.testing.assert_allclose(np.tril(rest.moments.scatter), np.tril(direct.moments.scatter), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        np.tril(rest.moments.scatter), np.tril(direct.moments.scatter), rtol=1e-9, atol=1e-9
+    )
     np.testing.assert_allclose(rest.moments.cubic, direct.moments.cubic, rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(rest.boxes.cross, direct.boxes.cross, rtol=1e-9, atol=1e-11)
     np.testing.assert_array_equal(rest.counts, direct.counts)

@@ -5,8 +5,11 @@ import plain_metrics as plain
 import pytest
 
 from worker.metrics import FeatureSet, Options, score
+from worker.metrics.gbc import GbcOptions
 from worker.metrics.iou_logme import predicted_boxes
+from worker.metrics.n_leep import NLeepOptions
 from worker.metrics.options import DEFAULTS
+from worker.metrics.parc import ParcOptions
 from worker.metrics.prepared import Prepared
 from worker.metrics.targets import Targets
 
@@ -14,8 +17,8 @@ from worker.metrics.targets import Targets
 SHAPES = [(60, 90, 4), (70, 70, 3), (150, 80, 4), (300, 12, 5), (260, 20, 20)]
 
 
-def value(f, name, **options):
-    result = score(f, [name], options=Options(**options))[name]
+def value(f, name, *methods):
+    result = score(f, [name], options=Options(methods=methods))[name]
     assert result.undefined is None, result.undefined
     return result.value
 
@@ -52,6 +55,17 @@ def test_metrics_that_need_more_objects_than_dimensions(make, shape):
 def test_etran_energy_is_the_mean_of_the_lowest_half_percent(make):
     f = make(650, 9, 3)
     assert value(f, "etran_energy") == pytest.approx(plain.etran_energy(f.features), rel=1e-12)
+    for stored in (np.float16, np.float32):
+        x = (f.features * 3).astype(stored)
+        assert value(FeatureSet(x, f.labels), "etran_energy") == pytest.approx(
+            plain.etran_energy(x.astype(np.float64)), rel=1e-12
+        )
+    low = f.features.copy()
+    low[3, 2] = -np.inf
+    assert (
+        "1 of 650 objects hold NaN"
+        in score(FeatureSet(low, f.labels), ["etran_energy"])["etran_energy"].undefined
+    )
     assert "use at least 200" in score(make(199, 9, 3), ["etran_energy"])["etran_energy"].undefined
 
 
@@ -72,7 +86,7 @@ def test_n_leep_is_leep_of_the_mixture(make):
     first = value(f, "n_leep")
     assert first == pytest.approx(plain.leep(theta, f.labels), rel=1e-4)
     assert value(f, "n_leep") == first
-    assert value(f, "n_leep", nleep_seed=1) != first
+    assert value(f, "n_leep", NLeepOptions(seed=1)) != first
     assert "use at least 30" in score(f.rows(np.arange(29)), ["n_leep"])["n_leep"].undefined
 
 
@@ -103,18 +117,19 @@ def test_u_logme_leaves_out_columns_of_zeros(make):
     assert result.notes == ("1 of 12 target columns are 0 throughout and were left out",)
 
 
-def test_classes_too_small_for_their_spread(make):
+@pytest.mark.parametrize("power", [-8, 0, 8])
+def test_classes_of_one_object_or_of_equal_ones_have_the_least_variance(make, power):
     f = make(60, 8, 3)
-    labels = f.labels.copy()
-    labels[0] = 9
-    small = FeatureSet(f.features, labels, f.boxes)
-    assert "1 classes have fewer than 2 objects" in score(small, ["gbc"])["gbc"].undefined
+    alone = f.labels.copy()
+    alone[0] = 9
     twice = f.features.copy()
-    twice[labels == 0] = twice[0]
-    assert (
-        "all alike" in score(FeatureSet(twice, f.labels), ["gbc"])["gbc"].undefined
-        or (f.labels == 0).sum() < 2
-    )
+    twice[f.labels == 0] = twice[f.labels == 0][0]
+    for x, labels in ((f.features, alone), (twice, f.labels)):
+        found = score(FeatureSet(x * 10.0**power, labels), ["gbc"])["gbc"]
+        assert found.value == pytest.approx(plain.gbc(x, labels), rel=1e-6, abs=1e-12)
+        assert any("1 classes hardly vary in some component" in note for note in found.notes)
+    spherical = score(f, ["gbc"], options=Options(methods=(GbcOptions(covariance="spherical"),)))["gbc"]
+    assert spherical.value != value(f, "gbc")
 
 
 def test_boxes_without_area_have_no_overlap(make):
@@ -134,10 +149,10 @@ def test_sfda_says_when_it_is_saturated(make):
 
 def test_parc_samples_large_sets_the_same_way_every_time(make):
     f = make(120, 10, 3)
-    part = score(f, ["parc"], options=Options(parc_objects=50))["parc"]
+    part = score(f, ["parc"], options=Options(methods=(ParcOptions(objects=50),)))["parc"]
     assert part.notes == ("50 of 120 objects were compared",)
-    assert part.value == value(f, "parc", parc_objects=50)
-    assert part.value != value(f, "parc", parc_objects=50, parc_seed=1)
+    assert part.value == value(f, "parc", ParcOptions(objects=50))
+    assert part.value != value(f, "parc", ParcOptions(objects=50, seed=1))
     assert part.value == pytest.approx(value(f, "parc"), abs=15)
 
 

@@ -7,7 +7,7 @@ import plain_metrics as plain
 import pytest
 from plain_metrics import draw_regions
 
-from worker.metrics import METRICS, FeatureSet, InvalidFeatureSet, Options, RegionSet, score
+from worker.metrics import METRICS, FeatureSet, InvalidFeatureSet, RegionSet, score
 from worker.metrics.options import DEFAULTS
 from worker.metrics.prepared import Prepared
 from worker.metrics.region_h_score import continuous_h_score
@@ -17,7 +17,6 @@ from worker.metrics.targets import Targets
 NAMES = [m.name for m in METRICS.values() if m.rows != "objects"]
 # N > D; regions N > D but jittered N < D; N < D; one class
 SETS = [(400, 12, 4), (160, 100, 3), (80, 120, 3), (96, 20, 1)]
-CONVERGED = Options(logme_iterations=2000, logme_tolerance=1e-12)
 
 
 def of(regions: RegionSet) -> FeatureSet:
@@ -146,10 +145,10 @@ def test_single_regions_need_to_know_the_objects():
 
 def test_scale_of_features_and_units_of_deltas():
     r = draw_regions(400, 8, 3, signal=2.0).regions
-    before = values(r, options=CONVERGED)
-    scaled = values(changed(r, features=r.features * 37.0), options=CONVERGED)
+    before = values(r)
+    scaled = values(changed(r, features=r.features * 37.0))
     assert scaled == pytest.approx(before, rel=1e-6, abs=1e-6)
-    other = values(changed(r, deltas=r.deltas * 10.0), options=CONVERGED)
+    other = values(changed(r, deltas=r.deltas * 10.0))
     assert other["logme_deltas"] == pytest.approx(before["logme_deltas"] - np.log(10.0), rel=1e-6)
     turn = np.random.default_rng(0).standard_normal((4, 4))
     mixed = values(changed(r, deltas=r.deltas @ turn + 3.0), ["h_score_deltas"])

@@ -9,7 +9,7 @@ import torch
 from plain_metrics import draw
 
 from worker.metrics import METRICS, FeatureSet, Options, score
-from worker.metrics.torch_scan import score_on_device
+from worker.metrics.on_device import Tensors, score_on_device
 
 SINGLE = [m.name for m in METRICS.values() if not m.pool_relative and m.name != "n_leep"]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -43,7 +43,7 @@ def test_features_that_lie_on_the_device(device, dtype):
     tensor = torch.as_tensor(f.features, device=device, dtype=dtype)
     stored = FeatureSet(tensor.cpu().double().numpy(), f.labels, f.boxes)
     before = tensor.clone()
-    got = score_on_device(f, ["logme", "transrate"], device=device, tensor=tensor)
+    got = score_on_device(f, ["logme", "transrate"], device=device, tensors=Tensors(tensor))
     for name, s in score(stored, ["logme", "transrate"]).items():
         assert got[name].value == pytest.approx(s.value, rel=1e-9)
     assert torch.equal(tensor, before)

@@ -6,9 +6,7 @@ import pytest
 from worker.metrics import METRICS, FeatureSet, InvalidFeatureSet, UnknownMetric, score
 
 OF_FEATURES = [
-    m.name
-    for m in METRICS.values()
-    if "features" in m.needs and m.rows == "objects" and not m.pool_relative
+    m.name for m in METRICS.values() if "features" in m.needs and m.rows == "objects" and not m.pool_relative
 ]
 OF_LABELS = [m.name for m in METRICS.values() if "labels" in m.needs and not m.pool_relative]
 FIVE = ["logme", "logme_boxes", "h_score", "h_score_regularized", "transrate"]
@@ -94,6 +92,14 @@ def test_useless_boxes(make):
     zero = f.boxes.copy()
     zero[:, 1] = 0
     assert_undefined(FeatureSet(f.features, f.labels, zero), ["logme_boxes"], "y1 is 0 for every box")
+
+
+@pytest.mark.parametrize("shape", [(60, 8, 3), (20, 40, 3)])
+def test_boxes_beyond_double_precision(make, shape):
+    f = make(*shape)
+    for factor in (1e160, 1e200):
+        huge = FeatureSet(f.features, f.labels, f.boxes * factor)
+        assert_undefined(huge, ["logme_boxes", "u_logme"], "range of double precision")
 
 
 def test_boxes_in_pixels_are_noted(make):

@@ -25,6 +25,10 @@ def test_golden_values(case, name):
     if (case, name) == ("wide", "h_score"):
         assert result.value is None
         assert "C - 1 = 4 whatever the features" in result.undefined
+    elif (
+        "logme" in name
+    ):  # the published fixed point stops below the maximum; test_metrics_evidence shows how far
+        assert result.value == pytest.approx(GOLDEN[case][name], abs=1e-3 if case == "wide" else 2e-6)
     else:
         assert result.value == pytest.approx(GOLDEN[case][name], abs=1e-6)
         assert result.value == pytest.approx(GOLDEN[case][name], rel=1e-10)
@@ -64,7 +68,9 @@ def test_against_plain_transcriptions(make, shape, offset):
         want["h_score"] = plain.h_score(x, y)
     for name, value in want.items():
         if value is not None:
-            assert got[name].value == pytest.approx(value, rel=1e-8, abs=1e-9), name
+            # for N <= D the evidence may be flat towards no ratio at all, where the plain scan stops first
+            flat = "logme" in name and shape[0] <= shape[1]
+            assert got[name].value == pytest.approx(value, rel=1e-8, abs=1e-7 if flat else 1e-9), name
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

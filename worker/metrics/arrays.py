@@ -1,0 +1,10 @@
+"""Types of arrays. `np.ndarray` without more is an array of any number type, as a caller stored it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
