@@ -1,7 +1,7 @@
 """Pictures decoded in threads, a few ahead of the one in use; those that are kept are not decoded."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from worker.data.pixels import KeptPixels
 
 def decoded(
     images: Sequence[Image], *, threads: int = 2, ahead: int = 8, kept: KeptPixels | None = None
-) -> Iterator[tuple[Image, np.ndarray]]:
+) -> Generator[tuple[Image, np.ndarray]]:
     """Yield every image with its pixels, uint8 (height, width, 3) RGB upright, in order.
 
     At most `ahead` decoded pictures wait at any moment. What `kept` has is taken from there, the others are added to

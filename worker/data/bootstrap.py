@@ -17,7 +17,7 @@ TRIES_A_SET = 50
 
 
 @dataclass(frozen=True)
-class Choice:
+class BootstrapSet:
     """One dataset to be: `labels` into the source's categories, ids of its images by split, `objects` of each class in each split."""
 
     labels: tuple[int, ...]
@@ -34,7 +34,7 @@ def choose(
     test: int = 200,
     class_images: int | None = None,
     seed: int = 0,
-) -> list[Choice]:
+) -> list[BootstrapSet]:
     """`sets` choices of `classes` classes and `train` + `test` images that hold at least one object of them.
 
     Classes that lie in more than `class_images` images take part; None is a sixth of the images of a set, the
@@ -49,7 +49,7 @@ def choose(
         raise Undrawable(
             "bad_request", "at least one set, 2 classes, one training and one test image are wanted"
         )
-    if dataset.supervision not in ("boxes", "masks"):
+    if not dataset.has_boxes:
         raise Undrawable("bad_request", f"the dataset has {dataset.supervision}, no boxes to choose by")
     ids = np.array(sorted(image.id for image in dataset.images), dtype=np.int64)
     counts = _counts(dataset, ids)
@@ -65,7 +65,7 @@ def choose(
     together = (counts.T @ counts).astype(np.float64)
     np.fill_diagonal(together, 0.0)
     rng = np.random.default_rng(seed)
-    found: dict[tuple[int, ...], Choice] = {}
+    found: dict[tuple[int, ...], BootstrapSet] = {}
     most = 0
     for _ in range(TRIES_A_SET * sets):
         labels = _draw_classes(rng, together, usable, classes)
@@ -82,7 +82,7 @@ def choose(
         }
         if min(min(per_class) for per_class in objects.values()):
             chosen = {split: tuple(sorted(ids[part].tolist())) for split, part in parts.items()}
-            found[labels] = Choice(labels, chosen, objects)
+            found[labels] = BootstrapSet(labels, chosen, objects)
         if len(found) == sets:
             return list(found.values())
     raise Undrawable(
@@ -95,7 +95,7 @@ def choose(
 def _counts(dataset: Dataset, ids: np.ndarray) -> np.ndarray:
     """(images, classes) int64 objects, crowds left out."""
     counts = np.zeros((len(ids), len(dataset.categories)), dtype=np.int64)
-    plain = ~dataset.iscrowd
+    plain = ~dataset.aside
     np.add.at(counts, (np.searchsorted(ids, dataset.annotation_image_ids[plain]), dataset.labels[plain]), 1)
     return counts
 
@@ -111,7 +111,7 @@ def _draw_classes(
     return tuple(sorted([first, *others.tolist()]))
 
 
-def write_coco(dataset: Dataset, choice: Choice, out: Path) -> Path:
+def write_coco(dataset: Dataset, choice: BootstrapSet, out: Path) -> Path:
     """Write a choice as COCO into the new folder `out`: `annotations/instances_<split>.json` and `<split>/*`.
 
     Only annotations of its classes are kept, crowds of them too; pictures are hard links where that is possible.
@@ -126,13 +126,14 @@ def write_coco(dataset: Dataset, choice: Choice, out: Path) -> Path:
         folder = out / split
         folder.mkdir(parents=True)
         chosen = [images[image_id] for image_id in choice.image_ids[split]]
+        image_rows = [_image_row(number, image) for number, image in enumerate(chosen, start=1)]
         content = {
             "info": {"description": f"{len(numbers)} classes that occur together, chosen by detrank"},
-            "images": [_image_row(number, image) for number, image in enumerate(chosen, start=1)],
+            "images": image_rows,
             "annotations": _annotation_rows(dataset, chosen, numbers),
             "categories": categories,
         }
-        for row, image in zip(content["images"], chosen, strict=True):
+        for row, image in zip(image_rows, chosen, strict=True):
             _link(image.path, folder / row["file_name"])
         (out / "annotations").mkdir(exist_ok=True)
         (out / "annotations" / f"instances_{split}.json").write_text(
@@ -156,9 +157,15 @@ def _annotation_rows(dataset: Dataset, images: Sequence[Image], numbers: dict[in
             x1, y1, x2, y2 = (round(value, 3) for value in dataset.boxes[row].tolist())
             width, height = round(x2 - x1, 3), round(y2 - y1, 3)
             entry = {
-                "id": len(rows) + 1, "image_id": image_number, "category_id": numbers[label], "bbox": [x1, y1, width, height],
-                "area": round(width * height, 3), "iscrowd": int(dataset.iscrowd[row]),
-            }  # fmt: skip
+                "id": len(rows) + 1,
+                "image_id": image_number,
+                "category_id": numbers[label],
+                "bbox": [x1, y1, width, height],
+                "area": round(width * height, 3),
+                "iscrowd": int(dataset.iscrowd[row]),
+            }
+            if dataset.ignored is not None and dataset.ignored[row]:
+                entry["ignore"] = 1
             segmentation = dataset.segmentations[row] if dataset.segmentations is not None else None
             rows.append(entry if segmentation is None else entry | {"segmentation": segmentation})
     return rows

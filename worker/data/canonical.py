@@ -5,29 +5,41 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from worker.data.faults import Report
 from worker.data.formats.raw import Corners, Raw, RawBox, RawImage
+from worker.data.frames import Frame
 from worker.data.lookahead import in_order
-from worker.data.pictures import Picture, rewrite, turn
+from worker.data.pictures import Picture, rewrite, white_of
 from worker.data.run_lengths import run_lengths
 
 VERSION = 1
 MIN_SIDE = 0.99  # pixels: a box of one pixel survives the six decimals of a YOLO file
 BORDER_TOLERANCE = 0.1  # pixels: rounding in the archive, not a box over the border
-_SAME_SHAPE = 0.01  # relative difference of aspect ratios
+_SIZES = {
+    "scaled": "boxes scaled",
+    "fits": "boxes taken as they are, for all such boxes fit the file",
+    "unknown": "boxes taken as they are, check them",
+}
 
 
 @dataclass(slots=True)
 class Annotation:
-    """One row: xyxy `corners` in the upright picture (pixels, three decimals)."""
+    """One row: xyxy `corners` in the upright picture (pixels, three decimals); `reference` as the box had it.
+
+    `score`: how sure a teacher was of it; None where a person drew it.
+    """
 
     category: str
     corners: Corners
     crowd: bool = False
     segmentation: list[list[float]] | dict | None = None
+    reference: str = ""
+    ignore: bool = False
+    score: float | None = None
 
     def key(self) -> tuple:
         """What makes two annotations of one picture the same."""
@@ -35,7 +47,8 @@ class Annotation:
 
     def order(self) -> tuple:
         """A sorting key that follows the content alone."""
-        return self.category, self.corners, self.crowd, json.dumps(self.segmentation, sort_keys=True)
+        mask = "null" if self.segmentation is None else json.dumps(self.segmentation, sort_keys=True)
+        return self.category, self.corners, self.crowd, mask
 
 
 @dataclass(slots=True)
@@ -47,21 +60,6 @@ class CanonicalImage:
     split: str | None
     annotations: list[Annotation] = field(default_factory=list)
     file_name: str = ""
-
-
-def _frame(image: RawImage, picture: Picture) -> tuple[Callable[[float, float], tuple[float, float]], str]:
-    """The map from the annotations' frame into the upright picture, and what it does (empty: nothing)."""
-    width, height = picture.width, picture.height
-    if image.relative:
-        return (lambda x, y: (x * width, y * height)), ""
-    if image.declared is None or image.declared == (width, height):
-        return (lambda x, y: (x, y)), ""
-    if image.declared == picture.stored:
-        return (lambda x, y: turn(x, y, picture.orientation, picture.stored)), "turned"
-    declared_width, declared_height = image.declared
-    if abs(declared_width * height / (declared_height * width) - 1) > _SAME_SHAPE:
-        return (lambda x, y: (x, y)), "unknown"
-    return (lambda x, y: (x * width / declared_width, y * height / declared_height)), "scaled"
 
 
 def _moved_mask(
@@ -98,22 +96,30 @@ def _clipped(box: RawBox, corners: Corners, picture: Picture, report: Report) ->
             "degenerate_box", box.file, f"{x2 - x1:.3g} x {y2 - y1:.3g} pixels is no object", box.reference
         )
         return None
-    inside = max(x1, 0.0), max(y1, 0.0), min(x2, float(picture.width)), min(y2, float(picture.height))
-    found = f"({x1:.6g}, {y1:.6g}, {x2:.6g}, {y2:.6g}) in a picture of {picture.width} x {picture.height}"
-    if inside[2] - inside[0] < MIN_SIDE or inside[3] - inside[1] < MIN_SIDE:
-        report.add("box_outside", box.file, f"outside the picture: {found}", box.reference)
+    left, top, right, bottom = (
+        max(x1, 0.0),
+        max(y1, 0.0),
+        min(x2, float(picture.width)),
+        min(y2, float(picture.height)),
+    )
+
+    def found() -> str:
+        return f"({x1:.6g}, {y1:.6g}, {x2:.6g}, {y2:.6g}) in a picture of {picture.width} x {picture.height}"
+
+    if right - left < MIN_SIDE or bottom - top < MIN_SIDE:
+        report.add("box_outside", box.file, f"outside the picture: {found()}", box.reference)
         return None
-    if max(abs(was - now) for was, now in zip(corners, inside, strict=True)) > BORDER_TOLERANCE:
-        report.add("box_clipped", box.file, f"over the border, cut at it: {found}", box.reference)
-    return tuple(round(value, 3) + 0.0 for value in inside)  # type: ignore[return-value]
+    if max(left - x1, top - y1, x2 - right, y2 - bottom) > BORDER_TOLERANCE:
+        report.add("box_clipped", box.file, f"over the border, cut at it: {found()}", box.reference)
+    return round(left, 3) + 0.0, round(top, 3) + 0.0, round(right, 3) + 0.0, round(bottom, 3) + 0.0
 
 
-def place(image: RawImage, picture: Picture, report: Report) -> list[Annotation]:
+def place(image: RawImage, picture: Picture, frame: Frame, report: Report) -> list[Annotation]:
     """The image's annotations in the upright picture, clipped, without repeats, in canonical order.
 
     Image labels become one box each, the whole picture.
     """
-    move, what = _frame(image, picture)
+    move, what = frame.move, frame.how
     if picture.orientation != 1:
         turned = (
             "its boxes were turned with it"
@@ -121,10 +127,9 @@ def place(image: RawImage, picture: Picture, report: Report) -> list[Annotation]
             else "its boxes were taken as drawn on the upright picture"
         )
         report.add("exif_rotation", image.path, f"EXIF orientation {picture.orientation} applied; {turned}")
-    if what in ("scaled", "unknown"):
+    if what in _SIZES:
         found = f"annotated at {image.declared[0]} x {image.declared[1]}, the file is {picture.width} x {picture.height}"  # type: ignore[index]
-        done = "boxes scaled" if what == "scaled" else "boxes taken as they are, check them"
-        report.add("size_mismatch", image.path, f"{found}: {done}")
+        report.add("size_mismatch", image.path, f"{found}: {_SIZES[what]}")
     kept: dict[tuple, Annotation] = {}
     for box in image.boxes:
         a, b = move(*box.corners[:2]), move(*box.corners[2:])
@@ -142,7 +147,12 @@ def place(image: RawImage, picture: Picture, report: Report) -> list[Annotation]
         if corners is None:
             continue
         annotation = Annotation(
-            box.category, corners, box.crowd, _moved_mask(box, move, what, picture, report)
+            box.category,
+            corners,
+            box.crowd,
+            _moved_mask(box, move, what, picture, report),
+            box.reference,
+            box.ignore,
         )
         if annotation.key() in kept:
             report.add(
@@ -157,54 +167,75 @@ def place(image: RawImage, picture: Picture, report: Report) -> list[Annotation]
             report.add(
                 "crowd", box.file, "a group, not one object: kept as a region to ignore", box.reference
             )
+        if box.ignore:
+            report.add(
+                "ignored",
+                box.file,
+                "marked as difficult or to ignore: kept, and counts neither way",
+                box.reference,
+            )
     whole = (0.0, 0.0, float(picture.width), float(picture.height))
     for label in dict.fromkeys(image.labels):
         kept[(label,)] = Annotation(label, whole)
     return sorted(kept.values(), key=Annotation.order)
 
 
-def without_repeats(
-    found: Sequence[tuple[RawImage, Picture]], report: Report
-) -> list[tuple[RawImage, Picture]]:
-    """One image for equal bytes: the annotated one, of train before val before test, first by name.
+def united(images: Sequence[CanonicalImage], report: Report) -> list[CanonicalImage]:
+    """One image for equal bytes, in train before val before test, annotated before bare, first by name.
 
-    Image labels of the copies move to the one that is kept; boxes leave with their copy. Sorted by sha256, so that
-    ids follow the content and neither names nor the order of files.
+    Its annotations and those of its copies are united: one folder for each class holds a picture once for each. What overlaps
+    an object of the same class by half is that object. Sorted by sha256, so that ids follow the content and neither names nor
+    the order of files.
     """
     splits = {"train": 0, "val": 1, "test": 2}
-    by_content: dict[str, list[tuple[RawImage, Picture]]] = {}
-    for image, picture in found:
-        by_content.setdefault(picture.sha256, []).append((image, picture))
-    kept: list[tuple[RawImage, Picture]] = []
+    by_content: dict[str, list[CanonicalImage]] = {}
+    for image in images:
+        by_content.setdefault(image.picture.sha256, []).append(image)
+    kept = []
     for _, group in sorted(by_content.items()):
-        group.sort(key=lambda item: (not item[0].boxes, splits.get(item[0].split or "", 3), item[0].path))
-        first, picture = group[0]
-        for copy, _ in group[1:]:
+        group.sort(key=lambda image: (not image.annotations, splits.get(image.split or "", 3), image.source))
+        first = group[0]
+        for copy in group[1:]:
+            new = [
+                row for row in copy.annotations if not any(_same(row, other) for other in first.annotations)
+            ]
             elsewhere = f", in {first.split}" if first.split != copy.split else ""
+            added = f"; {len(new)} of its annotations are new and go there" if new else ""
             report.add(
                 "duplicate_image",
-                copy.path,
-                f"the same bytes as {first.path}{elsewhere}",
-                lost=len(copy.boxes),
+                copy.source,
+                f"the same bytes as {first.source}{elsewhere}{added}",
+                lost=len(copy.annotations) - len(new),
                 image=True,
             )
-            first = replace(first, labels=[*first.labels, *copy.labels])
-        kept.append((first, picture))
+            first.annotations = sorted([*first.annotations, *new], key=Annotation.order)
+        kept.append(first)
     return kept
+
+
+def _same(one: Annotation, other: Annotation) -> bool:
+    if one.category != other.category:
+        return False
+    (a1, b1, a2, b2), (c1, d1, c2, d2) = one.corners, other.corners
+    shared = max(min(a2, c2) - max(a1, c1), 0.0) * max(min(b2, d2) - max(b1, d1), 0.0)
+    return 3 * shared >= (a2 - a1) * (b2 - b1) + (c2 - c1) * (d2 - d1)
 
 
 def digest_of(categories: Sequence[str], supervision: str, images: Sequence[CanonicalImage]) -> str:
     """sha256 over pictures' bytes, splits and annotations, in canonical order."""
     digest = hashlib.sha256()
+    # json.dumps would make an encoder for every row
+    encode = json.JSONEncoder(sort_keys=True).encode
 
     def feed(value: object) -> None:
-        digest.update(json.dumps(value, sort_keys=True).encode() + b"\n")
+        digest.update(encode(value).encode() + b"\n")
 
     feed([VERSION, supervision, list(categories)])
     for image in images:
         feed([image.picture.sha256, image.picture.width, image.picture.height, image.split])
         for row in image.annotations:
-            feed([row.category, row.corners, row.crowd, row.segmentation])
+            marks = [*(["ignore"] if row.ignore else []), *([] if row.score is None else [row.score])]
+            feed([row.category, row.corners, row.crowd, row.segmentation, *marks])
     return digest.hexdigest()
 
 
@@ -232,20 +263,34 @@ def to_coco(
 ) -> dict:
     """The canonical annotations.json: COCO with contiguous ids from 1, `split`, `source` and `sha256` on images."""
     identities = {name: index for index, name in enumerate(categories, start=1)}
-    image_rows, annotation_rows = [], []
+    image_rows: list[dict[str, Any]] = []
+    annotation_rows: list[dict[str, Any]] = []
     for image_id, image in enumerate(images, start=1):
         image_rows.append(
             {
-                "id": image_id, "file_name": image.file_name, "width": image.picture.width, "height": image.picture.height,
-                "split": image.split, "source": image.source.encode("utf-8", "backslashreplace").decode(), "sha256": image.picture.sha256,
+                "id": image_id,
+                "file_name": image.file_name,
+                "width": image.picture.width,
+                "height": image.picture.height,
+                "split": image.split,
+                "source": image.source.encode("utf-8", "backslashreplace").decode(),
+                "sha256": image.picture.sha256,
             }
-        )  # fmt: skip
+        )
         for row in image.annotations:
             x1, y1, x2, y2 = row.corners
             entry = {
-                "id": len(annotation_rows) + 1, "image_id": image_id, "category_id": identities[row.category],
-                "bbox": [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)], "area": _area(row), "iscrowd": int(row.crowd),
-            }  # fmt: skip
+                "id": len(annotation_rows) + 1,
+                "image_id": image_id,
+                "category_id": identities[row.category],
+                "bbox": [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)],
+                "area": _area(row),
+                "iscrowd": int(row.crowd),
+            }
+            if row.ignore:
+                entry["ignore"] = 1
+            if row.score is not None:
+                entry["score"] = row.score
             if row.segmentation is not None:
                 entry["segmentation"] = row.segmentation
             annotation_rows.append(entry)
@@ -264,9 +309,10 @@ def to_coco(
     }
 
 
-def _store(source: Path, destination: Path, picture: Picture) -> None:
+def store_picture(source: Path, destination: Path, picture: Picture, white: float | None) -> None:
+    """Bring one picture to its place: its own bytes (hard link, else copy), or rewritten upright as 8-bit RGB."""
     if picture.rewrite:
-        rewrite(source, destination)
+        rewrite(source, destination, white)
         return
     try:
         os.link(source, destination)
@@ -275,22 +321,30 @@ def _store(source: Path, destination: Path, picture: Picture) -> None:
 
 
 def store_pictures(
-    root: Path,
+    absolute: Callable[[str], Path],
     out: Path,
     images: Sequence[CanonicalImage],
     report: Report,
     progress: Callable[[int], None],
     threads: int,
 ) -> None:
-    """Bring the pictures to out/images/000001.jpg ...: their own bytes (hard link, else copy), or rewritten upright as 8-bit RGB."""
+    """Bring the pictures, which are at `absolute(source)`, to out/images/000001.jpg ...: their own bytes (hard link, else copy), or rewritten upright as 8-bit RGB.
+
+    Pictures of more than 8 bits have one white, that of the brightest of them, so that they stay as bright beside each other.
+    """
     (out / "images").mkdir(parents=True, exist_ok=True)
+    peaks = [image.picture.peak for image in images if image.picture.peak is not None]
+    white = white_of(max(peaks)) if peaks else None
     for index, image in enumerate(images, start=1):
         image.file_name = f"images/{index:06d}{image.picture.suffix}"
         if image.picture.rewrite and image.picture.orientation == 1:
-            report.add("converted_image", image.source, f"{image.picture.rewrite}: rewritten as 8-bit RGB")
+            deep = f", {white:g} is white" if image.picture.peak is not None else ""
+            report.add(
+                "converted_image", image.source, f"{image.picture.rewrite}: rewritten as 8-bit RGB{deep}"
+            )
 
     def work(image: CanonicalImage) -> None:
-        _store(root / image.source, out / image.file_name, image.picture)
+        store_picture(absolute(image.source), out / image.file_name, image.picture, white)
 
     for done, _ in enumerate(in_order(work, images, threads=threads, ahead=2 * threads), start=1):
         progress(done)

@@ -9,6 +9,9 @@ import numpy as np
 
 from worker.data.canonical import VERSION
 
+# what a dataset's supervision is where its annotations are boxes of objects
+WITH_BOXES = ("boxes", "masks", "pseudo_boxes")
+
 
 @dataclass(frozen=True, slots=True)
 class Image:
@@ -29,7 +32,9 @@ class Dataset:
     `annotation_image_ids` and `labels` (indices into `categories`, from 0) int64 (N,), `boxes` float64 (N, 4) xyxy in
     pixels of the upright picture, `iscrowd` bool (N,). With supervision `image_labels` the box of a label is the
     whole picture. `segmentations`, with supervision `masks` only, has each annotation's polygons or run lengths as the
-    file keeps them (None for a crowd without); masks.py makes arrays of them. `digest` follows pictures, splits and
+    file keeps them (None for a crowd without); masks.py makes arrays of them. `ignored` bool (N,) says which
+    are difficult or to ignore, None where none is. `scores` float64 (N,): how sure a teacher was of a box, NaN of one that a
+    person drew; None but with supervision `pseudo_boxes`. `digest` follows pictures, splits and
     annotations only: equal digests mean equal ids and rows.
     """
 
@@ -44,6 +49,18 @@ class Dataset:
     iscrowd: np.ndarray
     digest: str
     segmentations: tuple[list | dict | None, ...] | None = None
+    ignored: np.ndarray | None = None
+    scores: np.ndarray | None = None
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether its annotations are boxes of objects: drawn by a person, or said by a teacher."""
+        return self.supervision in WITH_BOXES
+
+    @property
+    def aside(self) -> np.ndarray:
+        """Bool (N,): crowds and objects to ignore, which are neither learnt from nor counted."""
+        return self.iscrowd if self.ignored is None else self.iscrowd | self.ignored
 
 
 def open_dataset(root: Path) -> Dataset:
@@ -79,6 +96,12 @@ def open_dataset(root: Path) -> Dataset:
         boxes=np.concatenate([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]], axis=1),
         iscrowd=np.array([bool(row["iscrowd"]) for row in rows], dtype=bool),
         digest=content["info"]["digest"],
+        ignored=np.array([bool(row.get("ignore")) for row in rows], dtype=bool)
+        if any(row.get("ignore") for row in rows)
+        else None,
+        scores=np.array([row.get("score", np.nan) for row in rows], dtype=np.float64)
+        if content["info"]["supervision"] == "pseudo_boxes"
+        else None,
         segmentations=tuple(row.get("segmentation") for row in rows)
         if content["info"]["supervision"] == "masks"
         else None,
@@ -97,14 +120,14 @@ def _image(root: Path, row: dict) -> Image:
 def sample_images(
     dataset: Dataset, max_images: int | None, seed: int, split: str | None = "train"
 ) -> tuple[Image, ...]:
-    """At most `max_images` images of a split (None: of all) with at least one object that is no crowd, by id.
+    """At most `max_images` images of a split (None: of all) with at least one object that is no crowd nor to ignore, by id.
 
     The draw follows the dataset and the seed alone, so every candidate sees the same images. A dataset without any
     annotation gives all its images the same chance. Empty when the split is empty.
     """
     if max_images is not None and max_images < 1:
         raise ValueError(f"max_images must be at least 1 or None, got {max_images}")
-    usable = set(dataset.annotation_image_ids[~dataset.iscrowd].tolist())
+    usable = set(dataset.annotation_image_ids[~dataset.aside].tolist())
     eligible: Sequence[Image] = [
         image
         for image in dataset.images

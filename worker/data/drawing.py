@@ -48,7 +48,7 @@ def short(text: str) -> str:
 def draw_boxes(picture: PIL.Image.Image, boxes: Sequence[Box], side: int = SIDE) -> PIL.Image.Image:
     """The picture with its longer side at `side` pixels, and the boxes on it, the smallest last.
 
-    Of more than 40 boxes none is labelled.
+    Of more than 40 boxes none is labelled. Labels of one place, as those of whole pictures have, stand below each other.
     """
     scale = side / max(picture.size)
     size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
@@ -63,19 +63,29 @@ def draw_boxes(picture: PIL.Image.Image, boxes: Sequence[Box], side: int = SIDE)
         x1, y1, x2, y2 = (value * scale for value in box.corners)
         draw.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=box.colour, width=line)
     if len(ordered) <= MOST_LABELS:
+        taken: set[tuple[float, float]] = set()
         for box in ordered:
-            _label(draw, (box.corners[0] * scale, box.corners[1] * scale), box, canvas.size)
+            _label(draw, (box.corners[0] * scale, box.corners[1] * scale), box, canvas.size, taken)
     return canvas
 
 
 def _label(
-    draw: PIL.ImageDraw.ImageDraw, place: tuple[float, float], box: Box, size: tuple[int, int]
+    draw: PIL.ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    box: Box,
+    size: tuple[int, int],
+    taken: set[tuple[float, float]],
 ) -> None:
     face = font(max(11, min(16, max(size) // 40)))
     left, top, right, bottom = draw.textbbox((0, 0), box.text, font=face)
     width, height = right - left + 6, bottom - top + 4
     x = min(max(place[0], 0), max(size[0] - width, 0))
     y = place[1] - height if place[1] >= height else place[1]
+    line = sum(face.getmetrics()) + 4  # the same for every text, and no text is higher
+    while place in taken:
+        place = (place[0], place[1] + line)
+        y += line
+    taken.add(place)
     draw.rectangle((x, y, x + width, y + height), fill=box.colour)
     draw.text((x + 3 - left, y + 2 - top), box.text, fill=_ink(box.colour), font=face)
 

@@ -144,12 +144,12 @@ def load(source: str | Path, names: tuple[str, ...] = ()) -> Glyphs:
 def _pairs(files: list[Path], names: tuple[str, ...]) -> Glyphs:
     """The pairs' glyphs together. EMNIST's pictures lie on their side and count some labels from 1."""
     pictures, numbers = [], []
-    for images in files:
-        labels = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
-        if not labels.is_file():
-            raise ValueError(f"{images} has no {labels.name} beside it")
-        found, given = read_idx(images), read_idx(labels).astype(np.int64)
-        _check_pair(images, found, labels, given)
+    for file in files:
+        beside = file.with_name(file.name.replace("images", "labels").replace("idx3", "idx1"))
+        if not beside.is_file():
+            raise ValueError(f"{file} has no {beside.name} beside it")
+        found, given = read_idx(file), read_idx(beside).astype(np.int64)
+        _check_pair(file, found, beside, given)
         pictures.append(found)
         numbers.append(given)
     images, labels = np.concatenate(pictures), np.concatenate(numbers)

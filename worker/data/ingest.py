@@ -1,24 +1,29 @@
 """An unpacked archive in any known format becomes a dataset in canonical form, with a report of all that was wrong."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
-from worker.data import canonical
+from worker.data import canonical, ledger, recognition
 from worker.data.canonical import CanonicalImage
 from worker.data.faults import Report, Unusable
-from worker.data.formats import ALIASES, RANKS, READERS
 from worker.data.formats.raw import Raw, RawImage
+from worker.data.frames import frames
 from worker.data.lookahead import in_order
 from worker.data.pictures import BadPicture, Picture, inspect
 from worker.data.previews import draw_previews
-from worker.data.splits import complete
+from worker.data.side_pictures import side_pictures
+from worker.data.splits import complete, split_of_folders
 from worker.data.summary import summarise
 from worker.data.tree import Tree, walk
 
+Unlabelled = Literal["leave_out", "background"]
 Progress = Callable[[int, int, str], None]
 _THREADS = 2
+_PREVIEWS = re.compile(r"(^|/)previews?(/|\.|_|$)")
 
 
 @dataclass(frozen=True)
@@ -37,36 +42,64 @@ class Ingested:
     previews: tuple[Path, ...]
 
 
-def _accepted() -> str:
-    return "; ".join(f"{name}: {reader.TITLE}" for name, reader in READERS.items())
+def _unlisted(tree: Tree, raw: Raw, unlabelled: Unlabelled, report: Report) -> list[RawImage]:
+    """The pictures that no label belongs to, where they are to count as background; else each is a fault."""
+    listed = {image.path for image in raw.images}
+    bare = [path for path in tree.images if path not in listed and not _PREVIEWS.search(path)]
+    if unlabelled == "background":
+        if bare:
+            raw.notes.append(f"{len(bare)} pictures without labels count as background, as asked")
+        return [RawImage(path, split_of_folders(path)) for path in bare]
+    for path in bare:
+        report.add(
+            "unlisted_image",
+            path,
+            "no label belongs to this picture: left out, for it might be unlabelled; unlabelled=background keeps such ones",
+            lost=0,
+            image=True,
+        )
+    return []
 
 
-def recognise(tree: Tree, report: Report) -> ModuleType:
-    """The reader for the tree. Raises Unusable when none fits, or several do."""
-    for rank in RANKS:
-        found = {name: evidence for name in rank if (evidence := READERS[name].recognise(tree))}
-        if len(found) == 1:
-            return READERS[next(iter(found))]
-        if found:
-            listed = "; ".join(f"{name} ({evidence})" for name, evidence in found.items())
-            raise Unusable(
-                f"The archive holds annotations in {len(found)} formats: {listed}. Say which one is meant with "
-                f"format={' or format='.join(found)}, or take the others out.",
-                report.to_json(),
-            )
-    raise Unusable(
-        f"The archive holds no dataset in a known format. Found: {tree.inventory()}. Accepted: {_accepted()}.",
-        report.to_json(),
-    )
+def _say_similar(raw: Raw, report: Report) -> None:
+    """Classes that differ by case or separators alone stay apart, and the report says so."""
+    files = {box.category: box.file for image in raw.images for box in image.boxes}
+    files |= {label: image.path for image in raw.images for label in image.labels}
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys([*raw.categories, *sorted(files)]):
+        alike.setdefault(re.sub(r"[\s_-]+", "", name).casefold(), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            listed = ", ".join(map(repr, names))
+            reason = f"the classes {listed} differ in case or separators only: kept apart, unite them if they are one"
+            report.add("similar_classes", next((files[name] for name in names if name in files), ""), reason)
 
 
-def _reader(tree: Tree, format: str | None, report: Report) -> ModuleType:
+def read_annotations(
+    tree: Tree, format: str | None, report: Report, unlabelled: Unlabelled = "leave_out"
+) -> tuple[ModuleType, Raw]:
+    """The reader that fits the tree, and all it found; no picture is opened, so they need not be on this disk.
+
+    Raises Unusable where no reader fits, or several do, or most of the labels were not read.
+    """
+    for link in tree.links:
+        report.add(
+            "unsafe_path", link, "a link; links are not followed, put the file itself into the archive"
+        )
+    tree.set_aside(side_pictures(tree))
+    if tree.aside:
+        said = f"{len(tree.aside)} pictures of one plane have the names of others and lie in folders of masks: not read"
+        report.add("side_picture", tree.aside[0], said, lost=0)
+    reading = recognition.read_as(tree, format, report)
+    reader, raw = reading.reader, reading.raw
+    unread = ledger.name_unread(tree, raw, report)
     if format is None:
-        return recognise(tree, report)
-    reader = READERS.get(ALIASES.get(format, format))
-    if reader is None:
-        raise Unusable(f"'{format}' is no known format. Known: {_accepted()}.", report.to_json())
-    return reader
+        ledger.refuse_garbled(raw, reader.NAME, report)
+        ledger.refuse_unread(tree, raw, unread, lambda: recognition.others(tree, reader), reader.NAME, report)
+    _say_similar(raw, report)
+    if raw.supervision != "none":
+        raw.images.extend(_unlisted(tree, raw, unlabelled, report))
+    return reader, raw
 
 
 def _inspected(
@@ -93,20 +126,38 @@ def _inspected(
     return found
 
 
+def _without_emptied(
+    images: Sequence[CanonicalImage], sources: Sequence[RawImage], report: Report
+) -> list[CanonicalImage]:
+    """Those that have annotations or never had any: a picture whose annotations were all dropped is no background."""
+    kept = []
+    for image, source in zip(images, sources, strict=True):
+        had = len(source.boxes) + source.dropped
+        if had and not image.annotations:
+            report.add(
+                "emptied_image",
+                image.source,
+                f"its annotations ({had}) were all dropped, so it is left out",
+                lost=0,
+                image=True,
+            )
+        else:
+            kept.append(image)
+    return kept
+
+
 def _refuse_empty(name: str, raw: Raw, images: Sequence[CanonicalImage], tree: Tree, report: Report) -> None:
-    wanted = "" if raw.supervision == "none" else " with annotations"
-    usable = [image for image in images if image.annotations or raw.supervision == "none"]
-    if usable:
+    if any(image.annotations or raw.supervision == "none" for image in images):
         return
-    codes = report.to_json()["counts"]
-    faults = (
-        ", ".join(f"{count} x {code}" for code, count in sorted(codes.items(), key=lambda item: -item[1]))
-        or "none"
-    )
-    alone = "; to take the pictures without labels, give format=unlabelled" if images else ""
+    wanted = "" if raw.supervision == "none" else " with annotations"
+    unread = ledger.unread_files(tree, raw.used)
+    named = f" {len(unread)} files were not read, such as {unread[0]}." if unread else ""
+    first = report.first_cause()
+    unread = ledger.unread_files(tree, raw.used)
+    named = f" {len(unread)} files were not read, such as {unread[0]}." if unread else ""
+    alone = "; to take the pictures without labels, give format=unlabelled" if tree.images and wanted else ""
     raise Unusable(
-        f"Read as {name}, the archive has no usable picture{wanted}: {len(raw.images)} listed, {len(images)} readable. "
-        f"Faults: {faults}. Found: {tree.inventory()}. Accepted: {_accepted()}{alone}.",
+        f"{first or 'No label was found.'}{named} No picture{wanted} is left of {len(tree.images)}, read as {name}{alone}.",
         report.to_json(),
     )
 
@@ -119,35 +170,34 @@ def ingest(
     seed: int = 0,
     val_fraction: float = 0.2,
     test_fraction: float = 0.0,
+    unlabelled: Unlabelled = "leave_out",
     progress: Progress = lambda done, total, message: None,
 ) -> Ingested:
     """Read the unpacked archive `source` and write the canonical form into the empty folder `out`.
 
     `format` is a name of formats.READERS (or an alias), None to recognise it. Splits that the archive does not name
-    are drawn with `seed`. Raises Unusable with the reason and the report when nothing usable is there; nothing is
-    left in `out` then. Exceptions of `progress` (a stop request) pass through.
+    are drawn with `seed`. Pictures that no label belongs to are left out, or kept as `background`. Raises Unusable
+    with the reason and the report when nothing usable is there, or most labels were not read; nothing is left in `out` then. Exceptions of `progress` (a stop request) pass through.
     """
     report = Report()
     tree = walk(source)
-    for link in tree.links:
-        report.add(
-            "unsafe_path", link, "a link; links are not followed, put the file itself into the archive"
-        )
-    reader = _reader(tree, format, report)
-    raw: Raw = reader.read(tree, report)
+    tree.scratch = out.parent
+    reader, raw = read_annotations(tree, format, report, unlabelled)
     steps = 2 * len(raw.images) + 1
     found = _inspected(tree, raw.images, report, lambda done: progress(done, steps, "checking pictures"))
-    unique = canonical.without_repeats(found, report)
-    images = [
-        CanonicalImage(image.path, picture, image.split, canonical.place(image, picture, report))
-        for image, picture in unique
+    placed = [
+        CanonicalImage(image.path, picture, image.split, canonical.place(image, picture, frame, report))
+        for (image, picture), frame in zip(found, frames(found), strict=True)
     ]
+    images = canonical.united(_without_emptied(placed, [image for image, _ in found], report), report)
     _refuse_empty(reader.NAME, raw, images, tree, report)
     splits, splits_from = complete(
         [image.split for image in images],
         [image.picture.sha256 for image in images],
-        seed=seed, val_fraction=val_fraction, test_fraction=test_fraction,
-    )  # fmt: skip
+        seed=seed,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+    )
     for image, split in zip(images, splits, strict=True):
         image.split = split
     categories = raw.categories or sorted({row.category for image in images for row in image.annotations})
@@ -157,7 +207,7 @@ def ingest(
     def stored(done: int) -> None:
         progress(len(raw.images) + done, steps, "storing pictures")
 
-    canonical.store_pictures(tree.root, out, images, report, stored, _THREADS)
+    canonical.store_pictures(tree.absolute, out, images, report, stored, _THREADS)
     previews = draw_previews(out, images, categories, seed)
     canonical.write_json(out / "report.json", report.to_json(shown=None))
     content = canonical.to_coco(categories, supervision, images, digest, f"ingested from {reader.NAME}")
@@ -173,4 +223,4 @@ def ingest(
     )
 
 
-__all__ = ["Ingested", "Unusable", "ingest", "recognise"]
+__all__ = ["Ingested", "Unusable", "ingest", "read_annotations"]

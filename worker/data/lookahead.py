@@ -1,7 +1,7 @@
 """Do slow work in threads, a bounded number of items ahead, and hand the results out in order."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Yield work(item) for every item, in order; at most `ahead` results are computed or waiting at any moment.
 
     The first exception of `work` is raised at its place; what has not started by then is never run.

@@ -141,7 +141,7 @@ class KeptPixels:
                     self._file, self._beside = os.fdopen(descriptor, "wb"), Path(name)
                 offset = self._file.tell()
                 contiguous = np.ascontiguousarray(pixels)
-                self._file.write(contiguous)
+                self._file.write(contiguous.data)
             except OSError as error:
                 self._give_up(error)
                 return

@@ -21,8 +21,12 @@ def annotated(
 ) -> PIL.Image.Image:
     """The picture at most `side` pixels long with its boxes and class names; small pictures are enlarged."""
     colours = {name: colour_of(index) for index, name in enumerate(categories)}
-    boxes = [Box(row.corners, short(row.category), colours[row.category]) for row in rows]
+    boxes = [Box(row.corners, _said(row), colours[row.category]) for row in rows]
     return draw_boxes(picture, boxes, side)
+
+
+def _said(row: Annotation) -> str:
+    return short(row.category) if row.score is None else f"{short(row.category)} {row.score:.2f}"
 
 
 def chosen(images: Sequence[CanonicalImage], seed: int, count: int) -> list[CanonicalImage]:

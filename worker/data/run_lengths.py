@@ -18,6 +18,18 @@ def run_lengths(counts: str | bytes | Sequence[int], pixels: int) -> list[int]:
     return runs
 
 
+def box_of(runs: Sequence[int], height: int) -> tuple[float, float, float, float] | None:
+    """The xyxy corners around a mask of that many rows, whose runs go down its columns, background first; None if it is empty."""
+    start, columns, rows = 0, [], []
+    for place, run in enumerate(runs):
+        if place % 2 and run:
+            first, last = divmod(start, height), divmod(start + run - 1, height)
+            columns += [first[0], last[0]]
+            rows += [first[1], last[1]] if first[0] == last[0] else [0, height - 1]
+        start += run
+    return (min(columns), min(rows), max(columns) + 1, max(rows) + 1) if columns else None
+
+
 def _unpacked(packed: str | bytes) -> list[int]:
     # Groups of five bits, lowest first, bit 6 says that another follows; from the fourth run on the difference to the
     # run before the last one is written.

@@ -1,5 +1,6 @@
 """Train, val and test: read from names in the archive, or drawn."""
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -7,15 +8,44 @@ import numpy as np
 
 SPLITS = ("train", "val", "test")
 _ALIASES = {
-    "train": "train", "training": "train", "trainval": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "trainval": "train",
+    "val": "val",
+    "valid": "val",
+    "vali": "val",
+    "validate": "val",
+    "validation": "val",
+    "dev": "val",
+    "eval": "val",
+    "test": "test",
+    "testing": "test",
+}
+# Words that stand beside a split in the name of a folder (`train_images`, `obj_valid_data`, `WIDER_train`) and change nothing.
+_BESIDE = (
+    "set|split|data|dataset|obj|objects?|images?|imgs?|pics?|pictures?|photos?|frames?|jpegimages|labels?|lbls?|annotations?|annots?"
+    "|annos?|anns?|txts?|xmls?|jsons?|yolo|voc|coco|wider|det|detection|the|my|part|folder|dir|full|final|all|new|raw|resized"
+)
+_WITH_A_WORD = re.compile(rf"({'|'.join(sorted(_ALIASES, key=len, reverse=True))})(?:{_BESIDE})")
+_BESIDE_WORD = re.compile(_BESIDE)
 
 
 def split_named(name: object) -> str | None:
-    """The split that a word means (`valid`, `Validation`, `train2017`), or None."""
-    return _ALIASES.get(re.sub(r"[\d_\-\s]+$", "", str(name).strip().lower()))
+    """The split that a word means (`valid`, `Validation`, `train2017`, `train_images`, `testset`), or None."""
+    return _split_named(str(name))
+
+
+@functools.lru_cache(maxsize=4096)
+def _split_named(name: str) -> str | None:
+    text = re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()
+    found = set()
+    for word in re.findall(r"[^\W\d_]+", text):
+        joined = _WITH_A_WORD.fullmatch(word)
+        if split := _ALIASES.get(joined[1] if joined else word):
+            found.add(split)
+        elif not _BESIDE_WORD.fullmatch(word):
+            return None
+    return found.pop() if len(found) == 1 else None
 
 
 def split_of_folders(path: str) -> str | None:
@@ -28,10 +58,11 @@ def split_of_folders(path: str) -> str | None:
 
 def split_of_file(path: str) -> str | None:
     """The split that an annotation file stands for: a word in its name (`instances_val2017.json`), else its folder."""
-    for word in re.split(r"[^a-z]+", path.rpartition("/")[2].lower()):
+    name = path.rpartition("/")[2].partition(".")[0]
+    for word in re.split(r"[^a-z]+", name.lower()):
         if word in _ALIASES:
             return _ALIASES[word]
-    return split_of_folders(path)
+    return split_named(name) or split_of_folders(path)
 
 
 def draw(keys: Sequence[str], fractions: dict[str, float], seed: int) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from worker.data.dataset import Dataset
 
 # The numbers of shots that few-shot detection is compared at (TFA), continued; each is filled with whole images.
-RUNGS = (1, 2, 3, 5, 10, 30, 100, 300, 1000)
+SHOTS = (1, 2, 3, 5, 10, 30, 100, 300, 1000)
 
 
 class Undrawable(ValueError):
@@ -69,7 +69,7 @@ def draw(
     images = sorted(image.id for image in dataset.images if image.split == split)
     if not images:
         raise Undrawable("no_images", f"the dataset has no images in its split {split!r}")
-    objects = np.flatnonzero(np.isin(dataset.annotation_image_ids, images) & ~dataset.iscrowd)
+    objects = np.flatnonzero(np.isin(dataset.annotation_image_ids, images) & ~dataset.aside)
     objects = objects[np.argsort(dataset.annotation_ids[objects])]
     if shots is not None:
         return _of_shots(dataset, objects, shots, seed)
@@ -113,20 +113,20 @@ def _of_shots(dataset: Dataset, objects: np.ndarray, shots: int, seed: int) -> S
 
 
 def _in_turn(rows: np.ndarray, image_ids: np.ndarray, shots: int, rng: np.random.Generator) -> list[int]:
-    """The first `shots` of one category's objects in the order in which the rungs take them."""
+    """The first `shots` of one category's objects in the order in which rising SHOTS take them."""
     ids = np.unique(image_ids)
     waiting = {image: rows[image_ids == image].tolist() for image in ids[rng.permutation(len(ids))].tolist()}
     taken: list[int] = []
     opened: int | None = None
     while len(taken) < shots and waiting:
-        rung = next((rung for rung in RUNGS if rung > len(taken)), len(rows))
+        most = next((each for each in SHOTS if each > len(taken)), len(rows))
         for image, own in list(waiting.items()):
-            if len(own) <= rung - len(taken):
+            if len(own) <= most - len(taken):
                 taken += waiting.pop(image)
-        if waiting and len(taken) < rung:
+        if waiting and len(taken) < most:
             if opened not in waiting:
                 opened = min(waiting, key=lambda image: len(waiting[image]))
-            wanted = rung - len(taken)
+            wanted = most - len(taken)
             taken += waiting[opened][:wanted]
             waiting[opened] = waiting[opened][wanted:]
     return taken[:shots]

@@ -14,7 +14,7 @@ _BOX_EDGES = (0, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 1024)
 _IMAGE_EDGES = (0, 128, 256, 384, 512, 640, 800, 1024, 1333, 2048, 4096)
 
 
-def _histogram(values: Sequence[float], edges: Sequence[int]) -> dict:
+def _histogram(values: Sequence[float] | np.ndarray, edges: Sequence[int]) -> dict:
     """Counts per bin [edge, next edge); the last bin has no upper edge."""
     counts, _ = np.histogram(np.asarray(values, dtype=np.float64), bins=[*edges, np.inf])
     return {"edges": list(edges), "counts": counts.tolist()}
@@ -32,9 +32,12 @@ def summarise(
     """The summary as JSON.
 
     `objects.by_area` uses COCO's limits (small < 32^2 <= medium < 96^2 <= large); `objects.side` is a histogram of
-    sqrt(width * height) in pixels; `image_sizes` one of the longer side. Crowd regions are counted apart.
+    sqrt(width * height) in pixels; `image_sizes` one of the longer side. Crowd regions and objects to ignore are
+    counted apart.
     """
-    objects = [(image, row) for image in images for row in image.annotations if not row.crowd]
+    objects = [
+        (image, row) for image in images for row in image.annotations if not row.crowd and not row.ignore
+    ]
     areas = [(row.corners[2] - row.corners[0]) * (row.corners[3] - row.corners[1]) for _, row in objects]
     per_category = Counter(row.category for _, row in objects)
     seen: dict[str, set[int]] = {name: set() for name in categories}
@@ -45,7 +48,10 @@ def summarise(
         "images": len(images),
         "annotations": len(objects),
         "crowd": sum(row.crowd for image in images for row in image.annotations),
-        "images_without_boxes": sum(all(row.crowd for row in image.annotations) for image in images),
+        "ignored": sum(row.ignore and not row.crowd for image in images for row in image.annotations),
+        "images_without_boxes": sum(
+            all(row.crowd or row.ignore for row in image.annotations) for image in images
+        ),
         "categories": [
             {"id": identity, "name": name, "annotations": per_category[name], "images": len(seen[name])}
             for identity, name in enumerate(categories, start=1)
@@ -66,7 +72,9 @@ def summarise(
                 "large": sum(area >= _MEDIUM for area in areas),
             },
             "side": _histogram(np.sqrt(areas), _BOX_EDGES),
-            "per_image": _spread([sum(not row.crowd for row in image.annotations) for image in images]),
+            "per_image": _spread(
+                [sum(not (row.crowd or row.ignore) for row in image.annotations) for image in images]
+            ),
         },
         "image_sizes": {
             "longest_side": _histogram(longest, _IMAGE_EDGES),

@@ -8,12 +8,15 @@ glyphs were never seen in training. Style `published` is the paper's (grey on bl
 import json
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
+
+from worker.data.glyphs import Glyphs
 
 _MAX_OVERLAP = 0.25  # IoU of two squares, as published
 _RETRIES = 100
@@ -33,12 +36,35 @@ def _overlap(a: Box, b: Box) -> float:
     return width * height / (areas - width * height)
 
 
-def _free_square(
-    rng: np.random.Generator, taken: Sequence[Box], image_size: int, min_size: int, max_size: int
-) -> Box | None:
+@dataclass(frozen=True)
+class Scenes:
+    """How scenes look: squares of `image_size` pixels with at most `max_objects` in each.
+
+    Squares of objects have a side in [min_size, max_size) pixels; boxes are tightened to the visible glyph.
+    """
+
+    image_size: int = 128
+    min_size: int = 15
+    max_size: int = 50
+    max_objects: int = 5
+    style: Literal["published", "scenes"] = "published"
+
+    def check(self) -> None:
+        """Raises ValueError for sizes that do not fit together and for an unknown style."""
+        if not 1 <= self.min_size < self.max_size <= self.image_size + 1:
+            raise ValueError(
+                f"1 <= min_size < max_size <= image_size + 1 is wanted, got {self.min_size}, {self.max_size}, {self.image_size}"
+            )
+        if self.max_objects < 1:
+            raise ValueError(f"max_objects must be at least 1, got {self.max_objects}")
+        if self.style not in ("published", "scenes"):
+            raise ValueError(f"style is published or scenes, got {self.style!r}")
+
+
+def _free_square(rng: np.random.Generator, taken: Sequence[Box], look: Scenes) -> Box | None:
     for _ in range(_RETRIES):
-        side = int(rng.integers(min_size, max_size))
-        x, y = (int(value) for value in rng.integers(0, image_size - side + 1, size=2))
+        side = int(rng.integers(look.min_size, look.max_size))
+        x, y = (int(value) for value in rng.integers(0, look.image_size - side + 1, size=2))
         square = x, y, x + side, y + side
         if all(_overlap(square, other) < _MAX_OVERLAP for other in taken):
             return square
@@ -87,29 +113,18 @@ def _ink(rng: np.random.Generator, below: np.ndarray) -> np.ndarray:
     return np.full(3, 255.0 if below @ grey < 128 else 0.0)
 
 
-def _scene(
-    rng: np.random.Generator,
-    glyphs: np.ndarray,
-    labels: np.ndarray,
-    pool: np.ndarray,
-    *,
-    image_size: int,
-    min_size: int,
-    max_size: int,
-    max_objects: int,
-    style: str,
-) -> Scene:
-    scenes = style == "scenes"
-    canvas = _ground(rng, image_size) if scenes else np.zeros((image_size, image_size))
+def _scene(rng: np.random.Generator, glyphs: Glyphs, pool: np.ndarray, look: Scenes) -> Scene:
+    scenes, size = look.style == "scenes", look.image_size
+    canvas = _ground(rng, size) if scenes else np.zeros((size, size))
     taken: list[Box] = []
     objects: list[tuple[int, Box]] = []
-    for _ in range(int(rng.integers(1, max_objects + 1))):
-        square = _free_square(rng, taken, image_size, min_size, max_size)
+    for _ in range(int(rng.integers(1, look.max_objects + 1))):
+        square = _free_square(rng, taken, look)
         if square is None:
             continue
         index = int(pool[rng.integers(len(pool))])
         angle = float(rng.uniform(-20, 20)) if scenes else 0.0
-        stamp = _stamp(glyphs[index], square[2] - square[0], angle)
+        stamp = _stamp(glyphs.images[index], square[2] - square[0], angle)
         box = _tight(stamp, square, _FAINT if scenes else 0)
         if box is None:
             continue
@@ -121,7 +136,7 @@ def _scene(
         else:
             canvas[y1:y2, x1:x2] += stamp
         taken.append(square)
-        objects.append((int(labels[index]), box))
+        objects.append((int(glyphs.labels[index]), box))
     return np.clip(canvas, 0, 255).astype(np.uint8), objects
 
 
@@ -137,62 +152,41 @@ def _pools(rng: np.random.Generator, labels: np.ndarray, counts: dict[str, int])
     return {"train": np.sort(np.concatenate(train)), "test": np.sort(np.concatenate(test))}
 
 
-def _checked(
-    glyphs: np.ndarray,
-    labels: np.ndarray,
-    names: Sequence[str],
-    image_size: int,
-    min_size: int,
-    max_size: int,
-    max_objects: int,
-) -> None:
-    if glyphs.dtype != np.uint8 or glyphs.ndim != 3 or labels.shape != glyphs.shape[:1] or not len(glyphs):
+def _check(glyphs: Glyphs) -> None:
+    images, labels = glyphs.images, glyphs.labels
+    if images.dtype != np.uint8 or images.ndim != 3 or labels.shape != images.shape[:1] or not len(images):
         raise ValueError(
-            f"glyphs must be uint8 (N, h, w) with labels (N,), N > 0; got {glyphs.dtype} {glyphs.shape} and {labels.shape}"
+            f"glyphs must be uint8 (N, h, w) with labels (N,), N > 0; got {images.dtype} {images.shape} and {labels.shape}"
         )
-    if labels.min() < 0 or labels.max() >= len(names):
+    if labels.min() < 0 or labels.max() >= len(glyphs.names):
         raise ValueError(
-            f"labels run from {labels.min()} to {labels.max()}, but there are {len(names)} names (labels count from 0)"
+            f"labels run from {labels.min()} to {labels.max()}, but there are {len(glyphs.names)} names (labels count from 0)"
         )
-    if not 1 <= min_size < max_size <= image_size + 1:
-        raise ValueError(
-            f"1 <= min_size < max_size <= image_size + 1 is wanted, got {min_size}, {max_size}, {image_size}"
-        )
-    if max_objects < 1:
-        raise ValueError(f"max_objects must be at least 1, got {max_objects}")
 
 
 def synth(
     out: Path,
-    glyphs: np.ndarray,
-    labels: np.ndarray,
-    names: Sequence[str],
+    glyphs: Glyphs,
+    look: Scenes = Scenes(),
     *,
     images_train: int,
     images_test: int,
-    image_size: int = 128,
-    min_size: int = 15,
-    max_size: int = 50,
-    max_objects: int = 5,
     seed: int = 0,
     layout: Literal["coco", "mnist"] = "coco",
-    style: Literal["published", "scenes"] = "published",
 ) -> Path:
     """Write a synthetic detection set into the folder `out` and return it.
 
-    `glyphs` uint8 (N, h, w), bright on black; `labels` int (N,) from 0, indices into `names`. Object squares have a
-    side in [min_size, max_size) pixels; boxes are tightened to the visible glyph. `layout` coco writes
-    `annotations/instances_<split>.json` beside `<split>/*.png`, mnist `<split>/images/*.png`, `<split>/labels/*.txt`
+    `layout` coco writes `annotations/instances_<split>.json` beside `<split>/*.png`, mnist `<split>/images/*.png`, `<split>/labels/*.txt`
     and `classes.txt`; labels in the files count from 1. The same arguments give the same bytes.
 
     Raises ValueError for arrays or sizes that do not fit together.
     """
-    labels = np.asarray(labels, dtype=np.int64)
-    _checked(glyphs, labels, names, image_size, min_size, max_size, max_objects)
-    if layout not in ("coco", "mnist") or style not in ("published", "scenes"):
-        raise ValueError(f"layout is coco or mnist, style is published or scenes; got {layout!r}, {style!r}")
+    _check(glyphs)
+    look.check()
+    if layout not in ("coco", "mnist"):
+        raise ValueError(f"layout is coco or mnist, got {layout!r}")
     counts = {"train": images_train, "test": images_test}
-    pools = _pools(np.random.default_rng(seed), labels, counts)
+    pools = _pools(np.random.default_rng(seed), glyphs.labels, counts)
     out.mkdir(parents=True, exist_ok=True)
     for number, split in enumerate(_SPLITS):
         scenes: list[list[tuple[int, Box]]] = []
@@ -201,33 +195,36 @@ def synth(
             folder.mkdir(parents=True, exist_ok=True)
         for index in range(counts[split]):
             rng = np.random.default_rng([seed, number, index])
-            pixels, objects = _scene(
-                rng, glyphs, labels, pools[split],
-                image_size=image_size, min_size=min_size, max_size=max_size, max_objects=max_objects, style=style,
-            )  # fmt: skip
+            pixels, objects = _scene(rng, glyphs, pools[split], look)
             PIL.Image.fromarray(pixels).save(folder / f"{index:06d}.png", compress_level=3)
             scenes.append(objects)
         if scenes and layout == "coco":
-            _write_coco(out / "annotations" / f"instances_{split}.json", scenes, names, image_size)
+            _write_coco(
+                out / "annotations" / f"instances_{split}.json", scenes, glyphs.names, look.image_size
+            )
         elif scenes:
             _write_mnist(out / split / "labels", scenes)
     if layout == "mnist":
-        (out / "classes.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        (out / "classes.txt").write_text("".join(f"{name}\n" for name in glyphs.names), encoding="utf-8")
     return out
 
 
 def _write_coco(
     path: Path, scenes: Sequence[Sequence[tuple[int, Box]]], names: Sequence[str], image_size: int
 ) -> None:
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for image_id, objects in enumerate(scenes, start=1):
         for label, (x1, y1, x2, y2) in objects:
             annotations.append(
                 {
-                    "id": len(annotations) + 1, "image_id": image_id, "category_id": label + 1,
-                    "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0,
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": label + 1,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": 0,
                 }
-            )  # fmt: skip
+            )
     content = {
         "info": {"description": "synthetic scenes of small glyphs, made by detrank"},
         "images": [

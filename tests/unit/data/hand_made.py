@@ -46,10 +46,14 @@ def coco_content(
         for category, x1, y1, x2, y2 in boxes:
             annotations.append(
                 {
-                    "id": 100 - len(annotations), "image_id": identity, "iscrowd": 0, "area": (x2 - x1) * (y2 - y1),
-                    "category_id": CLASSES.index(category) + first_category, "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "id": 100 - len(annotations),
+                    "image_id": identity,
+                    "iscrowd": 0,
+                    "area": (x2 - x1) * (y2 - y1),
+                    "category_id": CLASSES.index(category) + first_category,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
                 }
-            )  # fmt: skip
+            )
     categories = [{"id": index, "name": name} for index, name in enumerate(CLASSES, start=first_category)]
     return {"images": images, "annotations": annotations, "categories": categories}
 

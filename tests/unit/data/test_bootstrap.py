@@ -35,9 +35,17 @@ def source(tmp_path_factory) -> Dataset:
             low = rng.integers(0, 10, size=2)
             rows.append((image_id, int(label), [*low, *(low + 9.5)], label == CROWD))
     return Dataset(
-        root, CLASSES, "boxes", tuple(images), np.arange(1, len(rows) + 1), np.array([r[0] for r in rows]),
-        np.array([r[1] for r in rows]), np.array([r[2] for r in rows], dtype=float), np.array([r[3] for r in rows]), "d",
-    )  # fmt: skip
+        root,
+        CLASSES,
+        "boxes",
+        tuple(images),
+        np.arange(1, len(rows) + 1),
+        np.array([r[0] for r in rows]),
+        np.array([r[1] for r in rows]),
+        np.array([r[2] for r in rows], dtype=float),
+        np.array([r[3] for r in rows]),
+        "d",
+    )
 
 
 def test_classes_occur_together_and_every_split_has_all_of_them(source: Dataset) -> None:
@@ -83,11 +91,20 @@ def test_chances_are_in_proportion_to_occurring_together() -> None:
     images = tuple(Image(i, Path(f"{i}.png"), 9, 9, "train") for i in range(1, 111))
     rows = [(i, label) for i in range(1, 111) for label in (0, 1 if i <= 100 else 2)]
     many = Dataset(
-        Path("nowhere"), ("a", "b", "c"), "boxes", images, np.arange(1, 221), np.array([r[0] for r in rows]),
-        np.array([r[1] for r in rows]), np.tile([0.0, 0, 5, 5], (220, 1)), np.zeros(220, dtype=bool), "",
-    )  # fmt: skip
+        Path("nowhere"),
+        ("a", "b", "c"),
+        "boxes",
+        images,
+        np.arange(1, 221),
+        np.array([r[0] for r in rows]),
+        np.array([r[1] for r in rows]),
+        np.tile([0.0, 0, 5, 5], (220, 1)),
+        np.zeros(220, dtype=bool),
+        "",
+    )
     first = Counter(
-        choose(many, sets=1, classes=2, train=60, test=40, class_images=0, seed=s)[0].labels for s in range(300)
+        choose(many, sets=1, classes=2, train=60, test=40, class_images=0, seed=s)[0].labels
+        for s in range(300)
     )
     # A third of the draws begins with each class; only those that begin with 0 have a choice.
     assert set(first) <= {(0, 1), (0, 2)}

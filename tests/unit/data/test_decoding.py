@@ -1,7 +1,10 @@
+import struct
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 from hand_made import coco, picture
 
@@ -110,3 +113,42 @@ def test_png_modes_become_rgb(mode: str, tmp_path: Path) -> None:
     PIL.Image.new("RGB", (6, 4), (255, 255, 255)).convert(mode).save(tmp_path / "a.png")
     assert inspect(tmp_path / "a.png").rewrite is None
     assert np.array_equal(read_rgb(tmp_path / "a.png"), np.full((4, 6, 3), 255, dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("bits", "white"), [(8, 255), (10, 1023), (12, 4095), (14, 16383), (16, 65535)])
+def test_sensors_of_fewer_bits_than_the_file_are_not_black(bits: int, white: int, tmp_path: Path) -> None:
+    bright = np.linspace(0, white, 300).reshape(15, 20).astype(np.uint16)
+    (tmp_path / "in").mkdir()
+    PIL.Image.fromarray(bright).save(tmp_path / "in/a.png")
+    PIL.Image.fromarray(bright // 2).save(tmp_path / "in/b.png")
+    result = ingest(tmp_path / "in", tmp_path / "out")
+    means = sorted(float(read_rgb(image.path).mean()) for image in open_dataset(tmp_path / "out").images)
+    assert means == pytest.approx([63.5, 127.5], abs=1)
+    assert f"{white} is white" in result.report["faults"][0]["reason"]
+
+
+def _png_of_16_bits(pixels: np.ndarray) -> bytes:
+    """RGB, which Pillow cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(("white", "said"), [(4095, {"converted_image": 1}), (65535, {})])
+def test_colour_of_fewer_bits_than_the_file_is_not_black(white: int, said: dict, tmp_path: Path) -> None:
+    pixels = np.linspace(0, white, 300).reshape(10, 10, 3).astype(np.uint16)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_bytes(_png_of_16_bits(pixels))
+    result = ingest(tmp_path / "in", tmp_path / "out")
+    assert result.report["counts"] == said
+    assert read_rgb(open_dataset(tmp_path / "out").images[0].path).mean() == pytest.approx(127, abs=10)

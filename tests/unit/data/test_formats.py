@@ -141,9 +141,10 @@ def test_yolo_polygons_become_boxes_with_masks(tmp_path: Path) -> None:
     assert rows[0]["segmentation"] == [[10.0, 5.0, 30.0, 5.0, 20.0, 15.0]]
 
 
-def test_yolo_picture_without_label_file_is_background(tmp_path: Path) -> None:
+def test_yolo_picture_with_an_empty_label_file_is_background(tmp_path: Path) -> None:
     yolo(tmp_path / "in")
     picture(tmp_path / "in/images/train/empty.png", 20, 20)
+    text(tmp_path / "in/labels/train/empty.txt", "")
     summary = ingest(tmp_path / "in", tmp_path / "out").summary
     assert (summary["images"], summary["images_without_boxes"]) == (3, 1)
 
@@ -158,10 +159,13 @@ def test_yolo_without_names_numbers_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "boxes"),
     [
-        ("image_id,width,height,bbox,source\na,40,30,\"[4.5, 6, 10, 12]\",x\n", [[4.5, 6.0, 14.5, 18.0]]),
-        ("image_name,BoxesString,domain\na.png,4 6 14 18;20 1 30 9,x\nb.png,no_box,x\n", [[4.0, 6.0, 14.0, 18.0], [20.0, 1.0, 30.0, 9.0]]),
+        ('image_id,width,height,bbox,source\na,40,30,"[4.5, 6, 10, 12]",x\n', [[4.5, 6.0, 14.5, 18.0]]),
+        (
+            "image_name,BoxesString,domain\na.png,4 6 14 18;20 1 30 9,x\nb.png,no_box,x\n",
+            [[4.0, 6.0, 14.0, 18.0], [20.0, 1.0, 30.0, 9.0]],
+        ),
     ],
-)  # fmt: skip
+)
 def test_global_wheat(table: str, boxes: list, tmp_path: Path) -> None:
     scene(tmp_path / "in")
     text(tmp_path / "in/train.csv", table)
@@ -209,7 +213,8 @@ def test_coco_prefers_instances_to_other_tasks(tmp_path: Path) -> None:
     coco(tmp_path / "in")
     text(tmp_path / "in/annotations/person_keypoints_train2017.json", json.dumps(coco_content(["a"])))
     result = ingest(tmp_path / "in", tmp_path / "out")
-    assert result.report["counts"] == {}
+    assert result.report["counts"] == {"other_task": 1}
+    assert result.summary["annotations"] == 3
 
 
 def test_folders_are_classes(tmp_path: Path) -> None:
@@ -261,14 +266,6 @@ def test_pictures_alone_are_unlabelled(tmp_path: Path) -> None:
     assert dataset.categories == ()
 
 
-def test_annotations_that_nothing_reads_are_named_when_pictures_count_as_unlabelled(tmp_path: Path) -> None:
-    scene(tmp_path / "in")
-    (tmp_path / "in" / "train.json").write_text('{"annotations": [')
-    result = ingest(tmp_path / "in", tmp_path / "out")
-    assert result.format == "unlabelled"
-    assert [(fault["code"], fault["file"]) for fault in result.report["faults"]] == [("unreadable_file", "train.json")]
-
-
 def test_two_formats_are_named(tmp_path: Path) -> None:
     coco(tmp_path / "in")
     voc(tmp_path / "in")
@@ -279,8 +276,8 @@ def test_two_formats_are_named(tmp_path: Path) -> None:
 
 def test_unknown_format_lists_the_known(tmp_path: Path) -> None:
     scene(tmp_path / "in")
-    with pytest.raises(Unusable, match=r"'tfrecord' is no known format.*coco.*unlabelled"):
-        ingest(tmp_path / "in", tmp_path / "out", format="tfrecord")
+    with pytest.raises(Unusable, match=r"'spreadsheet' is no known format.*coco.*unlabelled"):
+        ingest(tmp_path / "in", tmp_path / "out", format="spreadsheet")
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -27,8 +27,15 @@ def _row(**changes: object) -> dict:
 
 def test_nothing_wrong_gives_an_empty_report(tmp_path: Path) -> None:
     assert _coco(tmp_path).report == {
-        "counts": {}, "dropped": 0, "repaired": 0, "images_dropped": 0, "annotations_dropped": 0, "faults": [], "truncated": False,
-    }  # fmt: skip
+        "counts": {},
+        "kinds": [],
+        "dropped": 0,
+        "repaired": 0,
+        "images_dropped": 0,
+        "annotations_dropped": 0,
+        "faults": [],
+        "truncated": False,
+    }
 
 
 @pytest.mark.parametrize(
@@ -48,7 +55,7 @@ def test_nothing_wrong_gives_an_empty_report(tmp_path: Path) -> None:
         (_row(bbox=["x", 1, 5, 5]), "invalid_annotation", "dropped", "four finite numbers"),
         (_row(bbox=[1, 1, 5, float("nan")]), "invalid_annotation", "dropped", "four finite numbers"),
         (_row(bbox=[1, 1, 5, float("inf")]), "invalid_annotation", "dropped", "four finite numbers"),
-        (_row(image_id=1234), "invalid_annotation", "dropped", "image_id 1234"),
+        (_row(image_id=1234), "annotation_without_image", "dropped", "image_id 1234"),
         (_row(bbox=[4, 6, 16, 20]), "duplicate_annotation", "dropped", "there already"),
         (_row(segmentation=[[1, 1]]), "invalid_mask", "repaired", "kept without it"),
         (_row(segmentation={"size": [9, 9], "counts": [81]}), "invalid_mask", "repaired", "[9, 9]"),
@@ -128,10 +135,10 @@ def test_equal_pictures_are_kept_once_and_in_train(tmp_path: Path) -> None:
     text(tmp_path / "in/labels/val/again.txt", "0 0.5 0.5 0.5 0.5\n")
     result = ingest(tmp_path / "in", tmp_path / "out")
     assert result.report["counts"] == {"duplicate_image": 1}
-    assert result.report["annotations_dropped"] == 1
+    assert (result.report["annotations_dropped"], result.summary["annotations"]) == (0, 4)
     fault = result.report["faults"][0]
     assert fault["file"] == "images/val/again.png"
-    assert "images/train/a.png, in train" in fault["reason"]
+    assert "images/train/a.png, in train; 1 of its annotations are new" in fault["reason"]
 
 
 def test_labels_without_pictures_and_pictures_without_labels(tmp_path: Path) -> None:
@@ -230,9 +237,9 @@ def test_only_bad_annotations_is_unusable_with_the_report(tmp_path: Path) -> Non
     for row in content["annotations"]:
         row["bbox"] = [0, 0, 0, 0]
     text(tmp_path / "in/all.json", json.dumps(content))
-    with pytest.raises(Unusable, match=r"3 x degenerate_box.*format=unlabelled") as refusal:
+    with pytest.raises(Unusable, match=r"^all.json.*3 x degenerate_box.*format=unlabelled") as refusal:
         ingest(tmp_path / "in", tmp_path / "out")
-    assert refusal.value.report["counts"] == {"degenerate_box": 3}
+    assert refusal.value.report["counts"] == {"degenerate_box": 3, "emptied_image": 2}
     assert not (tmp_path / "out").exists()
 
 

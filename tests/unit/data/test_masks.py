@@ -53,10 +53,22 @@ def test_corners_far_away_cost_nothing() -> None:
 @pytest.mark.parametrize(
     "counts",
     [
-        [1200, -1, 1], [1199], [1201], [600.0, 600], [True, 1199], "", "~~~", "0", "\u00e9\u00e9", "P" * 40, "000P",
-        b"\xff\xff", [[600, 600]], "oooooooooooooooooooooooo",
+        [1200, -1, 1],
+        [1199],
+        [1201],
+        [600.0, 600],
+        [True, 1199],
+        "",
+        "~~~",
+        "0",
+        "\u00e9\u00e9",
+        "P" * 40,
+        "000P",
+        b"\xff\xff",
+        [[600, 600]],
+        "oooooooooooooooooooooooo",
     ],
-)  # fmt: skip
+)
 def test_broken_run_lengths_are_refused(counts) -> None:
     with pytest.raises(ValueError, match=r"run"):
         run_lengths(counts, SIZE[0] * SIZE[1])
@@ -75,11 +87,15 @@ def coco(folder: Path, segmentations: list, crowds: tuple[int, ...] = ()) -> Non
     picture(folder / "images/b.png", width, height, 2)
     rows = [
         {
-            "id": i, "image_id": 1 + i % 2, "category_id": 1, "bbox": [i, 2, 9, 9], "iscrowd": int(i in crowds),
+            "id": i,
+            "image_id": 1 + i % 2,
+            "category_id": 1,
+            "bbox": [i, 2, 9, 9],
+            "iscrowd": int(i in crowds),
             **({"segmentation": s} if s is not None else {}),
         }
         for i, s in enumerate(segmentations)
-    ]  # fmt: skip
+    ]
     images = [
         {"id": i, "file_name": f"images/{n}.png", "width": width, "height": height}
         for i, n in ((1, "a"), (2, "b"))

@@ -5,6 +5,7 @@ import PIL.Image
 import pytest
 
 from worker.data.canonical import Annotation, CanonicalImage
+from worker.data.drawing import colour_of
 from worker.data.pictures import Picture
 from worker.data.previews import annotated, chosen
 
@@ -52,3 +53,12 @@ def test_box_is_drawn_where_it_is(name: str, corners: tuple, tmp_path: Path) -> 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (2000, 1000)])
 def test_any_shape_can_be_shown(size: tuple[int, int]) -> None:
     assert max(annotated(PIL.Image.new("RGB", size), [], [], side=100).size) == 100
+
+
+def test_labels_of_one_place_stand_below_each_other() -> None:
+    names = ["cat", "dog", "cow"]
+    whole = [Annotation(name, (0, 0, 400, 300)) for name in names]
+    canvas = np.asarray(annotated(PIL.Image.new("RGB", (400, 300)), whole, names, side=400))
+    inside = canvas[6:60, 4:30].reshape(-1, 3)
+    for index in range(3):
+        assert (inside == colour_of(index)).all(axis=1).any(), f"the label of {names[index]} is hidden"

@@ -22,10 +22,17 @@ def dataset_of(per_image: list[list[tuple[int, bool]]], supervision: str = "boxe
     images = [Image(i, Path(f"{i}.png"), 50, 50, "train") for i in range(1, len(per_image) + 1)]
     images.append(Image(len(per_image) + 1, Path("t.png"), 50, 50, "test"))
     return Dataset(
-        Path("nowhere"), CLASSES, supervision, tuple(images), np.arange(1, len(rows) + 1),
-        np.array([row[0] for row in rows], dtype=np.int64), np.array([row[1] for row in rows], dtype=np.int64),
-        np.tile([0.0, 0, 9, 9], (len(rows), 1)), np.array([row[2] for row in rows], dtype=bool), "",
-    )  # fmt: skip
+        Path("nowhere"),
+        CLASSES,
+        supervision,
+        tuple(images),
+        np.arange(1, len(rows) + 1),
+        np.array([row[0] for row in rows], dtype=np.int64),
+        np.array([row[1] for row in rows], dtype=np.int64),
+        np.tile([0.0, 0, 9, 9], (len(rows), 1)),
+        np.array([row[2] for row in rows], dtype=bool),
+        "",
+    )
 
 
 def shuffled(dataset: Dataset, seed: int) -> Dataset:

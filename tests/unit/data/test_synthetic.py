@@ -1,4 +1,5 @@
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +7,9 @@ import PIL.Image
 import pytest
 
 from worker.data.dataset import open_dataset
+from worker.data.glyphs import Glyphs
 from worker.data.ingest import ingest
-from worker.data.synthetic import pack, synth
+from worker.data.synthetic import Scenes, pack, synth
 
 NAMES = ("bar", "dot", "ring")
 
@@ -36,8 +38,10 @@ def _tree(folder: Path) -> dict[str, bytes]:
 
 
 def _synth(out: Path, glyphs: tuple, **changes: object) -> Path:
-    options = {"images_train": 12, "images_test": 4, "image_size": 96, "max_size": 40, "seed": 1, **changes}
-    return synth(out, *glyphs, NAMES, **options)
+    options = {"images_train": 12, "images_test": 4, "seed": 1, **changes}
+    look = {"image_size": 96, "max_size": 40}
+    look |= {field.name: options.pop(field.name) for field in fields(Scenes) if field.name in options}
+    return synth(out, Glyphs(*glyphs, NAMES), Scenes(**look), **options)
 
 
 @pytest.mark.parametrize("style", ["published", "scenes"])
@@ -113,12 +117,10 @@ def test_test_glyphs_are_never_seen_in_training(tmp_path: Path) -> None:
     images = np.stack([np.full((20, 20), 5 * index + 5, dtype=np.uint8) for index in range(40)])
     out = synth(
         tmp_path,
-        images,
-        np.arange(40) % 2,
-        ("a", "b"),
+        Glyphs(images, np.arange(40) % 2, ("a", "b")),
+        Scenes(max_objects=1),
         images_train=60,
         images_test=20,
-        max_objects=1,
         seed=3,
     )
     seen = {
@@ -156,4 +158,4 @@ def test_senseless_glyphs(glyphs: tuple, tmp_path: Path) -> None:
         (images, labels + 1),
     ):
         with pytest.raises(ValueError, match=r"glyphs must be|labels run"):
-            synth(tmp_path / "a", *bad, NAMES, images_train=1, images_test=1)
+            synth(tmp_path / "a", Glyphs(*bad, NAMES), images_train=1, images_test=1)

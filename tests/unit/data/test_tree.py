@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from hand_made import text
 
-from worker.data.tree import NotFound, safe_parts, walk
+from worker.data.tree import NoSuchPicture, walk, written_parts
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_lookup(tree, name: str, near: list, split: str | None, found: str) -> N
         ("", "missing_image"),
         ("nothing.jpg", "missing_image"),
         ("a.jpg", "missing_image"),  # two of them
-        ("../train/a.jpg", "unsafe_path"),
+        ("../gone/c.jpg", "unsafe_path"),
         ("../../etc/passwd", "unsafe_path"),
         ("/etc/passwd", "unsafe_path"),
         ("C:\\Windows\\win.ini", "unsafe_path"),
@@ -67,7 +67,7 @@ def test_lookup(tree, name: str, near: list, split: str | None, found: str) -> N
     ],
 )
 def test_refusals(tree, name: str, code: str) -> None:
-    with pytest.raises(NotFound) as refusal:
+    with pytest.raises(NoSuchPicture) as refusal:
         tree.image_named(name)
     assert refusal.value.code == code
 
@@ -82,5 +82,5 @@ def test_links_are_listed_not_followed(tmp_path: Path) -> None:
     assert (tree.files, tree.links) == ((), ("file.jpg", "folder", "loop"))
 
 
-def test_safe_parts() -> None:
-    assert safe_parts(" ./a//b/./c.jpg") == ["a", "b", "c.jpg"]
+def test_written_parts() -> None:
+    assert written_parts(" ./a//b/./c.jpg") == ["a", "b", "c.jpg"]

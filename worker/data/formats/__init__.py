@@ -2,14 +2,71 @@
 
 from types import ModuleType
 
-from worker.data.formats import coco, image_labels, mnist, unlabelled, voc, wheat, yolo
+from worker.data.formats import (
+    automl,
+    bdd100k,
+    box_tables,
+    coco,
+    createml,
+    cvat,
+    datumaro,
+    dota,
+    hf_imagefolder,
+    hf_parquet,
+    image_labels,
+    keras_yolo,
+    kitti,
+    label_studio,
+    labelme,
+    lvis,
+    mnist,
+    oidv4,
+    open_images,
+    supervisely,
+    tfrecord,
+    unclear_tables,
+    unlabelled,
+    via,
+    visdrone,
+    voc,
+    widerface,
+    yolo,
+)
 
+_BOXED: tuple[ModuleType, ...] = (
+    coco,
+    voc,
+    yolo,
+    box_tables,
+    automl,
+    open_images,
+    mnist,
+    labelme,
+    via,
+    cvat,
+    label_studio,
+    supervisely,
+    datumaro,
+    createml,
+    lvis,
+    bdd100k,
+    hf_imagefolder,
+    kitti,
+    visdrone,
+    dota,
+    keras_yolo,
+    oidv4,
+    widerface,
+)
 READERS: dict[str, ModuleType] = {
-    module.NAME: module for module in (coco, voc, yolo, wheat, mnist, image_labels, unlabelled)
+    module.NAME: module
+    for module in (*_BOXED, hf_parquet, tfrecord, unclear_tables, image_labels, unlabelled)
 }
-# Annotations of boxes go before labels of pictures, and those before bare pictures.
+# Annotations of boxes go before tables that might hold some, those before labels of pictures, and those before bare pictures.
 RANKS: tuple[tuple[str, ...], ...] = (
-    ("coco", "voc", "yolo", "csv", "mnist"),
+    tuple(module.NAME for module in _BOXED),
+    ("parquet", "tfrecord"),
+    ("unclear_table",),
     ("image_labels",),
     ("unlabelled",),
 )

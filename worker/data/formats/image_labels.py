@@ -3,36 +3,58 @@
 import re
 
 from worker.data.faults import Report
-from worker.data.formats import tables
+from worker.data.formats import box_tables, tables
+from worker.data.formats.column_roles import NUMBER, PLAIN
 from worker.data.formats.raw import Raw, RawImage, category_name
 from worker.data.splits import split_named, split_of_file, split_of_folders
-from worker.data.tree import NotFound, Tree, join, parent
+from worker.data.tree import NoSuchPicture, Tree, join, parent
 
 NAME = "image_labels"
 TITLE = "image-level labels (CSV filename,label; or one folder per class)"
 _FILE = ("filename", "file_name", "image", "image_id", "image_name", "file", "path", "img")
 _LABEL = ("label", "labels", "class", "classes", "category", "categories", "class_name", "tags")
+_OBJECTS = re.compile(r"\s*(\{|\[\s*(\{|\[|-?\d))")
+_BEYOND = re.compile(r"column \d+")  # as tables.py calls a column without a name
+_DATE = re.compile(r"\d{2,4}[-./]\d{1,2}[-./]\d{2,4}")
 _PLAIN_FOLDERS = {"images", "image", "imgs", "img", "data", "pictures", "jpegimages", "photos"}
 
 
-def _columns(tree: Tree, file: str) -> tuple[str, str | None] | None:
-    """(picture column, label column or None for one 0/1 column a class), or None when it is no such table."""
+def _columns(tree: Tree, file: str, asked: bool) -> tuple[str, str | None] | None:
+    """(picture column, label column or None for one 0/1 column a class), or None when it is no such table.
+
+    Who `asked` for image labels has answered what numbers that look like boxes are.
+    """
     columns = tables.header(tree, file)
     picture = next((name for name in columns if name.lower() in _FILE), None)
-    if picture is None or {"bbox", "BoxesString", "xmin"} & set(columns):
+    if picture is None or box_tables.may_hold_boxes(tree, file, unclear=not asked):
         return None
     label = next((name for name in columns if name.lower() in _LABEL), None)
+    found = [row for _, row in tables.rows(tree, file, Report())[:20]]
+    if any(_is_no_label(name, cell) for row in found for name, cell in row.items() if name != picture):
+        return None
     if label:
-        return picture, label
+        # Objects and lists of numbers are annotations of some tool, and no labels of a picture.
+        return None if any(_OBJECTS.match(row.get(label, "")) for row in found) else (picture, label)
     if len(columns) < 2:
         return None
-    found = [row for _, row in tables.rows(tree, file, Report())[:20]]
     flags = all(row.get(name) in ("0", "1") for row in found for name in columns if name != picture)
     return (picture, None) if found and flags else None
 
 
-def _label_tables(tree: Tree) -> list[tuple[str, str, str | None]]:
-    found = ((file, _columns(tree, file)) for file in tree.with_suffix(".csv"))
+def _is_no_label(column: str, cell: str) -> bool:
+    """Whether a cell holds a box, a polygon or run lengths, or stands beyond the header, where the columns are not what they say."""
+    if _BEYOND.fullmatch(column):
+        return bool(cell)
+    return (
+        len(cell) > 6
+        and PLAIN.fullmatch(cell) is not None
+        and len(NUMBER.findall(cell)) >= 4
+        and not _DATE.match(cell)
+    )
+
+
+def _label_tables(tree: Tree, asked: bool = False) -> list[tuple[str, str, str | None]]:
+    found = ((file, _columns(tree, file, asked)) for file in tree.with_suffix(*tables.SUFFIXES))
     return [(file, *columns) for file, columns in found if columns]
 
 
@@ -68,11 +90,11 @@ def _read_table(
         try:
             try:
                 path = tree.image_named(name, near, split)
-            except NotFound as missing:
+            except NoSuchPicture as missing:
                 if missing.code == "unsafe_path":
                     raise
                 path = tree.image_of_stem(name, near, split)
-        except NotFound as refusal:
+        except NoSuchPicture as refusal:
             report.add(
                 refusal.code, name, f"{refusal.reason} (line {line} of {file})", lost=len(labels), image=True
             )
@@ -86,16 +108,12 @@ def _read_table(
 def read(tree: Tree, report: Report) -> Raw:
     """Read the labels of every picture, from tables where there are any, else from the folders' names."""
     images: dict[str, RawImage] = {}
-    files = _label_tables(tree)
+    # Nobody comes here unasked while a table is unclear: that is a question first (unclear_tables.py).
+    files = _label_tables(tree, asked=True)
     for file, picture, label in files:
         _read_table(tree, file, picture, label, images, report)
     for path in tree.images:
         folder = _class_folder(path)
-        if files:
-            if path not in images:
-                report.add("unlisted_image", path, "no table lists this picture", lost=0, image=True)
-        elif folder:
+        if folder and not files:
             images[path] = RawImage(path, split_of_folders(path), labels=[category_name(folder)])
-        else:
-            report.add("unlisted_image", path, "the picture lies in no class folder", lost=0, image=True)
-    return Raw(list(images.values()), supervision="image_labels")
+    return Raw(list(images.values()), used=[file for file, *_ in files], supervision="image_labels")

@@ -4,7 +4,7 @@ from worker.data.faults import Report
 from worker.data.formats import tables
 from worker.data.formats.raw import Raw, RawBox, RawImage, category_name, head_of, numbers, text_of
 from worker.data.splits import split_of_folders
-from worker.data.tree import NotFound, Tree, join, parent, stem
+from worker.data.tree import NoSuchPicture, Tree, join, parent, stem
 
 NAME = "mnist"
 TITLE = "MNIST-like images/*.png with labels/*.txt (header label,xmin,ymin,xmax,ymax)"
@@ -26,12 +26,13 @@ def recognise(tree: Tree) -> str | None:
     return f"{len(files)} label files with the header {_HEADER}, such as {files[0]}" if files else None
 
 
-def _names(tree: Tree, report: Report) -> list[str]:
-    for file in tree.files:
-        if file.rpartition("/")[2].lower() == "classes.txt":
-            lines = (text_of(tree, file, report) or "").splitlines()
-            return [category_name(line) for line in lines if line.strip()]
-    return []
+def _names_file(tree: Tree) -> str | None:
+    return next((file for file in tree.files if file.rpartition("/")[2].lower() == "classes.txt"), None)
+
+
+def _names(tree: Tree, file: str | None, report: Report) -> list[str]:
+    lines = (text_of(tree, file, report) or "").splitlines() if file else []
+    return [category_name(line) for line in lines if line.strip()]
 
 
 def _category(label: str, names: list[str]) -> str | None:
@@ -58,16 +59,19 @@ def read(tree: Tree, report: Report) -> Raw:
 
     Corners are continuous coordinates from 0 (`xmax` is the first column behind the object).
     """
-    names = _names(tree, report)
+    names_file = _names_file(tree)
+    names = _names(tree, names_file, report)
+    files = _label_files(tree)
     images: dict[str, RawImage] = {}
-    for file in _label_files(tree):
+    for file in files:
         found = tables.rows(tree, file, report)
         try:
             path = tree.image_of_stem(stem(file), _near(file), split_of_folders(file))
-        except NotFound as missing:
+        except NoSuchPicture as missing:
             report.add("label_without_image", file, missing.reason, lost=len(found))
             continue
         image = images.setdefault(path, RawImage(path, split_of_folders(path)))
+        image.dropped += len(found)
         for line, row in found:
             corners = numbers(row.get(corner, "") for corner in _CORNERS)
             category = _category(row.get("label", ""), names)
@@ -86,11 +90,11 @@ def read(tree: Tree, report: Report) -> Raw:
                     f"line {line}",
                 )
             else:
+                image.dropped -= 1
                 image.boxes.append(
                     RawBox(category, (corners[0], corners[1], corners[2], corners[3]), file, f"line {line}")
                 )
-    for path in sorted(set(tree.images) - images.keys()):
-        report.add("unlisted_image", path, "no label file belongs to this picture", lost=0, image=True)
     if not names:
         names = sorted({box.category for image in images.values() for box in image.boxes}, key=int)
-    return Raw(list(images.values()), list(dict.fromkeys(names)))
+    used = [*files, names_file] if names_file else files
+    return Raw(list(images.values()), used, list(dict.fromkeys(names)))

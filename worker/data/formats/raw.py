@@ -1,20 +1,28 @@
 """What a reader hands over: the annotations as they stand in the archive, in one shape for all formats."""
 
 import math
-from collections.abc import Iterable
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from worker.data.encodings import decode
 from worker.data.faults import Report, printable
 from worker.data.tree import Tree
 
 Corners = tuple[float, float, float, float]
+_WITHOUT_WIDTH = re.compile("[\u200b-\u200d\u2060\ufeff]")
 MAX_TEXT_BYTES = 2 * 1024**3
 
 
 @dataclass(slots=True)
 class RawBox:
-    """One object: `corners` xyxy in the frame that the file means, `reference` its id or line in `file`."""
+    """One object: `corners` xyxy in the frame that the file means, `reference` its id or line in `file`.
+
+    `crowd` is a region of several objects (COCO's iscrowd); `ignore` is one object that counts neither for nor against a
+    detector (VOC's difficult, the `ignore` of COCO's relatives).
+    """
 
     category: str
     corners: Corners
@@ -22,14 +30,16 @@ class RawBox:
     reference: str
     crowd: bool = False
     segmentation: list[list[float]] | dict | None = None
+    ignore: bool = False
 
 
 @dataclass(slots=True)
 class RawImage:
-    """One picture of the tree at `path`, with its objects or image-level `labels`.
+    """One picture of the tree at `path` that has an answer: its objects or image-level `labels`, or that it has none.
 
     `declared` is the (width, height) that the annotations were made for, where the file says it;
-    `relative` means that the corners are fractions of the picture as it is shown.
+    `relative` means that the corners are fractions of the picture as it is shown. `dropped` counts the annotations that the
+    reader could not use: a picture that has none left is left out, for it is no background.
     """
 
     path: str
@@ -38,13 +48,20 @@ class RawImage:
     labels: list[str] = field(default_factory=list)
     declared: tuple[int, int] | None = None
     relative: bool = False
+    dropped: int = 0
 
 
 @dataclass
 class Raw:
-    """All a reader found. `categories` in the archive's own order; empty means: those in use, by name."""
+    """All a reader found.
+
+    `images` are the pictures with an answer; those of the tree that are missing here count as unlabelled. `used` names every
+    file that was read, or left aside for a reason that the report says: ledger.py names the others in the report and refuses
+    where most labels are among them. `categories` in the archive's own order; empty means: those in use, by name.
+    """
 
     images: list[RawImage]
+    used: Collection[str]
     categories: list[str] = field(default_factory=list)
     supervision: Literal["boxes", "image_labels", "none"] = "boxes"
     notes: list[str] = field(default_factory=list)
@@ -60,8 +77,14 @@ def numbers(values: Iterable[object]) -> list[float] | None:
 
 
 def category_name(value: object) -> str:
-    """A category name as it is stored: printable, stripped, at most 200 characters; empty when there is none."""
-    return printable(value, 200).strip() if isinstance(value, str | int | float) else ""
+    """A category name as it is stored: printable, NFC, with single blanks, at most 200 characters; empty when there is none."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return ""
+    text = str(value)
+    if not text.isascii():
+        # Decomposed letters and marks of no width look the same as the class without them.
+        text = _WITHOUT_WIDTH.sub("", unicodedata.normalize("NFC", text))
+    return printable(" ".join(text.split()), 200)
 
 
 def pixel_size(width: object, height: object) -> tuple[int, int] | None:
@@ -71,7 +94,7 @@ def pixel_size(width: object, height: object) -> tuple[int, int] | None:
 
 
 def text_of(tree: Tree, file: str, report: Report | None = None) -> str | None:
-    """The text of one file of the tree, UTF-8 with or without mark, else Latin-1.
+    """The text of one file of the tree, in whatever encoding it is (encodings.py).
 
     None (and a fault, where a report is given) when it is too large or cannot be read.
     """
@@ -84,16 +107,13 @@ def text_of(tree: Tree, file: str, report: Report | None = None) -> str | None:
         if report is not None:
             report.add("unreadable_file", file, f"cannot be read: {error.strerror or error}")
         return None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+    return decode(data)
 
 
 def head_of(tree: Tree, file: str, size: int = 4096) -> str:
     """The first bytes of a file as text, for recognising it; empty when it cannot be read."""
     try:
         with tree.absolute(file).open("rb") as stream:
-            return stream.read(size).decode("utf-8-sig", "replace")
+            return decode(stream.read(size))
     except OSError:
         return ""

@@ -7,8 +7,6 @@ from worker.data.tree import Tree
 
 NAME = "unlabelled"
 TITLE = "pictures without labels"
-# what annotations are usually written in
-ANNOTATIONS = (".json", ".xml", ".csv")
 
 
 def recognise(tree: Tree) -> str | None:
@@ -17,7 +15,5 @@ def recognise(tree: Tree) -> str | None:
 
 
 def read(tree: Tree, report: Report) -> Raw:
-    """Every picture of the tree, with the split that its folders name; says of files that look like labels that they were not read."""
-    for file in tree.with_suffix(*ANNOTATIONS):
-        report.add("unreadable_file", file, "not understood as annotations of any format, so the pictures count as unlabelled")
-    return Raw([RawImage(path, split_of_folders(path)) for path in tree.images], supervision="none")
+    """Every picture of the tree, with the split that its folders name."""
+    return Raw([RawImage(path, split_of_folders(path)) for path in tree.images], used=(), supervision="none")

@@ -1,11 +1,16 @@
 """PASCAL VOC XML: `Annotations/*.xml`, `JPEGImages/`, `ImageSets/Main/*.txt` where there; or XML beside the pictures."""
 
+import re
 from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
+from worker.data.encodings import decode
 from worker.data.faults import Report
+from worker.data.formats import rotated, split_lists
+from worker.data.formats.collecting import around
+from worker.data.formats.pairing import Taken, pictures_of
 from worker.data.formats.raw import (
     Raw,
     RawBox,
@@ -14,19 +19,23 @@ from worker.data.formats.raw import (
     head_of,
     numbers,
     pixel_size,
-    text_of,
 )
 from worker.data.splits import split_of_folders
-from worker.data.tree import NotFound, Tree, join, parent, stem
+from worker.data.tree import NoSuchPicture, Tree, join, parent
 
 NAME = "voc"
 TITLE = "PASCAL VOC XML (Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt where there)"
-_SETS = {"train": "train", "val": "val", "test": "test", "trainval": "train"}
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+# <annotations> is CVAT's.
+_ROOT = re.compile(r"<[Aa]nnotation[\s>]")
+# Three digits may be thousands.
+_DECIMAL_COMMA = re.compile(r"^(-?\d+),(\d{1,2}|\d{4,})$")
+_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
+_DECLARED = re.compile(rb"""^\s*<\?xml[^>]*encoding=["']([A-Za-z0-9_.-]+)["']""")
 
 
 def _xml_files(tree: Tree) -> list[str]:
-    return [file for file in tree.with_suffix(".xml") if "<annotation" in head_of(tree, file)]
+    return [file for file in tree.with_suffix(".xml") if _ROOT.search(head_of(tree, file))]
 
 
 def recognise(tree: Tree) -> str | None:
@@ -35,32 +44,64 @@ def recognise(tree: Tree) -> str | None:
     return f"{len(files)} VOC XML, such as {files[0]}" if files else None
 
 
-def _image_sets(tree: Tree, report: Report) -> dict[str, str]:
-    """Image stem -> split, from ImageSets/Main; a picture's own val or test list goes before trainval."""
-    splits: dict[str, str] = {}
-    for name, split in _SETS.items():
-        for file in tree.with_suffix(f"/main/{name}.txt"):
-            for line in (text_of(tree, file, report) or "").splitlines():
-                if words := line.split():
-                    splits.setdefault(words[0], split)
-    return splits
+def _set_files(tree: Tree) -> list[str]:
+    """The lists of ImageSets, those of single classes too."""
+    return [file for file in tree.with_suffix(".txt") if "imagesets/" in file.lower()]
 
 
-def _image_path(tree: Tree, file: str, filename: str) -> str:
-    here = parent(file)
-    near = [here, join(parent(here), "JPEGImages"), join(parent(here), "images"), "JPEGImages", "images"]
-    split = split_of_folders(file)
+def _parsed(data: bytes) -> Element:
+    """The root of an XML. What it says of its encoding is believed first; many say nothing, or something else than is true.
+
+    Raises ParseError, DefusedXmlException or ValueError.
+    """
     try:
-        # The XML's own name is the image's id in VOC; <filename> is often left over from another machine.
-        return tree.image_of_stem(stem(file), near, split)
-    except NotFound:
-        if not filename:
-            raise
-        return tree.image_named(filename, near, split)
+        return defusedxml.ElementTree.fromstring(data)
+    except DefusedXmlException:
+        raise
+    except (ParseError, ValueError, LookupError):
+        return defusedxml.ElementTree.fromstring(_DECLARATION.sub("", _text_of(data)))
+
+
+def _text_of(data: bytes) -> str:
+    """By the declared encoding, which the parser may not know, else by what the bytes look like."""
+    declared = _DECLARED.match(data)
+    try:
+        return data.decode(declared[1].decode()) if declared else decode(data)
+    except (UnicodeDecodeError, LookupError):
+        return decode(data)
+
+
+def _image_path(tree: Tree, file: str, found: str | NoSuchPicture, filename: str) -> str:
+    # The XML's own name is the image's id in VOC; <filename> is often left over from another machine.
+    if isinstance(found, str):
+        return found
+    if isinstance(found, Taken) or not filename:
+        raise found
+    folders = [parent(file), *(join(parent(parent(file)), folder) for folder in ("JPEGImages", "images"))]
+    try:
+        return tree.image_named(filename, folders, split_of_folders(file))
+    except NoSuchPicture as also:
+        raise (also if also.code == "unsafe_path" else found) from None
 
 
 def _text(element: Element, path: str) -> str:
     return (element.findtext(path) or "").strip()
+
+
+def _of_rotated(item: Element) -> list[float] | None:
+    """The upright box around roLabelImg's <robndbox>, counted from 1 like the others."""
+    found = numbers(_text(item, f"robndbox/{key}") for key in ("cx", "cy", "w", "h", "angle"))
+    if found is None:
+        return None
+    x1, y1, x2, y2 = rotated.around_rotated(found[:2], found[2:4], found[4])
+    return [x1 + 1, y1 + 1, x2, y2]
+
+
+def _of_polygon(item: Element) -> list[float] | None:
+    """The box around the polygon of LabelMe's website, which counts from 0; brought to count from 1."""
+    found = [numbers((_text(point, "x"), _text(point, "y"))) for point in item.iterfind("polygon/pt")]
+    box = around([point for point in found if point]) if all(found) else None
+    return [box[0] + 1, box[1] + 1, box[2], box[3]] if box else None
 
 
 def _box(item: Element, file: str, reference: str, report: Report) -> RawBox | None:
@@ -69,18 +110,27 @@ def _box(item: Element, file: str, reference: str, report: Report) -> RawBox | N
         report.add("unknown_category", file, "the object has no <name>", reference)
         return None
     written = [_text(item, f"bndbox/{corner}") for corner in _CORNERS]
-    corners = numbers(written)
+    polygon = None if any(written) else _of_polygon(item)
+    corners = numbers(_DECIMAL_COMMA.sub(r"\1.\2", word) for word in written) or polygon or _of_rotated(item)
     if corners is None:
         report.add(
             "invalid_annotation", file, f"bndbox is {written}, four finite numbers are wanted", reference
         )
         return None
-    if corners[2] <= corners[0] or corners[3] <= corners[1]:
+    if not any(written) and not polygon:
+        rotated.say(report, file, 1)
+    x1, x2 = sorted((corners[0], corners[2]))
+    y1, y2 = sorted((corners[1], corners[3]))
+    if x1 == x2 or y1 == y2:
         report.add(
             "degenerate_box", file, f"xmax, ymax must lie beyond xmin, ymin; found {written}", reference
         )
         return None
-    return RawBox(category, (corners[0], corners[1], corners[2], corners[3]), file, reference)
+    if [x1, y1, x2, y2] != corners:
+        report.add("swapped_corners", file, f"xmin, ymin, xmax, ymax are {written}: put in order", reference)
+    return RawBox(
+        category, (x1, y1, x2, y2), file, reference, ignore=_text(item, "difficult") in ("1", "true", "True")
+    )
 
 
 def read(tree: Tree, report: Report) -> Raw:
@@ -90,24 +140,25 @@ def read(tree: Tree, report: Report) -> Raw:
     coordinates (VOC devkit, section 'Annotation'). An archive in which a coordinate 0 occurs was written by a tool
     that counts from 0; there nothing is subtracted.
     """
-    listed = _image_sets(tree, report)
+    lists = split_lists.find(tree)
+    listed = split_lists.read(tree, lists, report)
     images: dict[str, RawImage] = {}
     files = _xml_files(tree)
-    for file in files:
+    for file, found in pictures_of(tree, files).items():
         try:
-            # Bytes, not text: the XML says its own encoding.
-            root = defusedxml.ElementTree.fromstring(tree.absolute(file).read_bytes())
+            root = _parsed(tree.absolute(file).read_bytes())
         except (ParseError, DefusedXmlException, ValueError, LookupError, OSError) as error:
             report.add("unreadable_file", file, f"not valid XML: {error}")
             continue
-        objects = list(root.iter("object"))
+        # LabelMe's website keeps what was deleted.
+        objects = [item for item in root.iter("object") if _text(item, "deleted") != "1"]
         try:
-            path = _image_path(tree, file, _text(root, "filename"))
-        except NotFound as refusal:
+            path = _image_path(tree, file, found, _text(root, "filename"))
+        except NoSuchPicture as refusal:
             code = refusal.code if refusal.code == "unsafe_path" else "label_without_image"
             report.add(code, file, f"no picture for it: {refusal.reason}", lost=len(objects), image=True)
             continue
-        split = listed.get(stem(file)) or split_of_folders(path)
+        split = listed.get(path) or split_of_folders(path)
         image = images.setdefault(
             path,
             RawImage(path, split, declared=pixel_size(_text(root, "size/width"), _text(root, "size/height"))),
@@ -115,9 +166,10 @@ def read(tree: Tree, report: Report) -> Raw:
         for place, item in enumerate(objects, start=1):
             if box := _box(item, file, f"object {place}", report):
                 image.boxes.append(box)
-    for path in sorted(set(tree.images) - images.keys()):
-        report.add("unlisted_image", path, "no XML belongs to this picture", lost=0, image=True)
-    return Raw(list(images.values()), notes=[_count_from(images)])
+            else:
+                image.dropped += 1
+    used = {*files, *lists, *_set_files(tree)}
+    return Raw(list(images.values()), used, notes=[_count_from(images)])
 
 
 def _count_from(images: dict[str, RawImage]) -> str:
