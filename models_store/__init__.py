@@ -1,6 +1,6 @@
 """Everything about a checkpoint: fetch it, convert it once, load it as a Detector.
 
-Only ``Detector`` and ``load_detector`` need torch; they are imported on first use, so that the limited child
+What needs torch is imported on first use, so that the limited child
 can bind itself before torch is loaded.
 """
 
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from models_store.errors import Unusable
 from models_store.fetch import Fetched, fetch
+from models_store.isolated import NURSERY
 from models_store.limits import Limits
 from models_store.load import convert
 from models_store.manifest import Input, Layer, Manifest
 
 if TYPE_CHECKING:
     from models_store.detector import Detector, load_detector
+    from models_store.export import to_detectron2_file
 
 __all__ = [
     "Detector",
@@ -29,9 +31,20 @@ __all__ = [
     "convert",
     "fetch",
     "load_detector",
+    "prepare",
+    "to_detectron2_file",
 ]
 
-NEEDS_TORCH = {"Detector": "models_store.detector", "load_detector": "models_store.detector"}
+NEEDS_TORCH = {
+    "Detector": "models_store.detector",
+    "load_detector": "models_store.detector",
+    "to_detectron2_file": "models_store.export",
+}
+
+
+def prepare() -> None:
+    """Start the process that conversions are forked from, where it does not run yet; returns at once."""
+    NURSERY.prepare()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,16 +1,13 @@
-"""``python -m models_store.child``: one conversion in a process bound by limits.
-
-Reads a JSON request from standard input, answers one JSON line: ``{"ok": true}`` or ``{"error": {...}}``.
-The limits hold before torch, and before any byte of the file, is read.
-"""
+"""One conversion in a process of its own, bound by limits before any byte of the file is read."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import os
-import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from models_store.errors import Unusable, out_of_memory
 from models_store.limits import Limits, hold, leave_network
@@ -18,12 +15,15 @@ from models_store.limits import Limits, hold, leave_network
 MAX_ERRORS = 1000
 
 
-def main() -> int:
-    # Whatever a library prints goes to standard error; the answer has its own descriptor.
-    answer = os.dup(1)
-    os.dup2(2, 1)
-    raw = json.loads(sys.stdin.read())
+def convert_bound(raw: dict[str, Any], answers: int) -> None:
+    """Bind this process, convert what ``raw`` asks for and write one JSON line to the descriptor ``answers``.
+
+    The line is ``{"ok": true}`` or ``{"error": {...}}``. What is no refusal is raised.
+    """
     limits = Limits(**raw["limits"])
+    os.chdir(raw["out"])
+    os.environ |= {"HOME": raw["out"], "TMPDIR": raw["out"]}
+    tempfile.tempdir = None
     hold(limits)
     leave_network()
     try:
@@ -53,9 +53,5 @@ def main() -> int:
                 "detail": f"the file needs more than the loader may use ({detail})",
             }
         }
-    os.write(answer, json.dumps(reply).encode() + b"\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    with os.fdopen(answers, "wb", closefd=False) as file:
+        file.write(json.dumps(reply).encode() + b"\n")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models_store.archs.face import Face
 from models_store.archs.initialise import initialise
 from models_store.archs.necks import MERGED
-from models_store.archs.norms import statistics_move
+from models_store.bodies.norms import statistics_move
 from models_store.build import architecture_of, build_module, fill, layers_of
 from models_store.errors import Unusable
 from models_store.manifest import WEIGHTS_FILE, Layer, Manifest
@@ -300,8 +300,14 @@ class TorchvisionDetector:
         initialise(self.module, fresh, seed, focal=family == "one_stage")
         self.module.to(device).requires_grad_(False)
         kept = tuple(key for key in self.manifest.initialised_keys if key not in fresh)
+        # A fresh dense head counts labels from 1, whatever the old one did.
+        options = {key: value for key, value in self.manifest.options.items() if key != "labels_from"}
         self.manifest = self.manifest.but(
-            num_classes=num_classes, class_names=None, initialised_keys=tuple(sorted({*kept, *fresh}))
+            num_classes=num_classes,
+            class_names=None,
+            initialised_keys=tuple(sorted({*kept, *fresh})),
+            has_background=architecture_of(self.manifest.architecture).has_background,
+            options=options,
         )
 
     def _plain(self, images: Sequence[np.ndarray]) -> list[Tensor]:
@@ -363,7 +369,7 @@ def wrapped(manifest: Manifest, module: nn.Module, device: str | torch.device) -
     architecture = architecture_of(manifest.architecture)
     if architecture.wrap is not None:
         return architecture.wrap(manifest, module.to(device))
-    face = architecture.face(module)
+    face = architecture.face_of(module)
     if layers_of(face, manifest.initialised_keys) != manifest.layers:
         raise Unusable(
             "corrupt", "the layers of this version differ from the manifest's: convert the checkpoint again"

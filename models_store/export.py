@@ -12,7 +12,6 @@ from models_store.formats.detectron2 import to_detectron2
 from models_store.manifest import WEIGHTS_FILE, Manifest
 
 BODY = "backbone.body."
-TARGETS = ("detectron2",)
 # So that one file feeds `backbone.bottom_up.*`, `backbone.*` and `roi_heads.res5.*` alike.
 HEADER = {"__author__": "detrank", "matching_heuristics": True}
 

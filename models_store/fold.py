@@ -40,7 +40,7 @@ class Folding:
             raise RuntimeError("these weights are in place already")
         for module, inside in self.convolutions:
             self._outside.append({name: module._parameters[name] for name in inside})
-            module._parameters.update(inside)  # type: ignore[arg-type]
+            module._parameters.update(inside)
         for norm, forward in self.norms:
             norm.__dict__["forward"] = forward
         return self

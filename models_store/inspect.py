@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from models_store.archives import holds_config, is_tar
+from models_store.archives import checkpoints_among, holds_config, is_tar
 from models_store.errors import Unusable
 from models_store.limits import Limits
 
@@ -29,11 +29,41 @@ PICKLE_STOP = b"."
 ZIP_MAGIC = b"PK\x03\x04"
 
 DTYPE_BYTES = {
-    "F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2,
-    "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
-}  # fmt: skip
+    "F64": 8,
+    "I64": 8,
+    "U64": 8,
+    "C64": 8,
+    "F32": 4,
+    "I32": 4,
+    "U32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I16": 2,
+    "U16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+}
 
 MAX_DIMENSIONS = 16
+GRAPHS = "it holds an exported program: send the weights that it was exported from"
+PACKED = "packed as bz2, xz, 7z, rar or zst (unpack it first)"
+# (first bytes, where they are, what the file is)
+FOREIGN = (
+    (b"TFL3", 4, "a TFLite graph"),
+    *((magic, 0, PACKED) for magic in (b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")),
+    (b"\x93NUMPY", 0, "one numpy array without a name (.npy)"),
+    (b"GGUF", 0, "a GGUF file of llama.cpp"),
+    (b"ftrt", 0, "a TensorRT engine"),
+    (b"ptrt", 0, "a TensorRT engine"),
+)
+# After the version of the format: producer, its version, domain, model version, documentation, graph, opset.
+ONNX_FIELDS = tuple(bytes([tag]) for tag in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42))
+ZIPPED = {"saved_model.pb": "a zipped SavedModel of TensorFlow"}
+# Version 0.1 or 0.2, revisions 0 to 5, as three whole numbers.
+DARKNET = tuple(struct.pack("<3i", 0, minor, revision) for minor in (1, 2) for revision in range(6))
 
 
 @dataclass(frozen=True)
@@ -84,7 +114,9 @@ def inspect(path: Path, limits: Limits = Limits()) -> Inspection:
         return _safetensors(path, size, limits)
     if head.startswith(PICKLE_STARTS):
         if last != PICKLE_STOP:
-            raise Unusable("truncated", "the file begins as a pickle but does not end as one: send the whole file")
+            raise Unusable(
+                "truncated", "the file begins as a pickle but does not end as one: send the whole file"
+            )
         return Inspection("numpy_pickle", size)
     raise Unusable(
         "not_a_checkpoint",
@@ -102,6 +134,13 @@ def _what_it_is(head: bytes) -> str:
         return "the file is a Git LFS pointer (fetch the file itself with `git lfs pull`)"
     if head.startswith(b"\x89HDF"):
         return "the file is HDF5 (Keras?)"
+    for magic, at, what in FOREIGN:
+        if head[at : at + len(magic)] == magic:
+            return f"the file is {what}" if what.endswith(")") else f"the file is {what}; {GRAPHS}"
+    if head[:1] == b"\x08" and 0 < head[1] < 32 and head[2:3] in ONNX_FIELDS:
+        return f"the file is an ONNX graph; {GRAPHS}"
+    if head[:12] in DARKNET:
+        return "the file is Darknet's .weights (YOLOv2 to v4), whose networks are not read"
     if all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head):
         return "the file is text"
     return "the file's first bytes are of no known container"
@@ -120,14 +159,29 @@ def _torch_zip(path: Path, size: int, limits: Limits) -> Inspection:
             "truncated",
             f"the file begins as a zip but its directory cannot be read ({error}): send the whole file",
         ) from None
+    if any(member.filename.endswith("model.weights.h5") for member in members):
+        raise Unusable(
+            "not_a_checkpoint",
+            "the file is a model of Keras, whose networks are not read: send the weights of the torch model",
+        )
     if holds_config([member.filename for member in members]):
         return Inspection("archive", size)
     if len(members) > limits.tensors + 100:
         raise Unusable("too_large", f"{len(members)} members, at most {limits.tensors} tensors are read")
     names = [member.filename for member in members]
+    for member, what in ZIPPED.items():
+        if any(name == member or name.endswith("/" + member) for name in names):
+            raise Unusable("not_a_checkpoint", f"the file is {what}; {GRAPHS}")
     if len(set(names)) != len(names):
         raise Unusable("corrupt", "the zip directory lists one name twice: save the state dict again")
     pickles = [m for m in members if m.filename.endswith("/data.pkl") and m.filename.count("/") == 1]
+    if not pickles and not any("/code/" in n for n in names) and checkpoints_among(names):
+        return Inspection("archive", size)
+    if names and all(name.endswith(".npy") for name in names):
+        raise Unusable(
+            "not_a_checkpoint",
+            "the file holds numpy arrays (.npz): save them as tensors, by name, with safetensors or torch.save",
+        )
     if len(pickles) != 1:
         hint = "a TorchScript archive" if any("/code/" in n for n in names) else "a zip of another kind"
         raise Unusable(
@@ -192,10 +246,12 @@ def _tensor_info(name: str, entry: object, data: int) -> TensorInfo:
         raise Unusable(
             "corrupt", f"the header entry of {name[:200]!r} has no dtype, shape and two offsets"
         ) from None
-    if dtype not in DTYPE_BYTES:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise Unusable("corrupt", f"{name[:200]!r} has the unknown dtype {str(dtype)[:50]!r}")
-    if len(shape) > MAX_DIMENSIONS or any(
-        not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers
+    if (
+        not isinstance(shape, list)
+        or len(shape) > MAX_DIMENSIONS
+        or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers)
     ):
         raise Unusable(
             "corrupt", f"{name[:200]!r} has a shape or offsets that are not small lists of whole numbers"

@@ -13,6 +13,7 @@ import torchvision
 from torchvision.models import WeightsEnum
 
 from models_store.errors import Unusable
+from models_store.public import hub_entry
 
 TORCHVISION_LICENCE = "BSD-3-Clause (torchvision weights; the data they were trained on has terms of its own)"
 HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -66,10 +67,16 @@ WHEEL_FILES: dict[str, Facts] = {
 }
 
 
+# Nobody normalises pixels in [0, 1] by more than this: such a mean is in 0 to 255.
+LARGEST_UNIT_MEAN = 2.0
+# Published files of DETR's code, by the start of the sha256 in their names: weights alone, without arguments.
+DETR_FILES = {"e632da11": False, "f0fb7ef5": True, "2c7b67e5": False, "a2e86def": True}
+
+
 @cache
 def torchvision_weights() -> dict[str, WeightsEnum]:
     """The first eight digits of the sha256 in each published file's name, to its entry."""
-    found = {}
+    found: dict[str, WeightsEnum] = {}
     for name in torchvision.models.list_models():
         for entry in torchvision.models.get_model_weights(name):
             match = re.search(r"-([0-9a-f]{8})\.pth$", entry.url)
@@ -122,6 +129,8 @@ def known_file(sha256: str) -> Facts | None:
     """Facts about a file by its digest, None for a file nobody here knows."""
     if sha256 in WHEEL_FILES:
         return WHEEL_FILES[sha256]
+    if sha256[:8] in DETR_FILES:
+        return Facts(licence="Apache-2.0", options={"nheads": 8, "dilation": DETR_FILES[sha256[:8]]})
     entry = torchvision_weights().get(sha256[:8])
     return facts_of(entry) if entry else None
 
@@ -143,7 +152,11 @@ def timm_config(name: str) -> timm.models.PretrainedCfg:
     """The pretrained configuration of a timm name. Raises Unusable ``not_found``."""
     if not timm.is_model(name):
         raise Unusable("not_found", f"timm has no model {name!r}: see timm.list_models()")
-    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    try:
+        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:  # timm's word for a tag that it does not know
+        known = timm.list_models(name.split(".")[0] + ".*", pretrained=True)
+        raise Unusable("not_found", f"timm has no weights {name!r}: {', '.join(known) or 'none'}") from None
     if config is None or not (config.hf_hub_id or config.url):
         raise Unusable(
             "not_found", f"timm has no published weights for {name!r}: see timm.list_models(pretrained=True)"
@@ -163,8 +176,14 @@ def facts_of_timm(name: str) -> Facts:
 
 
 def named_facts(uri: str) -> Facts | None:
-    """What a ``torchvision://`` or ``timm://`` name says about its file; None for any other name."""
+    """What a ``torchvision://`` or ``timm://`` name says about its file, or that of a well-known hub's repository; else None."""
     scheme, _, name = uri.partition("://")
+    if scheme == "hf" and (entry := hub_entry(uri)):
+        return Facts(
+            licence=entry["licence"],
+            published=entry["published"],
+            provenance={"figures": entry["source"]},
+        )
     try:
         if scheme == "torchvision":
             return facts_of(torchvision_entry(name))
@@ -186,7 +205,14 @@ def metadata_input(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Mean and std that a safetensors file states about itself: a number, three, or ``imagenet``."""
     found: dict[str, Any] = {}
     for key in ("mean", "std"):
-        values = re.findall(r"[0-9]*\.?[0-9]+", metadata.get(key, ""))
+        values = re.findall(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", metadata.get(key, ""))
         if len(values) in (1, 3):
             found[key] = tuple(float(v) for v in (values * 3)[:3])
-    return found if len(found) == 2 else {}
+    return in_unit(found) if len(found) == 2 else {}
+
+
+def in_unit(pixels: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+    """Mean and std for pixels in 0 to 1, where they were given for 0 to 255."""
+    if max(pixels.get("mean", (0.0,))) <= LARGEST_UNIT_MEAN:
+        return dict(pixels)
+    return {key: tuple(v / 255 for v in values) for key, values in pixels.items()}

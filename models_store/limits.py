@@ -45,7 +45,9 @@ def hold(limits: Limits) -> None:
     for which, value in pairs:
         hard = resource.getrlimit(which)[1]
         wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(which, (wanted, wanted))
+        # past the soft limit of CPU comes SIGXCPU, past the hard one SIGKILL, which others send too
+        soft = max(0, wanted - 1) if which == resource.RLIMIT_CPU else wanted
+        resource.setrlimit(which, (soft, wanted))
 
 
 def leave_network() -> bool:

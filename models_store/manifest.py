@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -56,12 +56,13 @@ class Manifest:
     ``num_classes`` counts categories without background; ``has_background`` says that output 0 of the head
     is reserved. ``format`` is what the file was. ``dropped_keys`` were in the file and are not used,
     ``initialised_keys`` are used and were not in the file; ``reasons`` says why of both, as
-    {"dropped" | "initialised": [{"why": sentence, "keys": [...]}]}.
+    {"dropped" | "initialised": [{"why": sentence, "keys": [...]}]}. ``warnings``: what the file could not tell and may be
+    read wrongly, with how to say it; ranking repeats them.
     """
 
     architecture: str
     format: str
-    kind: Literal["detector", "backbone"]
+    kind: Literal["detector", "backbone", "open_vocabulary"]
     input: Input
     layers: tuple[Layer, ...]
     parameters: int
@@ -80,6 +81,7 @@ class Manifest:
     published: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
@@ -98,6 +100,7 @@ class Manifest:
         raw["layers"] = tuple(Layer(**layer) for layer in raw["layers"])
         for key in ("dropped_keys", "initialised_keys", "notes"):
             raw[key] = tuple(raw[key])
+        raw["warnings"] = tuple(raw.get("warnings", ()))
         if raw["class_names"] is not None:
             raw["class_names"] = tuple(raw["class_names"])
         return cls(**raw)
@@ -118,13 +121,18 @@ class Manifest:
         return replace(self, **changes)
 
 
+def _by_channel(raw: Iterable[Any]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in raw)
+    return red, green, blue
+
+
 def _input(raw: Mapping[str, Any]) -> Input:
     fixed = raw.get("fixed_size")
     return Input(
         min_size=int(raw["min_size"]),
         max_size=int(raw["max_size"]),
         fixed_size=(int(fixed[0]), int(fixed[1])) if fixed else None,
-        mean=tuple(float(v) for v in raw["mean"]),
-        std=tuple(float(v) for v in raw["std"]),
+        mean=_by_channel(raw["mean"]),
+        std=_by_channel(raw["std"]),
         divisor=int(raw["divisor"]),
     )

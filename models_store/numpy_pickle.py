@@ -42,7 +42,7 @@ class DType:
                 "unsupported_tensor", f"an array has the type {self.code[:50]!r}: only numbers are read"
             )
         order = self.code[0] if self.code[0] in "<>" else self.order
-        return np.dtype(bare).newbyteorder(order if order in "<>" else "=")
+        return np.dtype(bare).newbyteorder({"<": "<", ">": ">"}.get(order, "="))  # type: ignore[arg-type]
 
 
 class Array:

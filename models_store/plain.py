@@ -52,8 +52,7 @@ def plain_use(manifest: Manifest) -> PlainUse:
         )
     family = _family(manifest)
     if family is None:
-        files, code = (WEIGHTS_FILE,), _torchvision_code(manifest)
-        return PlainUse("torchvision", files, code)
+        return PlainUse("torchvision", (WEIGHTS_FILE,), _torchvision_code(manifest))
     files = (TRANSFORMERS_WEIGHTS, "config.json", "preprocessor_config.json")
     return PlainUse("transformers", files, _transformers_code(manifest, family))
 
@@ -133,10 +132,15 @@ def _transformers_code(manifest: Manifest, family: Family) -> str:
         half = int(_config(manifest, family).d_model) // 2
         owner = "model.model.backbone" if family.model_type == "table-transformer" else "model.model"
         lines = [
-            "from __future__ import annotations", "import math", "import torch", "from torch import Tensor, nn",
-            f"TEMPERATURE = {sine.TEMPERATURE}", inspect.getsource(sine.CentredSine), *lines,
+            "from __future__ import annotations",
+            "import math",
+            "import torch",
+            "from torch import Tensor, nn",
+            f"TEMPERATURE = {sine.TEMPERATURE}",
+            inspect.getsource(sine.CentredSine),
+            *lines,
             f"{owner}.position_embedding = CentredSine({half})",
-        ]  # fmt: skip
+        ]
     return "\n".join(lines) + "\n"
 
 

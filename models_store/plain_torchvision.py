@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import Any
 
 import timm
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
+from models_store.archs.anchors import generator_of
 from models_store.archs.base import ARCHITECTURES, Architecture, BuildSpec
-from models_store.archs.bodies import TIMM_OPTIONS, TimmBody
 from models_store.archs.fasterrcnn_fpn import REGIONS, ROI_CELLS
-from models_store.archs.norms import GROUPS, norm_of
-from models_store.archs.outline import outline
 from models_store.archs.pyramid import OUT_CHANNELS, PyramidBackbone, SimplePyramid
+from models_store.bodies.build import TIMM_OPTIONS, TimmBody
+from models_store.bodies.norms import GROUPS, norm_of
+from models_store.bodies.outline import outline
 from models_store.errors import Unusable
 from models_store.manifest import Input, Manifest
 
 # Parts of a classifier that hold its steps; ours are named through them, IntermediateLayerGetter's are not.
 CONTAINERS = ("features", "layers", "trunk_output")
+STRIDES = """for block in model.backbone.body.modules():
+    if hasattr(block, "conv3") and block.conv2.stride != (1, 1):
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
+"""
 PLACED = ("fasterrcnn_fpn", "fasterrcnn_fpn_v2", "maskrcnn_fpn", "retinanet")
+
+# What these lines do not say.
+OWN_OPTIONS = {"pyramid", "roi_aligned", "norm_eps", "head_norm", "stride_in_1x1"}
 
 
 def code_for(manifest: Manifest) -> str:
@@ -37,6 +46,12 @@ def code_for(manifest: Manifest) -> str:
             "unsuitable",
             f"torchvision has no {architecture.title}: load it with models_store.load_detector",
         )
+    own = OWN_OPTIONS | ({"neck_channels"} if name == "retinanet" else set())
+    if used := sorted(own & set(manifest.options)):
+        raise Unusable(
+            "unsuitable",
+            f"it is built with {', '.join(used)}, for which there are no plain lines: load it with models_store.load_detector",
+        )
     return _placed(name, architecture, manifest)
 
 
@@ -51,6 +66,13 @@ def _builder(architecture: Architecture, manifest: Manifest) -> str:
     if manifest.input.fixed_size != architecture.input.fixed_size:
         height, width = manifest.input.fixed_size  # type: ignore[misc]
         code += f"model.transform.fixed_size = ({width}, {height})\n"
+    if manifest.options.get("stride_in_1x1"):
+        code += STRIDES
+    if "anchors" in manifest.options:
+        owner = "model.rpn" if architecture.family == "two_stage" else "model"
+        own = generator_of(manifest.options["anchors"])
+        generator = f"torchvision.models.detection.anchor_utils.{_anchors(own)}"
+        code += f"{owner}.anchor_generator = {generator}\n"
     return code
 
 
@@ -69,9 +91,12 @@ def _placed(name: str, architecture: Architecture, manifest: Manifest) -> str:
     neck = norm if name in ("fasterrcnn_fpn_v2", "maskrcnn_fpn") else None
     lines = [*IMPORTS, *_backbone(backbone, str(manifest.backbone), neck, retina=name == "retinanet")]
     shared = {
-        "num_classes": _outputs(manifest), "min_size": manifest.input.min_size, "max_size": manifest.input.max_size,
-        **_pixels(manifest.input), "size_divisible": backbone.divisor,
-    }  # fmt: skip
+        "num_classes": _outputs(manifest),
+        "min_size": manifest.input.min_size,
+        "max_size": manifest.input.max_size,
+        **_pixels(manifest.input),
+        "size_divisible": backbone.divisor,
+    }
     if name == "retinanet":
         gn = norm if norm and "GroupNorm" in norm else None
         head = f"RetinaNetHead({OUT_CHANNELS}, {module.anchor_generator.num_anchors_per_location()[0]}, {_outputs(manifest)}, norm_layer={gn})"
@@ -197,7 +222,7 @@ def _timm_backbone(
 def _timm_options(name: str) -> dict[str, Any]:
     for options in TIMM_OPTIONS:
         with contextlib.suppress(TypeError):
-            outline(lambda options=options: timm.create_model(name, pretrained=False, **options))
+            outline(partial(timm.create_model, name, pretrained=False, **options))
             return options
     raise Unusable("unknown_architecture", f"timm cannot build {name!r} without further options")
 
@@ -214,7 +239,7 @@ def _anchors(generator: AnchorGenerator) -> str:
 
 
 def _outputs(manifest: Manifest) -> int:
-    return (manifest.num_classes or 1) + 1
+    return (manifest.num_classes or 1) + int(manifest.has_background)
 
 
 def _pixels(spec: Input) -> dict[str, Any]:

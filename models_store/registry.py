@@ -10,7 +10,7 @@ import timm
 import torchvision
 
 from models_store.archs import ARCHITECTURES
-from models_store.archs.bodies import TORCHVISION_CHAINS
+from models_store.bodies.build import TORCHVISION_CHAINS
 from models_store.formats.signatures import index
 from models_store.known import facts_of
 
@@ -50,7 +50,7 @@ def backbones(library: str | None = None) -> list[dict[str, Any]]:
             if name.startswith(TORCHVISION_CHAINS):
                 rows += [_torchvision_row(entry) for entry in torchvision.models.get_model_weights(name)]
     if library in (None, "timm"):
-        rows += [_timm_row(name) for name in timm.list_models(pretrained=True)]
+        rows += [timm_row(name) for name in timm.list_models(pretrained=True)]
     return rows
 
 
@@ -68,7 +68,8 @@ def _torchvision_row(entry: Any) -> dict[str, Any]:
     }
 
 
-def _timm_row(name: str) -> dict[str, Any]:
+def timm_row(name: str) -> dict[str, Any]:
+    """The same of one named weights of timm."""
     config = timm.get_pretrained_cfg(name)
     backbone = f"timm/{name.split('.')[0]}"
     return {

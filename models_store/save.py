@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from models_store.build import COUNTER
+from models_store import labels
+from models_store.build import COUNTER, architecture_of
 from models_store.detector import Detector, load_detector
 from models_store.errors import Unusable, some
 from models_store.manifest import WEIGHTS_FILE, Input, Manifest
@@ -61,7 +62,8 @@ def save_detector(
         raise Unusable("not_finite", f"{len(broken)} tensors hold NaN or infinity: {some(broken)}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    digest = _write(tensors, folder / WEIGHTS_FILE)
+    said = labels.said_in_file(architecture_of(parent.architecture).family, parent.has_background)
+    digest = _write(tensors, folder / WEIGHTS_FILE, said)
     known = {key: value for key, value in parent.to_json().items() if key in PARENT and value}
     parameters = sum(p.numel() for p in detector.module.parameters())
     manifest = parent.but(
@@ -110,11 +112,14 @@ def usual_eps(module: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def _write(tensors: Mapping[str, Tensor], path: Path) -> str:
+def _write(tensors: Mapping[str, Tensor], path: Path, said: Mapping[str, str]) -> str:
     """The file's sha256. Tied tensors are written under each of their names."""
     beside = path.with_name(path.name + ".partial")
     save_file(
-        {k: tensors[k].contiguous().clone() for k in sorted(tensors)}, beside, metadata={"format": "pt"}
+        {k: tensors[k].contiguous().clone() for k in sorted(tensors)},
+        beside,
+        # one entry: several are written in any order, and equal weights would get another digest
+        metadata=dict(said) or {"format": "pt"},
     )
     os.replace(beside, path)
     return hashlib.sha256(path.read_bytes()).hexdigest()

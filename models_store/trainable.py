@@ -13,6 +13,7 @@ from torch import nn
 from models_store.archs.maskrcnn_c4 import Res5Head
 from models_store.detector import Detector
 from models_store.detr.detector import DetrDetector
+from models_store.detr.families import body_path
 from models_store.detr.loss import NO_OBJECT_WEIGHT
 
 Part = Literal["stem", "body", "neck", "head"]
@@ -30,9 +31,19 @@ STEM_PIXELS = 128
 TOKENISERS = re.compile(
     r"(^|\.)(patch_embed|patch_embeddings|embeddings|pos_embed|cls_token|reg_token|conv1)(\.|$)"
 )
-NECKS = ("backbone.fpn.", "backbone.extra.", "backbone.scale_weight")
+NECKS = (
+    "backbone.fpn.",
+    "backbone.extra.",
+    "backbone.scale_weight",
+    # YOLOX's
+    "backbone.lateral_conv",
+    "backbone.reduce_conv",
+    "backbone.bu_conv",
+    "backbone.C3_",
+)
 DETR_NECKS = re.compile(
-    r"^model\.(input_proj|encoder_input_proj|decoder_input_proj|encoder|level_embed|backbone\.projector)"
+    r"^model\.(input_proj|encoder_input_proj|decoder_input_proj|encoder|level_embed|backbone\.projector"
+    r"|conv_encoder\.(encoder_input_proj|fusion_proj|spatial_tuning_adapter))"
 )
 # D-FINE's fixed scale and limit of its box distributions.
 FIXED = re.compile(r"^model\.decoder\.(up|reg_scale)$")
@@ -55,13 +66,13 @@ def parts(detector: Detector) -> dict[str, Part]:
     """
     names = [name for name, _ in detector.module.named_parameters()]
     if isinstance(detector, DetrDetector):
-        body = detector.family.body + "."
+        body = body_path(detector.module, detector.family) + "."
         found: dict[str, Part] = {n: _detr_part(n, body) for n in names}
     else:
         found = {n: _convolutional_part(n) for n in names}
-        heads = getattr(detector.module, "roi_heads", None)
-        if isinstance(getattr(heads, "box_head", None), Res5Head):
-            inside = {id(p) for p in heads.box_head.stage.module.parameters()}
+        box_head = getattr(getattr(detector.module, "roi_heads", None), "box_head", None)
+        if isinstance(box_head, Res5Head):
+            inside = {id(p) for p in box_head.stage.module.parameters()}
             found |= {n: "head" for n, p in detector.module.named_parameters() if id(p) in inside}
     stem = _stem(detector, {n for n, part in found.items() if part == "body"})
     return found | dict.fromkeys(stem, "stem")
@@ -111,7 +122,7 @@ def normaliser(detector: Detector, loss: str, counted: Tally) -> float:
     DETR's losses and RetinaNet's; for two-stage detectors where every image fills its quota of proposals. SSD and
     FCOS divide by the matched anchors of the batch, for which images stand here, as they do in data-parallel training.
     """
-    if not isinstance(detector, DetrDetector):
+    if not isinstance(detector, DetrDetector) or detector.counts_pictures:
         return counted.images
     if detector.family.no_object and detector.family.set_loss and loss.startswith("loss_ce"):
         empty = counted.images * _queries(detector) - counted.matched

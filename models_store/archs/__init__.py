@@ -9,6 +9,7 @@ from models_store.archs import (
     ssd,
     torchvision_dense,
     torchvision_rcnn,
+    yolox,
 )
 from models_store.archs.base import ARCHITECTURES, Architecture, BuildSpec
 
@@ -24,4 +25,5 @@ __all__ = [
     "ssd",
     "torchvision_dense",
     "torchvision_rcnn",
+    "yolox",
 ]

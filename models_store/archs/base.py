@@ -49,6 +49,11 @@ class Architecture:
     norms: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def face_of(self, module: nn.Module) -> Face:
+        if self.face is None:
+            raise TypeError(f"{self.name} has an interface of its own")
+        return self.face(module)
+
 
 ARCHITECTURES: dict[str, Architecture] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,25 +10,36 @@ from torchvision.models import get_model
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from models_store.archs.anchors import set_anchors
 from models_store.archs.base import BuildSpec
 from models_store.archs.necks import Neck, TopDown, probe_neck
-from models_store.archs.stages import Stage, find_stages, walk
+from models_store.bodies.stages import Stage, find_stages, walk
+from models_store.bodies.strides import stride_in_1x1
 from models_store.manifest import Input
 
 
 def build_torchvision(builder: str, spec: BuildSpec, **arguments: Any) -> nn.Module:
     """torchvision's builder with fresh weights and our input.
 
-    Options: ``frozen_norm`` (the body's norms are fixed, as in all published v1 weights) and
-    ``frozen_bn_eps`` (their epsilon).
+    Options: ``frozen_norm`` (the body's norms are fixed, as in all published v1 weights),
+    ``frozen_bn_eps`` (their epsilon), ``stride_in_1x1``, ``anchors``, and ``labels_from`` of dense heads.
     """
-    module = get_model(
-        builder, weights=None, weights_backbone=None, num_classes=spec.num_classes + 1, **arguments
-    )
+    outputs = spec.num_classes + reserved(spec.options)
+    module = get_model(builder, weights=None, weights_backbone=None, num_classes=outputs, **arguments)
+    module.reserved = reserved(spec.options)
     apply_input(module, spec.input)
     if spec.options.get("frozen_norm"):
-        freeze_norms(module.backbone.body, spec.options.get("frozen_bn_eps"))
+        eps = spec.options.get("frozen_bn_eps")
+        freeze_norms(module.backbone.body, None if eps is None else float(eps))
+    if spec.options.get("stride_in_1x1"):
+        stride_in_1x1(module.backbone.body)
+    set_anchors(module, spec.options)
     return module
+
+
+def reserved(options: Mapping[str, Any]) -> int:
+    """1 where output 0 of a head is background or unused, 0 where a dense head was trained with labels from 0."""
+    return int(options.get("labels_from", 1))
 
 
 def apply_input(module: nn.Module, wanted: Input) -> None:

@@ -21,12 +21,14 @@ CHECK_PIXELS = (96, 128)
 # Two-stage detectors choose their queries among the locations of the maps: 1700 here.
 CHECK_PIXELS_TWO_STAGE = (256, 320)
 PUBLISHED = Input(divisor=1)
-UNSCALED = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+UNSCALED = Input(fixed_size=(640, 640), divisor=1, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 INPUTS = {
-    "rt_detr": Input(fixed_size=(640, 640), divisor=1, **UNSCALED),
-    "rt_detr_v2": Input(fixed_size=(640, 640), divisor=1, **UNSCALED),
-    "d_fine": Input(fixed_size=(640, 640), divisor=1, **UNSCALED),
+    "rt_detr": UNSCALED,
+    "rt_detr_v2": UNSCALED,
+    "d_fine": UNSCALED,
+    "deimv2": UNSCALED,
     "rf_detr": Input(fixed_size=(560, 560), divisor=1),
+    "lw_detr": Input(fixed_size=(640, 640), divisor=1),
 }
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torchvision.ops import MultiScaleRoIAlign
 
+from models_store.archs.aligned import pooler
 from models_store.archs.necks import MERGED, Neck
-from models_store.archs.stages import Stage
+from models_store.bodies.stages import Stage
 
 ROI_OUTPUT = 7
 ROI_SAMPLING = 2
@@ -38,7 +38,7 @@ class Face:
     ``tower``: of a dense head instead, (B, C, h, w) to (B, ``penultimate_channels``, h, w), all before its class logits.
     ``roi_output``: cells a side of these regions. ``identity_at_first``: prefixes of parameters in the head that change
     nothing as long as they are fresh. ``replace_head(num_classes)`` puts a fresh predictor and returns its parameter names.
-    ``source``: its class probabilities for given boxes.
+    ``source``: its class probabilities for given boxes. ``aligned``: regions are read as detectron2 does.
     """
 
     body: Callable[[Tensor, Collection[str]], dict[str, Tensor]]
@@ -53,6 +53,7 @@ class Face:
     head_modules: tuple[str, ...] = ()
     replace_head: Callable[[int], tuple[str, ...]] | None = None
     source: SourceHead | None = None
+    aligned: bool = False
 
     def maps(self, pixels: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
         """{layer: (B,C,h,w)} for ``backbone.*`` and ``neck.*`` map layers; nothing deeper is run, no finer pyramid map."""
@@ -75,6 +76,6 @@ class Face:
 
     def regions(self, maps: dict[str, Tensor], boxes: Sequence[Tensor], image_hw: tuple[int, int]) -> Tensor:
         """(sum n_i, C, r, r): each box (xyxy, input pixels) from the pyramid level of its size."""
-        pooler = MultiScaleRoIAlign(list(self.roi_levels), self.roi_output, ROI_SAMPLING)
+        pool = pooler(self.aligned, self.roi_levels, self.roi_output, ROI_SAMPLING)
         levels = OrderedDict((name, maps[name]) for name in self.roi_levels)
-        return pooler(levels, list(boxes), [image_hw] * len(boxes))
+        return pool(levels, list(boxes), [image_hw] * len(boxes))

@@ -10,9 +10,17 @@ import torch
 from torch import nn
 
 PREDICTORS = (
-    "box_predictor", "mask_predictor", "keypoint_predictor", "cls_logits", "bbox_pred", "bbox_reg",
-    "classification_head.module_list", "regression_head.module_list", "objectness",
-)  # fmt: skip
+    "box_predictor",
+    "mask_predictor",
+    "keypoint_predictor",
+    "cls_logits",
+    "cls_preds",
+    "bbox_pred",
+    "bbox_reg",
+    "classification_head.module_list",
+    "regression_head.module_list",
+    "objectness",
+)
 PREDICTOR_STD = 0.01
 FOCAL_PRIOR = 0.01
 
@@ -34,7 +42,7 @@ def initialise(module: nn.Module, names: Iterable[str], seed: int, *, focal: boo
         elif last in {"running_var", "scale_weight"} or (last == "weight" and tensor.dim() < 2):
             tensor.fill_(1)
         elif tensor.dim() < 2:
-            prior = focal and "cls_logits" in name
+            prior = focal and any(part in name for part in ("cls_logits", "cls_preds"))
             tensor.fill_(-math.log((1 - FOCAL_PRIOR) / FOCAL_PRIOR) if prior else 0.0)
         else:
             generator = torch.Generator().manual_seed(seed * 0x9E3779B1 + zlib.crc32(name.encode()))

@@ -16,13 +16,14 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
+from models_store.archs.anchors import set_anchors
 from models_store.archs.base import Architecture, BuildSpec, register
-from models_store.archs.bodies import build_body
 from models_store.archs.face import Face
 from models_store.archs.fasterrcnn_fpn import ASPECT_RATIOS, needed_backbone
-from models_store.archs.norms import KINDS, layer_of, norm_of, set_body_norms
 from models_store.archs.source import with_box_head
 from models_store.archs.torchvision_rcnn import MASK_HIDDEN, replace_predictors
+from models_store.bodies.build import build_body
+from models_store.bodies.norms import KINDS, layer_of, norm_of, set_body_norms
 from models_store.errors import Unusable
 from models_store.manifest import Input
 
@@ -115,6 +116,7 @@ def build(spec: BuildSpec) -> nn.Module:
         mask_predictor=MaskRCNNPredictor(backbone.last_channels, MASK_HIDDEN, spec.num_classes + 1),
     )
     module.norm_kind = norm
+    set_anchors(module, spec.options)
     return module
 
 

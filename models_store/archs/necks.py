@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 
-from models_store.archs.stages import PROBE_PIXELS, nearest_stride
+from models_store.bodies.stages import PROBE_PIXELS, nearest_stride
 
 MERGED = ".merged"
 Run = Callable[[Mapping[str, Tensor], Collection[int]], dict[int, Tensor]]

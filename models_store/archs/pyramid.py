@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool
 
-from models_store.archs.bodies import build_body
+from models_store.archs.layout import HELP, Layout, extra_block
 from models_store.archs.necks import Neck, TopDown, probe_neck
-from models_store.archs.norms import NormLayer, layer_of, set_body_norms
+from models_store.bodies.build import TimmBody, build_body
+from models_store.bodies.norms import NormLayer, layer_of, set_body_norms, set_eps
+from models_store.errors import Unusable
 
 OUT_CHANNELS = 256
 PYRAMID_STAGES = ("c2", "c3", "c4", "c5")
@@ -56,8 +58,12 @@ class PyramidBackbone(nn.Module):
 
     Keys are ``body.*`` with the classifier's own names and ``fpn.*``. ``finest``: the first stage the pyramid reads.
     ``norm`` is the body's and, with ``norm_in_neck``, a feature pyramid's; the simple one has norms of its own.
-    ``channels``: of every map of the pyramid.
+    ``channels``: of every map of the pyramid. ``layout`` decides otherwise where the pyramid reads and what it adds, or
+    that there is none: ``single`` is then the name of the one stage.
     """
+
+    single: str | None = None
+    names: tuple[str, ...]
 
     def __init__(
         self,
@@ -68,10 +74,16 @@ class PyramidBackbone(nn.Module):
         finest: str = PYRAMID_STAGES[0],
         extra: ExtraFPNBlock | None = None,
         channels: int = OUT_CHANNELS,
+        layout: Layout | None = None,
+        norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.body = build_body(backbone)
         set_body_norms(self.body, norm)
+        set_eps(self.body, norm_eps)
+        if layout is not None:
+            self._lay_out(layout, channels, layer_of(norm) if norm_in_neck else None)
+            return
         stages = {stage.name: stage for stage in self.body.stages}
         first = PYRAMID_STAGES.index(finest)
         several = tuple(name for name in PYRAMID_STAGES[first:] if name in stages)
@@ -96,11 +108,25 @@ class PyramidBackbone(nn.Module):
             self.levels = 4 - first
             self.first_stride = max(1, deepest.stride * 2**first // 4)
             self.divisor = deepest.stride * 2
-        ends = ("pool",) if isinstance(extra, LastLevelMaxPool) else ("p6", "p7")
-        self.names = (*(str(i) for i in range(self.levels)), *ends)
+        self.names = (*(str(i) for i in range(self.levels)), *_ends(extra))
+
+    def _lay_out(self, layout: Layout, channels: int, norm_layer: NormLayer | None) -> None:
+        taken = _taken(self.body, layout)
+        self.takes = tuple(name for name, _, _ in taken)
+        self.levels, self.first_stride, self.divisor, self.skipped = len(taken), taken[0][1], 32, 0
+        if layout.single:
+            self.single, self.out_channels, self.fpn = self.takes[0], taken[0][2], nn.Identity()
+            self.names = ("0",)
+            return
+        extra = extra_block(layout.extra, channels, taken[-1][2])
+        self.out_channels = channels
+        self.fpn = FeaturePyramidNetwork([c for _, _, c in taken], channels, extra, norm_layer)
+        self.names = (*(str(i) for i in range(self.levels)), *_ends(extra))
 
     def neck(self, maps: list[Tensor]) -> list[Tensor]:
         """Body maps in the order of ``takes`` to pyramid maps, coarsest last."""
+        if self.single:
+            return maps
         if isinstance(self.fpn, SimplePyramid):
             levels = self.fpn(maps[0])[self.skipped :]
             return self.beyond(levels, levels, [str(i) for i in range(len(levels))])[0]
@@ -140,3 +166,24 @@ class PyramidBackbone(nn.Module):
         maps = self.body.run(x, self.takes)
         outputs = self.neck([maps[name] for name in self.takes])
         return OrderedDict(zip(self.names, outputs, strict=True))
+
+
+def _ends(extra: ExtraFPNBlock | None) -> tuple[str, ...]:
+    if extra is None:
+        return ()
+    return ("pool",) if isinstance(extra, LastLevelMaxPool) else ("p6", "p7")
+
+
+def _taken(body: nn.Module, layout: Layout) -> list[tuple[str, int, int]]:
+    """(name, stride, channels) of each map that is read; the body is cut behind the last. Raises Unusable ``bad_override``."""
+    try:
+        if isinstance(body, TimmBody):
+            stages = {stage.name: stage for stage in body.stages}
+            return [(name, stages[name].stride, stages[name].channels) for name in layout.takes]
+        indices = [body.index_of(name) for name in layout.takes]
+    except KeyError as missing:
+        raise Unusable("bad_override", f"the body has no {missing}; {HELP}") from None
+    shapes = body.shapes
+    body.cut_behind(max(indices))
+    names = {stage.index: stage.name for stage in body.stages}
+    return [(names.get(index, f"#{index}"), *shapes[index]) for index in indices]

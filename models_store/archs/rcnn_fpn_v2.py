@@ -6,6 +6,9 @@ self-supervised backbones are compared in (batch norms in body, pyramid, box and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
@@ -15,9 +18,10 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from models_store.archs.base import Architecture, BuildSpec, register
 from models_store.archs.face import ROI_OUTPUT
-from models_store.archs.fasterrcnn_fpn import ASPECT_RATIOS, face, needed_backbone, pyramid_arguments
-from models_store.archs.norms import KINDS, NormLayer, layer_of, norm_of
+from models_store.archs.fasterrcnn_fpn import face, needed_backbone, pyramid_arguments
+from models_store.archs.layout import layout_of
 from models_store.archs.pyramid import PyramidBackbone
+from models_store.bodies.norms import KINDS, NormLayer, layer_of, norm_of
 from models_store.manifest import Input
 
 MASK_OUTPUT = 14
@@ -30,14 +34,23 @@ def box_head(channels: int, norm_layer: NormLayer | None) -> nn.Module:
     return FastRCNNConvFCHead((channels, ROI_OUTPUT, ROI_OUTPUT), [256] * 4, [PENULTIMATE], norm_layer)
 
 
+def rpn_head(backbone: PyramidBackbone, arguments: Mapping[str, Any], conv_depth: int = 1) -> nn.Module:
+    """For the anchors of ``arguments``."""
+    count = arguments["rpn_anchor_generator"].num_anchors_per_location()[0]
+    return RPNHead(backbone.out_channels, count, conv_depth=conv_depth)
+
+
 def build_faster(spec: BuildSpec) -> nn.Module:
     norm = norm_of(spec.options, "bn")
-    backbone = PyramidBackbone(needed_backbone(spec), norm=norm, norm_in_neck=True)
+    backbone = PyramidBackbone(
+        needed_backbone(spec), norm=norm, norm_in_neck=True, layout=layout_of(spec.options)
+    )
+    arguments = pyramid_arguments(spec, backbone)
     module = FasterRCNN(
         backbone,
-        rpn_head=RPNHead(backbone.out_channels, len(ASPECT_RATIOS), conv_depth=2),
+        rpn_head=rpn_head(backbone, arguments, conv_depth=2),
         box_head=box_head(backbone.out_channels, layer_of(norm)),
-        **pyramid_arguments(spec, backbone),
+        **arguments,
     )
     module.norm_kind = norm
     return module
@@ -45,17 +58,22 @@ def build_faster(spec: BuildSpec) -> nn.Module:
 
 def build_mask(spec: BuildSpec) -> nn.Module:
     norm = norm_of(spec.options, "bn")
-    backbone = PyramidBackbone(needed_backbone(spec), norm=norm, norm_in_neck=True)
+    backbone = PyramidBackbone(
+        needed_backbone(spec), norm=norm, norm_in_neck=True, layout=layout_of(spec.options)
+    )
     levels = [str(i) for i in range(backbone.levels)]
+    arguments = {
+        "rpn_post_nms_top_n_train": PROPOSALS,
+        "rpn_post_nms_top_n_test": PROPOSALS,
+        **pyramid_arguments(spec, backbone),
+    }
     module = MaskRCNN(
         backbone,
-        rpn_head=RPNHead(backbone.out_channels, len(ASPECT_RATIOS)),
-        rpn_post_nms_top_n_train=PROPOSALS,
-        rpn_post_nms_top_n_test=PROPOSALS,
+        rpn_head=rpn_head(backbone, arguments),
         box_head=box_head(backbone.out_channels, layer_of(norm)),
         mask_roi_pool=MultiScaleRoIAlign(levels, MASK_OUTPUT, 2),
         mask_head=MaskRCNNHeads(backbone.out_channels, [256] * 4, 1, layer_of(norm)),
-        **pyramid_arguments(spec, backbone),
+        **arguments,
     )
     module.norm_kind = norm
     return module

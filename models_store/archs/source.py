@@ -32,9 +32,9 @@ def without_background(logits: Tensor) -> Tensor:
     return logits.float()[:, 1:].softmax(-1)
 
 
-def foreground_sigmoids(logits: Tensor) -> Tensor:
-    """(n, C) of sigmoid outputs whose first is reserved."""
-    return normalised_sigmoids(logits[:, 1:])
+def foreground_sigmoids(module: nn.Module, logits: Tensor) -> Tensor:
+    """(n, C) of sigmoid outputs, the first left out where it is reserved."""
+    return normalised_sigmoids(logits[:, module.reserved :])
 
 
 def with_box_head(face: Face, roi_heads: nn.Module) -> Face:

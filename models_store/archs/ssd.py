@@ -19,7 +19,7 @@ from models_store.archs.common import apply_input
 from models_store.archs.face import Face
 from models_store.archs.necks import Needs, Run, probe_neck
 from models_store.archs.source import Levels, best_anchor, dense_source, without_background
-from models_store.archs.stages import find_stages, walk
+from models_store.bodies.stages import find_stages, walk
 from models_store.manifest import Input
 
 HALF = (0.5, 0.5, 0.5)
@@ -53,9 +53,14 @@ def pad_like_tensorflow(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d) and child.stride != (1, 1):
             same = SameConv2d(
-                child.in_channels, child.out_channels, child.kernel_size, child.stride,
-                groups=child.groups, bias=child.bias is not None, device=child.weight.device,
-            )  # fmt: skip
+                child.in_channels,
+                child.out_channels,
+                child.kernel_size,
+                child.stride,
+                groups=child.groups,
+                bias=child.bias is not None,
+                device=child.weight.device,
+            )
             setattr(module, name, same)
         else:
             pad_like_tensorflow(child)
@@ -74,9 +79,17 @@ def build_ssdlite_mobilenet_v2(spec: BuildSpec) -> nn.Module:
     counts = [3, 6, 6, 6, 6, 6]
     head = SSDLiteHead([576, 1280, 512, 256, 256, 128], counts, spec.num_classes + 1, nn.BatchNorm2d)
     module = SSD(
-        backbone, anchors, (300, 300), spec.num_classes + 1, head=head, image_mean=list(HALF), image_std=list(HALF),
-        score_thresh=0.01, nms_thresh=0.6, detections_per_img=100,
-    )  # fmt: skip
+        backbone,
+        anchors,
+        (300, 300),
+        spec.num_classes + 1,
+        head=head,
+        image_mean=list(HALF),
+        image_std=list(HALF),
+        score_thresh=0.01,
+        nms_thresh=0.6,
+        detections_per_img=100,
+    )
     apply_input(module, spec.input)
     return module
 
@@ -183,14 +196,18 @@ register(
         title="SSD300, VGG-16",
         family="ssd",
         input=Input(
-            min_size=300, max_size=300, fixed_size=(300, 300), divisor=1,
-            mean=(0.48235, 0.45882, 0.40784), std=(1 / 255, 1 / 255, 1 / 255),
+            min_size=300,
+            max_size=300,
+            fixed_size=(300, 300),
+            divisor=1,
+            mean=(0.48235, 0.45882, 0.40784),
+            std=(1 / 255, 1 / 255, 1 / 255),
         ),
         build=partial(build_torchvision_ssd, "ssd300_vgg16"),
         face=vgg_face,
         builder="ssd300_vgg16",
     )
-)  # fmt: skip
+)
 register(
     Architecture(
         name="torchvision/ssdlite320_mobilenet_v3_large",

@@ -23,6 +23,7 @@ def replace_logits(module: nn.Module, num_classes: int) -> tuple[str, ...]:
     anchors = old.out_channels // head.num_classes
     head.cls_logits = nn.Conv2d(old.in_channels, anchors * (num_classes + 1), 3, padding=1)
     head.num_classes = num_classes + 1
+    module.reserved = 1
     return (f"{LOGITS}.weight", f"{LOGITS}.bias")
 
 
@@ -37,7 +38,7 @@ def face(module: nn.Module) -> Face:
         tower=module.head.classification_head.conv,
         penultimate_channels=module.head.classification_head.cls_logits.in_channels,
         replace_head=partial(replace_logits, module),
-        source=dense_source(module, neck.names, match, foreground_sigmoids),
+        source=dense_source(module, neck.names, match, partial(foreground_sigmoids, module)),
     )
 
 

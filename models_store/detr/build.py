@@ -12,16 +12,34 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import PretrainedConfig
 
+from models_store.detr.embedding import add_embedding_head
 from models_store.detr.families import Family
 from models_store.detr.sine import CentredSine
 from models_store.errors import Unusable
 
 # What a foreign config.json may say but never gets to decide here.
-IGNORED = frozenset({
-    "architectures", "auto_map", "attn_implementation", "custom_pipelines", "dtype", "label2id", "id2label",
-    "model_type", "name_or_path", "num_labels", "output_attentions", "output_hidden_states", "problem_type",
-    "quantization_config", "return_dict", "torch_dtype", "transformers_version", "use_pretrained_backbone",
-})  # fmt: skip
+IGNORED = frozenset(
+    {
+        "architectures",
+        "auto_map",
+        "attn_implementation",
+        "custom_pipelines",
+        "dtype",
+        "label2id",
+        "id2label",
+        "model_type",
+        "name_or_path",
+        "num_labels",
+        "output_attentions",
+        "output_hidden_states",
+        "problem_type",
+        "quantization_config",
+        "return_dict",
+        "torch_dtype",
+        "transformers_version",
+        "use_pretrained_backbone",
+    }
+)
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,24 +84,27 @@ def build(family: Family, options: Mapping[str, Any], num_labels: int) -> nn.Mod
     """The module with fresh weights.
 
     Options: ``config`` (as in config.json), ``centred_sine`` (DETReg's position embedding in DETR), ``shared_heads``
-    (Deformable DETR without refinement: one head for all layers).
+    (Deformable DETR without refinement: one head for all layers), ``embedding`` (DETReg's embedding head gives
+    vectors of so many numbers).
     """
     config = config_of(family, options["config"], num_labels)
     if family.model_type == "deformable_detr":
         # transformers ties class heads over layers even where they are refined, and loading writes one into all.
         config.tie_word_embeddings = False
-    with _allocation():
+    with allocation():
         module = getattr(transformers, family.module_class)(config)
     if family.model_type == "deformable_detr":
         _join_heads(module, bool(options.get("shared_heads")))
     if options.get("centred_sine"):
         owner = module.model.backbone if family.model_type == "table-transformer" else module.model
         owner.position_embedding = CentredSine(config.d_model // 2)
+    if options.get("embedding"):
+        add_embedding_head(module, int(options["embedding"]))
     return module
 
 
 @contextlib.contextmanager
-def _allocation() -> Iterator[None]:
+def allocation() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models_store.detr.boxes import absolute, per_image, query_of_each, relative
+from models_store.detr.embedding import EMBEDDING_HEAD, OF_PRETRAINING
 from models_store.detr.families import Family
 from models_store.detr.layerwise import layerwise
 from models_store.detr.loss import Target, set_loss
@@ -43,6 +45,9 @@ class DetrDetector:
     Hungarian matching on 5 L1 - 2 GIoU without a class term. An image with more objects than queries is matched in
     rounds (``query_of_each``), so that each object has a vector and queries are shared as little as can be.
     """
+
+    # Whether losses are means over pictures, and not over objects or queries.
+    counts_pictures = False
 
     def __init__(self, manifest: Manifest, module: nn.Module, family: Family) -> None:
         self.manifest, self.family = manifest, family
@@ -153,24 +158,32 @@ class DetrDetector:
         own for them (denoising, distillation and dense terms included).
         """
         pixels, mask = self._padded(images, image_size)
-        device = pixels.device
-        wanted = [
-            Target(
-                relative(t["boxes"].to(device).view(-1, 4), i.shape[:2]),  # type: ignore[arg-type]
-                t["labels"].long().to(device).view(-1),
-            )
-            for i, t in zip(images, targets, strict=True)
-        ]
-        self.module.train()
-        for child in self.module.modules():
-            if isinstance(child, nn.modules.batchnorm._BatchNorm):
-                child.eval()
-        try:
+        wanted = self._wanted(images, targets)
+        with self._learning():
             if self.family.set_loss:
                 outputs = layerwise(self.module, self.family, pixels, mask).float()
                 return set_loss(outputs, wanted, no_object=self.family.no_object)
             labels = [{"class_labels": t.labels, "boxes": t.boxes} for t in wanted]
             return {"loss": self.module(pixel_values=pixels, labels=labels).loss}
+
+    def _wanted(self, images: Sequence[np.ndarray], targets: Sequence[Mapping[str, Any]]) -> list[Target]:
+        return [
+            Target(
+                relative(t["boxes"].to(self._device).view(-1, 4), (i.shape[0], i.shape[1])),
+                t["labels"].long().to(self._device).view(-1),
+            )
+            for i, t in zip(images, targets, strict=True)
+        ]
+
+    @contextlib.contextmanager
+    def _learning(self) -> Iterator[None]:
+        """Within, the module is in training mode but for its batch norms."""
+        self.module.train()
+        for child in self.module.modules():
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):
+                child.eval()
+        try:
+            yield
         finally:
             self.module.eval()
 
@@ -204,6 +217,7 @@ class DetrDetector:
     def replace_head(self, num_classes: int, seed: int) -> None:
         if num_classes < 1:
             raise ValueError(f"a head needs at least one class, not {num_classes}")
+        self._drop_pretraining()
         outputs = num_classes + int(self.family.no_object)
         fresh = replace_class_heads(self.module, self.family, num_classes, outputs, seed)
         self.module.config.num_labels = num_classes
@@ -212,6 +226,13 @@ class DetrDetector:
         self.manifest = self.manifest.but(
             num_classes=num_classes, class_names=None, initialised_keys=tuple(sorted({*kept, *fresh}))
         )
+
+    def _drop_pretraining(self) -> None:
+        """What only DETReg's pretraining reads goes, as in its own fine-tuning."""
+        if hasattr(self.module, EMBEDDING_HEAD):
+            delattr(self.module, EMBEDDING_HEAD)
+        options = {k: v for k, v in self.manifest.options.items() if k not in OF_PRETRAINING}
+        self.manifest = self.manifest.but(options=options)
 
     def _run(self, pixels: Tensor) -> Any:
         if not self.family.masks:
@@ -287,11 +308,11 @@ def _fresh(
     if isinstance(old, nn.Embedding):
         new: nn.Module = nn.Embedding(num_classes + 1, old.embedding_dim, padding_idx=num_classes)
     else:
-        new = nn.Linear(old.in_features, outputs)  # type: ignore[arg-type]
+        new = nn.Linear(old.in_features, outputs)
     with torch.no_grad():
-        new.weight.normal_(0.0, HEAD_STD, generator=generator)  # type: ignore[operator,union-attr]
+        new.weight.normal_(0.0, HEAD_STD, generator=generator)
         if isinstance(new, nn.Linear):
             new.bias.fill_(0.0 if no_object else -math.log((1 - FOCAL_PRIOR) / FOCAL_PRIOR))
         else:
-            new.weight[num_classes] = 0  # type: ignore[index]
+            new.weight[num_classes] = 0
     return new

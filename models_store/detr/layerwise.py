@@ -21,17 +21,20 @@ EPSILON = 1e-5
 class Layerwise:
     """``logits`` (L, B, Q, C) and ``boxes`` (L, B, Q, 4) cxcywh in [0, 1], the last decoder layer last.
 
-    ``proposals``: (logits (B, N, C), boxes (B, N, 4)) of the first stage of two-stage Deformable DETR.
+    ``proposals``: (logits (B, N, C), boxes (B, N, 4)) of the first stage of two-stage Deformable DETR. ``states``:
+    (B, Q, d), what the last layer's heads read; None for YOLOS.
     """
 
     logits: Tensor
     boxes: Tensor
     proposals: tuple[Tensor, Tensor] | None = None
+    states: Tensor | None = None
 
     def float(self) -> Layerwise:
         """In float32, whatever the network ran in."""
         proposals = None if self.proposals is None else (self.proposals[0].float(), self.proposals[1].float())
-        return Layerwise(self.logits.float(), self.boxes.float(), proposals)
+        states = None if self.states is None else self.states.float()
+        return Layerwise(self.logits.float(), self.boxes.float(), proposals, states)
 
 
 def layerwise(module: nn.Module, family: Family, pixels: Tensor, mask: Tensor) -> Layerwise:
@@ -71,7 +74,11 @@ def _detr(module: nn.Module, family: Family, pixels: Tensor, mask: Tensor) -> La
         logits.append(module.class_labels_classifier(normed))
         delta = module.bbox_predictor(normed)
         boxes.append(_shifted(delta, centres).sigmoid())
-    return Layerwise(torch.stack([*logits, outputs.logits]), torch.stack([*boxes, outputs.pred_boxes]))
+    return Layerwise(
+        torch.stack([*logits, outputs.logits]),
+        torch.stack([*boxes, outputs.pred_boxes]),
+        states=outputs.last_hidden_state,
+    )
 
 
 def _deformable(module: nn.Module, outputs: Any) -> Layerwise:
@@ -90,7 +97,10 @@ def _deformable(module: nn.Module, outputs: Any) -> Layerwise:
     if module.config.two_stage:
         proposals = (outputs.enc_outputs_class, outputs.enc_outputs_coord_logits.sigmoid())
     return Layerwise(
-        torch.stack([*logits, outputs.logits]), torch.stack([*boxes, outputs.pred_boxes]), proposals
+        torch.stack([*logits, outputs.logits]),
+        torch.stack([*boxes, outputs.pred_boxes]),
+        proposals,
+        states[:, -1],
     )
 
 

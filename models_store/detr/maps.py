@@ -11,8 +11,8 @@ import torch
 from timm.models._features import FeatureListNet
 from torch import Tensor, nn
 
-from models_store.archs.stages import Stage, find_stages, nearest_stride
-from models_store.detr.families import Family
+from models_store.bodies.stages import Stage, find_stages, nearest_stride
+from models_store.detr.families import Family, body_path
 from models_store.detr.placed import PlacedBody
 from models_store.manifest import Layer
 
@@ -22,6 +22,8 @@ MEMORY = "encoder.memory"
 BODY = "backbone."
 PROBE_PIXELS = 128
 GRID_TOKENS = 1
+# DEIMv2's light encoder gives two, whatever goes in.
+LITE_LEVELS = 2
 
 
 class _Enough(Exception):
@@ -38,7 +40,9 @@ class Maps:
 
     def __init__(self, module: nn.Module, family: Family) -> None:
         self.module, self.family = module, family
-        self.body = module.get_submodule(family.body)
+        body = module.get_submodule(body_path(module, family))
+        # What wraps a timm network has no maps of its own.
+        self.body = getattr(body, "_backbone", body)
         self.taps = _taps(self.body)
         self.stages = self._token_stage() if family.tokens else self._find_stages()
 
@@ -97,7 +101,7 @@ class Maps:
         config = self.module.config
         count = {"one": 1, "none": 0}.get(self.family.memory)
         if count is None:
-            count = 1 if self.family.model_type == "rf_detr" else _levels(config, self.family)
+            count = _levels(config, self.family)
         return (MEMORY,) if count == 1 else tuple(f"{MEMORY}.l{i}" for i in range(count))
 
     @contextlib.contextmanager
@@ -197,7 +201,7 @@ def unpacked(queries: Tensor, states: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def memory_maps(output: Any, sizes: list[Any]) -> list[Tensor]:
     """The encoder's output as maps: already maps, or a sequence (B, sum h w, D) of the levels' ``sizes``."""
-    memory = getattr(output, "last_hidden_state", output)
+    memory = getattr(output, "last_hidden_state", getattr(output, "feature_maps", output))
     if isinstance(memory, Tensor) and memory.dim() == 4:
         return [memory]
     if not isinstance(memory, Tensor):
@@ -220,24 +224,29 @@ def width(module: nn.Module) -> int:
 
 def size_multiple(module: nn.Module, family: Family) -> int:
     """Both sides of an input must be multiples of this."""
-    backbone = getattr(module.config, "backbone_config", None)
-    body = module.get_submodule(family.body)
+    backbone: Any = getattr(module.config, "backbone_config", None)
+    body = module.get_submodule(body_path(module, family))
     if isinstance(body, PlacedBody):
         return body.multiple
-    if family.model_type == "rf_detr":
-        return _side(backbone.patch_size) * int(getattr(backbone, "num_windows", 1))
+    if family.model_type in ("rf_detr", "lw_detr"):
+        return _cell(backbone)
     if family.tokens:
         return _side(module.config.patch_size)
     return family.size_multiple
 
 
 def probe_pixels(module: nn.Module) -> int:
-    backbone = getattr(module.config, "backbone_config", None)
-    patch = getattr(backbone, "patch_size", None)
-    if patch is None:
+    backbone: Any = getattr(module.config, "backbone_config", None)
+    if getattr(backbone, "patch_size", None) is None:
         return PROBE_PIXELS
-    cell = _side(patch) * int(getattr(backbone, "num_windows", 1) or 1)
+    cell = _cell(backbone)
     return cell * max(1, PROBE_PIXELS // cell)
+
+
+def _cell(backbone: Any) -> int:
+    """Pixels a side of a patch times windows a side: RF-DETR counts windows along a side, LW-DETR all of them."""
+    windows = getattr(backbone, "num_windows_side", None) or getattr(backbone, "num_windows", None) or 1
+    return _side(backbone.patch_size) * int(windows)
 
 
 def _taps(body: nn.Module) -> tuple[nn.Module, ...]:
@@ -249,7 +258,11 @@ def _taps(body: nn.Module) -> tuple[nn.Module, ...]:
 
 
 def _levels(config: Any, family: Family) -> int:
-    return config.num_feature_levels if family.memory == "levels" else len(config.encoder_in_channels)
+    """Maps of the memory: those that go into the encoder where it mixes them, else those that the decoder reads."""
+    if getattr(config, "encoder_type", None) == "lite":
+        return LITE_LEVELS
+    mixed = getattr(config, "encoder_in_channels", None)
+    return config.num_feature_levels if family.memory == "levels" or mixed is None else len(mixed)
 
 
 def _side(size: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class CentredSine(nn.Module):
 
     def forward(
         self,
-        pixel_values: Tensor | None = None,
+        pixel_values: Any = None,
         pixel_mask: Tensor | None = None,
         *,
         shape: torch.Size | None = None,
@@ -32,11 +33,11 @@ class CentredSine(nn.Module):
         mask: Tensor | None = None,
     ) -> Tensor:
         where = mask if pixel_mask is None else pixel_mask
-        if where is None:
-            like = pixel_values.shape if shape is None else shape  # type: ignore[union-attr]
-            where = torch.ones(
-                like[0], *like[2:], device=device if shape is not None else pixel_values.device
-            )
+        if where is None and shape is not None:
+            where = torch.ones(shape[0], *shape[2:], device=device)
+        elif where is None:
+            batch, _, *sides = pixel_values.shape
+            where = torch.ones(batch, *sides, device=pixel_values.device)
         halves = [self._along(where.float(), axis) for axis in (1, 2)]
         return torch.cat(halves, dim=3).permute(0, 3, 1, 2).to(dtype)
 

@@ -6,14 +6,20 @@ Recognised by exact key names and shapes, or by the order of shapes where a port
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
+import timm
 from torch import Tensor
 
-from models_store.archs.bodies import build_body, full_model
-from models_store.archs.outline import shapes_of
+from models_store.bodies.build import build_body, full_model
+from models_store.bodies.outline import shapes_of
 from models_store.errors import Unusable, some
-from models_store.formats.signatures import HEADS, body_shapes, lookup, lookup_order
-from models_store.formats.state import COUNTER, Recognised, StateDict, variants
+from models_store.formats.signatures import HEADS, body_shapes, by_keys, lookup, lookup_order
+from models_store.formats.state import COUNTER, Recognised, StateDict
+from models_store.formats.wrappings import variants
+from models_store.known import in_unit, input_of
+from models_store.manifest import IMAGENET_MEAN, IMAGENET_STD
 
 PLACED_IN = "detrank/fasterrcnn_fpn"
 BODY = "backbone.body."
@@ -28,10 +34,10 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
     if hint is not None:
         return _as_hinted(state, hint)
     for variant in variants(state):
-        if names := _preferred(lookup(variant.shapes), variant):
-            return _fit(variant, names[0], dict(variant.tensors), _twins(names))
+        if names := _preferred(_same_keys(variant), variant):
+            return _told_apart(_fit(variant, names[0], dict(variant.tensors)), names, variant)
         if variant.ordered and (names := _preferred(lookup_order(variant.shapes), variant)):
-            return _by_order(variant, names[0])
+            return _told_apart(_by_order(variant, names[0]), names, variant)
     return None
 
 
@@ -41,27 +47,93 @@ def _as_hinted(state: StateDict, hint: str) -> Recognised:
         if variant.ordered and hint in lookup_order(variant.shapes) and hint not in lookup(variant.shapes):
             return _by_order(variant, hint)
         try:
-            return _fit(variant, hint, dict(variant.tensors), ())
+            return _fit(variant, hint, dict(variant.tensors))
         except Unusable as error:
             refusal = refusal or error
     raise refusal or Unusable("no_tensors", "the state dict is empty")
 
 
+def _same_keys(state: StateDict) -> list[str]:
+    """Networks with these keys and shapes; also the one that the training's own arguments name."""
+    names = lookup(state.shapes)
+    stated = _stated(state)
+    if stated and stated not in names and by_keys(full_shapes(stated)) == by_keys(state.shapes):
+        names = [*names, stated]
+    return names
+
+
+def _stated(state: StateDict) -> str | None:
+    """The network that the file itself names: `arch`, or `model` in timm's arguments."""
+    words = state.metadata.get("arch", "").split(" ")
+    for value in (*words[1:2], state.arguments.get("arch"), state.arguments.get("model")):
+        name = str(value).split(".")[0]
+        known = [*lookup(state.shapes), *(lookup_order(state.shapes) if state.ordered else ())]
+        for library in ("torchvision/", "timm/"):
+            if library + name in known:
+                return library + name
+        if timm.is_model(name):
+            return "timm/" + name
+    return None
+
+
 def _preferred(names: list[str], state: StateDict) -> list[str]:
     """The twin that the file itself names, or the TensorFlow one for a port of those weights, first."""
-    stated = state.metadata.get("arch", "").replace(" ", "/")
+    stated = _stated(state)
     port = EFFICIENTNET_PORT_KEY in state.tensors
     return sorted(names, key=lambda name: (name != stated, port and not name.startswith("timm/tf_")))
 
 
-def _twins(names: list[str]) -> tuple[str, ...]:
-    if len(names) < 2:
-        return ()
-    return (f"{some(names[1:])} have the same keys and shapes: give architecture= to choose",)
+def _told_apart(found: Recognised, names: list[str], state: StateDict) -> Recognised:
+    """``found``, the first of ``names``, with what the file says about its training, or what it leaves open."""
+    known = _training_input(state)
+    if known:
+        found = replace(found, input={**found.input, **known})
+    others = [name for name in names[1:] if name.split("/")[1] != names[0].split("/")[1]]
+    if names[0] == _stated(state) or EFFICIENTNET_PORT_KEY in state.tensors or not others:
+        return found
+    warning = (
+        f"read as {names[0]}; {some(others)} compute otherwise with the same keys and shapes: give architecture= (or "
+        "options backbone= where it names the detector) to choose"
+    )
+    mine = seen_as(names[0])
+    different = [name for name in others if seen_as(name) != mine]
+    open_input = (
+        ""
+        if known or not different
+        else (
+            f"the file may be {names[0]} ({said(mine)}) or {some(different)} ({said(seen_as(different[0]))}), which have the "
+            "same keys and shapes: give architecture=, or mean and std"
+        )
+    )
+    return replace(found, warnings=(*found.warnings, warning), open_input=open_input)
+
+
+def _training_input(state: StateDict) -> dict[str, Any]:
+    """Mean and std of the training's arguments, or those that its timm model name stands for."""
+    given = {
+        key: tuple(float(v) for v in state.arguments[key])
+        for key in ("mean", "std")
+        if isinstance(state.arguments.get(key), list | tuple) and len(state.arguments[key]) == 3
+    }
+    if len(given) == 2:
+        return in_unit(given)
+    named = [state.arguments.get(key) for key in ("model", "arch")]
+    name = next((str(n) for n in named if n and timm.is_model(str(n).split(".")[0])), None)
+    return input_of("timm/" + name) if name else {}
+
+
+def seen_as(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of the library's own weights."""
+    usual = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} | input_of(backbone)
+    return tuple(usual["mean"]), tuple(usual["std"])
+
+
+def said(pixels: tuple[tuple[float, ...], tuple[float, ...]]) -> str:
+    return f"mean {list(pixels[0])}, std {list(pixels[1])}"
 
 
 def _fit(
-    state: StateDict, backbone: str, tensors: Mapping[str, Tensor], notes: tuple[str, ...]
+    state: StateDict, backbone: str, tensors: Mapping[str, Tensor], notes: tuple[str, ...] = ()
 ) -> Recognised:
     """Every key of the body must be there with its shape; what else there is must belong to the full classifier."""
     body = build_body(backbone).state_dict()

@@ -15,11 +15,13 @@ from models_store.errors import Unusable, some
 from models_store.formats.state import COUNTER, Recognised, StateDict
 
 DEFAULT_HEADS = 8
+# DETReg gave every region this class of COCO's 91, because no script of it ever said otherwise.
+OBJECT_CLASS = 1
 TRANSFORMERS = ("model.decoder.layers.0.", "vit.embeddings.detection_tokens")
 DEFAULT_QUERIES = 300
 BODY = "backbone.0.body."
-# Of DETReg's pretraining, of DETR_WSOD's instance classifiers, of DETR's panoptic head.
-DROPPED = (r"feature_embed\..+", r"mil\..+", r"refinement_agents\..+", r"(mask_head|bbox_attention)\..+")
+# Of DETR_WSOD's instance classifiers and of DETR's panoptic head.
+DROPPED = (r"mil\..+", r"refinement_agents\..+", r"(mask_head|bbox_attention)\..+")
 
 LINEAR = r"\.(weight|bias)"
 FEED_FORWARD = {"linear1": "mlp.fc1", "linear2": "mlp.fc2"}
@@ -62,10 +64,16 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
 def _deformable(state: StateDict, tensors: Mapping[str, Tensor]) -> Recognised:
     levels, width = tensors["transformer.level_embed"].shape
     layer = "transformer.encoder.layers.0"
-    _need(tensors, f"{layer}.self_attn.attention_weights.weight", f"{layer}.linear1.weight", "class_embed.0.weight",
-          "transformer.decoder.layers.0.cross_attn.attention_weights.weight",
-          "transformer.decoder.layers.0.linear1.weight", BODY + "conv1.weight")  # fmt: skip
-    heads, notes = _heads(state, width)
+    _need(
+        tensors,
+        f"{layer}.self_attn.attention_weights.weight",
+        f"{layer}.linear1.weight",
+        "class_embed.0.weight",
+        "transformer.decoder.layers.0.cross_attn.attention_weights.weight",
+        "transformer.decoder.layers.0.linear1.weight",
+        BODY + "conv1.weight",
+    )
+    heads, unsure = _heads(state, width)
     two_stage = "transformer.enc_output.weight" in tensors
     refine = "transformer.decoder.bbox_embed.0.layers.0.weight" in tensors
     queries = state.arguments.get("num_queries", DEFAULT_QUERIES)
@@ -98,9 +106,9 @@ def _deformable(state: StateDict, tensors: Mapping[str, Tensor]) -> Recognised:
         "with_box_refine": refine,
         "two_stage": two_stage,
         "two_stage_num_proposals": int(queries),
-        **_dropout(state),
+        **dropout(state),
     }
-    mapped = _mapped(tensors, _deformable_rules())
+    mapped = _mapped(tensors, deformable_rules())
     _same_heads(mapped, "bbox_embed.")
     _same_heads(mapped, "class_embed.")
     pretraining = any(k.startswith("feature_embed.") for k in tensors)
@@ -112,26 +120,36 @@ def _deformable(state: StateDict, tensors: Mapping[str, Tensor]) -> Recognised:
         tensors=mapped,
         num_classes=tensors["class_embed.0.weight"].shape[0],
         dropped=(*state.dropped, *_dropped(tensors)),
-        options={"config": config, "shared_heads": not refine and _equal_heads(mapped)},
+        options={
+            "config": config,
+            "shared_heads": not refine and _equal_heads(mapped),
+            **_of_pretraining(tensors),
+        },
         notes=(
             *state.notes,
-            *notes,
             f"Deformable DETR, {kind.replace('_', '-')}",
             *_pretraining_note(pretraining),
         ),
+        warnings=(*unsure, *maybe_dilated(state)),
     )
 
 
 def _detr(state: StateDict, tensors: Mapping[str, Tensor]) -> Recognised:
     first = "transformer.decoder.layers.0"
-    _need(tensors, "query_embed.weight", "class_embed.weight", f"{first}.linear1.weight",
-          "transformer.encoder.layers.0.linear1.weight", BODY + "conv1.weight")  # fmt: skip
+    _need(
+        tensors,
+        "query_embed.weight",
+        "class_embed.weight",
+        f"{first}.linear1.weight",
+        "transformer.encoder.layers.0.linear1.weight",
+        BODY + "conv1.weight",
+    )
     queries, width = tensors["query_embed.weight"].shape
-    heads, notes = _heads(state, width)
+    heads, unsure = _heads(state, width)
     pre_norm = "transformer.encoder.norm.weight" in tensors
     pretraining = any(k.startswith("feature_embed.") for k in tensors)
     weak = any(k.startswith(("mil.", "refinement_agents.")) for k in tensors)
-    centred, reason = _centred(state, pre_norm, pretraining)
+    centred, reason = _centred(state, tensors, pre_norm, pretraining)
     config = {
         **_backbone(state, tensors),
         "d_model": width,
@@ -142,7 +160,7 @@ def _detr(state: StateDict, tensors: Mapping[str, Tensor]) -> Recognised:
         "encoder_ffn_dim": tensors["transformer.encoder.layers.0.linear1.weight"].shape[0],
         "decoder_ffn_dim": tensors[f"{first}.linear1.weight"].shape[0],
         "num_queries": queries,
-        **_dropout(state),
+        **dropout(state),
     }
     weak_note = (
         ("its class head was never trained: image labels moved the dropped heads only",) if weak else ()
@@ -151,19 +169,27 @@ def _detr(state: StateDict, tensors: Mapping[str, Tensor]) -> Recognised:
         format="detr_wsod" if weak else "detreg_detr" if pretraining else "detr",
         kind="detector",
         architecture=architecture_name("table-transformer" if pre_norm else "detr"),
-        tensors=_mapped(tensors, _detr_rules(pre_norm)),
+        tensors=_mapped(tensors, detr_rules(pre_norm)),
         num_classes=tensors["class_embed.weight"].shape[0] - 1,
         dropped=(*state.dropped, *_dropped(tensors)),
-        options={"config": config, "centred_sine": centred},
-        notes=(*state.notes, *notes, *reason, *weak_note, *_pretraining_note(pretraining)),
+        options={"config": config, "centred_sine": centred, **_of_pretraining(tensors)},
+        notes=(*state.notes, *weak_note, *_pretraining_note(pretraining)),
+        warnings=(*unsure, *reason, *maybe_dilated(state)),
     )
 
 
-def _centred(state: StateDict, pre_norm: bool, pretraining: bool) -> tuple[bool, tuple[str, ...]]:
+def _centred(
+    state: StateDict, tensors: Mapping[str, Tensor], pre_norm: bool, pretraining: bool
+) -> tuple[bool, tuple[str, ...]]:
     """DETReg's DETR counts positions from cell centres; keys alone do not always tell whose code it was."""
     theirs = "obj_embedding_head" in state.arguments or "object_embedding_loss" in state.arguments
     if pretraining or (pre_norm and theirs):
         return True, ()
+    if pre_norm and not state.arguments and resnet(tensors) == "resnet18":
+        return False, (
+            "normalisation first over a ResNet-18 and no training arguments: read as Table Transformer; give options "
+            "centred_sine=true for DETReg's DETR, whose positions are shifted by half a cell",
+        )
     if pre_norm and not state.arguments:
         return True, (
             "normalisation first and no training arguments: read as DETReg's DETR, whose positions are shifted by "
@@ -172,25 +198,43 @@ def _centred(state: StateDict, pre_norm: bool, pretraining: bool) -> tuple[bool,
     return False, ()
 
 
+def _of_pretraining(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """What a pretraining needs to go on, where the file has its head."""
+    if not any(key.startswith("feature_embed.") for key in tensors):
+        return {}
+    _need(tensors, "feature_embed.layers.0.weight", "feature_embed.layers.1.weight")
+    return {"embedding": tensors["feature_embed.layers.1.weight"].shape[0], "object_class": OBJECT_CLASS}
+
+
 def _pretraining_note(pretraining: bool) -> tuple[str, ...]:
     return ("DETReg pretraining: only class 1 of the head was ever trained",) if pretraining else ()
 
 
-def _deformable_rules() -> list[tuple[str, str]]:
+def deformable_rules() -> list[tuple[str, str]]:
     rules = [
         (r"backbone\.0\.body\.(.+)", r"model.backbone.model.\1"),
         (rf"input_proj\.(\d+)\.([01]){LINEAR}", r"model.input_proj.\1.\2.\3"),
         (r"query_embed\.weight", "model.query_position_embeddings.weight"),
         (r"transformer\.level_embed", "model.level_embed"),
-        (rf"transformer\.(reference_points|enc_output|enc_output_norm|pos_trans|pos_trans_norm){LINEAR}",
-         r"model.\1.\2"),
-        (rf"transformer\.encoder\.layers\.(\d+)\.self_attn\.{DEFORMABLE_PARTS}{LINEAR}",
-         r"model.encoder.layers.\1.self_attn.\2.\3"),
-        (rf"transformer\.decoder\.layers\.(\d+)\.cross_attn\.{DEFORMABLE_PARTS}{LINEAR}",
-         r"model.decoder.layers.\1.encoder_attn.\2.\3"),
+        (
+            rf"transformer\.(reference_points|enc_output|enc_output_norm|pos_trans|pos_trans_norm){LINEAR}",
+            r"model.\1.\2",
+        ),
+        (
+            rf"transformer\.encoder\.layers\.(\d+)\.self_attn\.{DEFORMABLE_PARTS}{LINEAR}",
+            r"model.encoder.layers.\1.self_attn.\2.\3",
+        ),
+        (
+            rf"transformer\.decoder\.layers\.(\d+)\.cross_attn\.{DEFORMABLE_PARTS}{LINEAR}",
+            r"model.decoder.layers.\1.encoder_attn.\2.\3",
+        ),
+        (rf"feature_embed\.layers\.([01]){LINEAR}", r"feature_embed.layers.\1.\2"),
         (rf"(class_embed\.\d+|bbox_embed\.\d+\.layers\.\d+){LINEAR}", r"\1.\2"),
-        (rf"transformer\.decoder\.(class_embed\.\d+|bbox_embed\.\d+\.layers\.\d+){LINEAR}", r"model.decoder.\1.\2"),
-    ]  # fmt: skip
+        (
+            rf"transformer\.decoder\.(class_embed\.\d+|bbox_embed\.\d+\.layers\.\d+){LINEAR}",
+            r"model.decoder.\1.\2",
+        ),
+    ]
     # Cross attention comes first in the code but second in the names.
     norms = {"norm2": "self_attn_layer_norm", "norm1": "encoder_attn_layer_norm", "norm3": "final_layer_norm"}
     rules += _layer_rules("encoder", ENCODER_NORMS | FEED_FORWARD)
@@ -198,7 +242,7 @@ def _deformable_rules() -> list[tuple[str, str]]:
     return rules + _attention_rules("decoder", "self_attn", "self_attn", "o_proj")
 
 
-def _detr_rules(pre_norm: bool) -> list[tuple[str, str]]:
+def detr_rules(pre_norm: bool) -> list[tuple[str, str]]:
     # transformers' Table Transformer kept the older names.
     body = "model.backbone.conv_encoder.model." if pre_norm else "model.backbone.model."
     feed_forward = {"linear1": "fc1", "linear2": "fc2"} if pre_norm else FEED_FORWARD
@@ -209,6 +253,7 @@ def _detr_rules(pre_norm: bool) -> list[tuple[str, str]]:
         (r"query_embed\.weight", "model.query_position_embeddings.weight"),
         (rf"transformer\.(encoder|decoder)\.norm{LINEAR}", r"model.\1.layernorm.\2"),
         (rf"class_embed{LINEAR}", r"class_labels_classifier.\1"),
+        (rf"feature_embed\.layers\.([01]){LINEAR}", r"feature_embed.layers.\1.\2"),
         (rf"bbox_embed\.layers\.(\d+){LINEAR}", r"bbox_predictor.layers.\1.\2"),
     ]
     norms = {"norm1": "self_attn_layer_norm", "norm2": "encoder_attn_layer_norm", "norm3": "final_layer_norm"}
@@ -246,15 +291,8 @@ def _mapped(tensors: Mapping[str, Tensor], rules: list[tuple[str, str]]) -> dict
         target = next((m.expand(t) for p, t in compiled if (m := p.fullmatch(key))), None)
         if target is None:
             unknown.append(key)
-        elif "{qkv}" in target:
-            if tensor.shape[0] % 3:
-                raise Unusable(
-                    "shape_mismatch", f"{key} has {tensor.shape[0]} rows, not three times the width"
-                )
-            parts = ("q_proj", "k_proj", "v_proj")
-            found |= {target.replace("{qkv}", p): x for p, x in zip(parts, tensor.chunk(3), strict=True)}
         else:
-            found[target] = tensor
+            found |= packed_thirds(key, target, tensor)
     if unknown:
         raise Unusable(
             "unmapped_keys",
@@ -262,6 +300,19 @@ def _mapped(tensors: Mapping[str, Tensor], rules: list[tuple[str, str]]) -> dict
             [{"key": key, "message": "no place"} for key in sorted(unknown)],
         )
     return found
+
+
+def packed_thirds(key: str, target: str, tensor: Tensor) -> dict[str, Tensor]:
+    """The tensor under its new name; where that has ``{qkv}``, its three thirds are query, key and value.
+
+    Raises Unusable ``shape_mismatch``.
+    """
+    if "{qkv}" not in target:
+        return {target: tensor}
+    if tensor.shape[0] % 3:
+        raise Unusable("shape_mismatch", f"{key} has {tensor.shape[0]} rows, not three times the width")
+    parts = ("q_proj", "k_proj", "v_proj")
+    return {target.replace("{qkv}", p): x for p, x in zip(parts, tensor.chunk(3), strict=True)}
 
 
 def _dropped(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -292,7 +343,9 @@ def _heads(state: StateDict, width: int) -> tuple[int, tuple[str, ...]]:
     notes: tuple[str, ...] = ()
     if heads is None:
         heads = DEFAULT_HEADS
-        notes = (f"the number of attention heads is not in the file; {heads}, as published, was taken",)
+        notes = (
+            f"the number of attention heads is not in the file; {heads}, as published, was taken: options nheads decides",
+        )
     if not isinstance(heads, int) or heads < 1 or width % heads:
         raise Unusable(
             "shape_mismatch", f"{heads} attention heads do not divide the width {width}: correct nheads"
@@ -300,8 +353,23 @@ def _heads(state: StateDict, width: int) -> tuple[int, tuple[str, ...]]:
     return heads, notes
 
 
+def maybe_dilated(state: StateDict) -> tuple[str, ...]:
+    if "dilation" in state.arguments:
+        return ()
+    return (
+        "whether the body's last stage is dilated (DC5) is not in the file; it was read as not: options dilation=true for a "
+        "DC5 model",
+    )
+
+
 def _backbone(state: StateDict, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    counts = tuple(_count(tensors, f"{BODY}layer{i}") for i in (1, 2, 3, 4))
+    return {"backbone": resnet(tensors), "dilation": bool(state.arguments.get("dilation", False))}
+
+
+def resnet(tensors: Mapping[str, Tensor]) -> str:
+    """The common name of the ResNet under ``backbone.0.body``. Raises Unusable ``unknown_architecture``."""
+    one, two, three, four = (_count(tensors, f"{BODY}layer{i}") for i in (1, 2, 3, 4))
+    counts = (one, two, three, four)
     bottleneck = f"{BODY}layer1.0.conv3.weight" in tensors
     name = RESNETS.get((counts, bottleneck))
     if name is None:
@@ -312,10 +380,10 @@ def _backbone(state: StateDict, tensors: Mapping[str, Tensor]) -> dict[str, Any]
     if bottleneck:
         rows, columns = tensors[f"{BODY}layer1.0.conv2.weight"].shape[:2]
         name = WIDER.get((name, (columns, rows)), name)
-    return {"backbone": name, "dilation": bool(state.arguments.get("dilation", False))}
+    return name
 
 
-def _dropout(state: StateDict) -> dict[str, float]:
+def dropout(state: StateDict) -> dict[str, float]:
     """The published attention and feed-forward use one rate everywhere; transformers' defaults do not."""
     rate = state.arguments.get("dropout", 0.1)
     rate = float(rate) if isinstance(rate, int | float) and 0 <= rate < 1 else 0.1

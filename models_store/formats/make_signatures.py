@@ -11,8 +11,8 @@ from typing import Any
 import timm
 import torchvision
 
-from models_store.archs.bodies import TORCHVISION_CHAINS, full_model
-from models_store.archs.outline import shapes_of
+from models_store.bodies.build import TORCHVISION_CHAINS, full_model
+from models_store.bodies.outline import shapes_of
 from models_store.formats.signatures import INDEX, MOST_NAMES, by_keys, by_order
 
 
@@ -58,7 +58,7 @@ def make_index(names: Iterable[str]) -> tuple[dict[str, dict[str, Any]], dict[st
             for table, digest in ((keys, by_keys(shapes)), (order, by_order(shapes))):
                 if len(table[digest]) < MOST_NAMES and name not in table[digest]:
                     table[digest].append(name)
-    tables = {"keys": keys, "order": order, "parameters": parameters}
+    tables: dict[str, dict[str, Any]] = {"keys": keys, "order": order, "parameters": parameters}
     return {name: dict(sorted(table.items())) for name, table in tables.items()}, left_out
 
 

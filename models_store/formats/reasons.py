@@ -6,36 +6,74 @@ import re
 from collections.abc import Iterable
 
 ANY: tuple[tuple[str, str], ...] = (
-    (r"optimizer.*|lr_scheduler.*|scheduler|scaler|amp|(.*\.)?epoch|iteration|args|opt|arch|best_acc.*|meta|hyper_parameters",
-     "the state of a training run, not weights"),
+    (
+        r"optimizer.*|lr_scheduler.*|scheduler|scaler|amp|(.*[._])?epoch|iteration|args|opt|arch|best_acc.*|meta|hyper_parameters",
+        "the state of a training run, not weights",
+    ),
     (r"contrast(\..*)?|.*\bqueue(_ptr)?", "the memory of negatives that the pretraining compared with"),
     (r"__author__|matching_heuristics", "about the file, not weights"),
     (r"(model_)?ema|state_dict_ema|model_ema", "a running average of the weights that were taken"),
-    (r"student|(.*\.)?encoder_k\..*|momentum_encoder\..*", "a second encoder; the one that the method keeps was taken"),
-)  # fmt: skip
+    (
+        r"student|(.*\.)?encoder_k\..*|momentum_encoder\..*",
+        "a second encoder; the one that the method keeps was taken",
+    ),
+)
 SELF_SUPERVISED = (
+    (
+        r"(.*\.)?(mask_token|decoder_.+|rope_embed\..+|.+\.bias_mask)",
+        "of masks, positions or the decoder of the pretraining",
+    ),
+    (
+        r"(target_encoder|target_generator|momentum_encoder)\..*",
+        "a second encoder; the one that the method keeps was taken",
+    ),
+    (r"(.*\.)?(predictor|prediction_head|neck|online_projector|projector)\..*", "a head of the pretraining"),
+    (r"encoder_q\.1\..*", "a head of the pretraining"),
     (r".*head_jig\..*", "the projection head of the jigsaw task"),
     (r"(.*\.)?(head|projection_head|fc)\..*", "the projection head of the pretraining"),
     (r"(.*\.)?prototypes.*", "the prototypes that the pretraining assigned pictures to"),
     (r"loss.*|.*loss", "the state of the pretraining's loss"),
 )
 BY_FORMAT: dict[str, tuple[tuple[str, str], ...]] = {
-    **dict.fromkeys(("pycontrast", "moco", "swav", "dino"), SELF_SUPERVISED),
+    **dict.fromkeys(
+        (
+            "pycontrast",
+            "moco",
+            "densecl",
+            "swav",
+            "dino",
+            "dinov2",
+            "mae",
+            "moco_v3",
+            "byol",
+            "simsiam",
+            "mmpretrain",
+            "lightly",
+        ),
+        SELF_SUPERVISED,
+    ),
+    "mmdetection": (
+        (
+            r"(rpn_head|roi_head|bbox_head|mask_head|panoptic_head|neck)\..*",
+            "a part of mmdetection's detector, which is built otherwise",
+        ),
+    ),
     "detectron2": (
-        (r"(proposal_generator|roi_heads|backbone\.(fpn|top)|pixel_).*",
-         "a part of detectron2's detector, which is built otherwise"),
+        (
+            r"(proposal_generator|roi_heads|backbone\.(fpn|top)|pixel_).*",
+            "a part of detectron2's detector, which is built otherwise",
+        ),
         (r"(.*\.)?(stem\.fc|linear|fc)\..*", "the classifier of the pretraining's classes"),
     ),
-    **dict.fromkeys(("detreg_detr", "detreg_deformable_detr"), (
-        (r".*feature_embed\..*", "DETReg's embedding head, which only its pretraining uses"),
-    )),
     "detr_wsod": ((r".*(mil|refinement_agents)\..*", "an instance classifier of weak supervision"),),
     "detr": ((r".*(mask_head|bbox_attention)\..*", "DETR's panoptic head"),),
-}  # fmt: skip
+}
 CLASSIFIER = (
-    (r"(.*\.)?(_?fc|head|heads|classifier|classifiers|head_dist|last_linear|aux1|aux2|AuxLogits|pre_logits)\..*",
-     "the classifier of the pretraining's classes; a detector has its own head"),
-)  # fmt: skip
+    (
+        r"(.*\.)?(_?fc|head|heads|classifier|classifiers|head_dist|last_linear|aux1|aux2|AuxLogits|pre_logits)\..*",
+        "the classifier of the pretraining's classes; a detector has its own head",
+    ),
+)
 UNKNOWN = "it has no place in the architecture"
 
 

@@ -15,8 +15,20 @@ from typing import Any
 
 INDEX = Path(__file__).with_name("signatures.json")
 COUNTER = ".num_batches_tracked"
-HEADS = ("fc.", "_fc.", "classifier.", "classifiers.", "head.", "heads.", "head_dist.", "last_linear.", "aux1.", "aux2.",
-         "AuxLogits.", "pre_logits.")  # fmt: skip
+HEADS = (
+    "fc.",
+    "_fc.",
+    "classifier.",
+    "classifiers.",
+    "head.",
+    "heads.",
+    "head_dist.",
+    "last_linear.",
+    "aux1.",
+    "aux2.",
+    "AuxLogits.",
+    "pre_logits.",
+)
 MOST_NAMES = 6
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
 from models_store.archs import ARCHITECTURES
-from models_store.archs.base import BuildSpec
-from models_store.archs.outline import outline, shapes_of
 from models_store.errors import Unusable, some
+from models_store.formats import assembled, networks
+from models_store.formats.expected import Shapes, differences, expected_shapes, misfit, new_name
 from models_store.formats.signatures import lookup
 from models_store.formats.state import COUNTER, Recognised, StateDict
 
-Shapes = dict[str, tuple[int, ...]]
-
 RETINANET_ANCHORS = 9
+LEAST_SHARED = 0.2
+LEAST_ALIKE = 0.3
 SSD300_FIRST_ANCHORS = 4
 SSDLITE_V3_FIRST_ANCHORS = 6
 SSDLITE_V2_FIRST_ANCHORS = 3
@@ -24,25 +24,21 @@ SSDLITE_V2_FIRST_ANCHORS = 3
 # Norms that were frozen in training have no counters.
 BODY = "backbone.body."
 
-# Names before torchvision 0.13, when norms moved inside their convolution's block.
-OLD_NAMES = (
-    (re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
-    (re.compile(r"^rpn\.head\.conv\.(weight|bias)$"), r"rpn.head.conv.0.0.\1"),
+# Their published COCO weights mean epsilon 0 in frozen norms, and so do weights that were fine-tuned from them.
+ZERO_EPS = {
+    f"torchvision/{name}_resnet50_fpn" for name in ("fasterrcnn", "maskrcnn", "keypointrcnn", "retinanet")
+}
+EPS_WARNING = (
+    "its body's norms are frozen and their epsilon is not in the file: 1e-5 was taken; options frozen_bn_eps=0 for weights "
+    "that were fine-tuned from torchvision's COCO_V1 (its builders set 0 there)"
 )
-OLD_MASK = re.compile(r"^(roi_heads\.mask_head)\.mask_fcn(\d+)\.(weight|bias)$")
-OLD_TOWER = re.compile(r"^(head\.(?:classification|regression)_head\.conv)\.(\d+)\.(weight|bias)$")
 
 
-def new_name(key: str) -> str:
-    """The name since torchvision 0.13 of a RetinaNet, Faster or Mask R-CNN key."""
-    for pattern, replacement in OLD_NAMES:
-        key = pattern.sub(replacement, key)
-    key = OLD_MASK.sub(lambda m: f"{m[1]}.{int(m[2]) - 1}.0.{m[3]}", key)
-    return OLD_TOWER.sub(lambda m: f"{m[1]}.{int(m[2]) // 2}.0.{m[3]}", key)
+def recognise(state: StateDict, hint: str | None, backbone: str | None = None) -> Recognised | None:
+    """None where the keys are no torchvision detector's. Raises Unusable where they are, but not all.
 
-
-def recognise(state: StateDict, hint: str | None) -> Recognised | None:
-    """None where the keys are no torchvision detector's. Raises Unusable where they are, but not all."""
+    ``backbone``: the body's network, where it is not recognised by itself.
+    """
     shapes = state.shapes
     is_fcos = "head.regression_head.bbox_ctrness.weight" in shapes
     tensors = state.tensors if is_fcos else {new_name(key): value for key, value in state.tensors.items()}
@@ -50,7 +46,7 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     renamed = sum(key not in state.tensors for key in tensors)
     candidates = _candidates(shapes)
-    if not candidates:
+    if not candidates and assembled.kind(shapes) is None:
         return None
     if hint is not None and hint in {name for name, _, _ in candidates}:
         candidates = [c for c in candidates if c[0] == hint]
@@ -60,11 +56,52 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
         if wanted == shapes:
             return _recognised(state, tensors, name, outputs - 1, options, renamed, hint)
         failures.append((name, wanted))
-    placed = _placed(state, tensors, shapes, renamed)
-    if placed is not None:
+    if (placed := _placed(state, tensors, shapes, renamed)) is not None:
         return placed
-    name, wanted = min(failures, key=lambda f: len(set(f[1]) ^ set(shapes)))
-    raise _misfit(name, wanted, shapes)
+    attempt = assembled.attempt(state, tensors, backbone)
+    if isinstance(attempt, Recognised):
+        return attempt
+    if attempt is not None:
+        failures.append(attempt)
+    elif nearest := _nearest_placed(tensors, shapes):
+        failures.append(nearest)
+        attempt = nearest
+    if not failures:
+        raise _unknown_body(str(assembled.kind(shapes)), shapes)
+    name, wanted = min(failures, key=lambda f: differences(f[1], shapes))
+    # Other libraries share a name or two: theirs is not a torchvision file that went wrong.
+    if len(set(wanted) & set(shapes)) < LEAST_SHARED * len(shapes):
+        return None
+    if attempt is None and _likeness(wanted, shapes, "backbone.") < LEAST_ALIKE:
+        raise _unknown_body(assembled.kind(shapes) or name, shapes)
+    raise misfit(name, wanted, shapes)
+
+
+def _nearest_placed(tensors: dict[str, Tensor], shapes: Shapes) -> tuple[str, Shapes] | None:
+    """One of ours over the network that the body is nearest to, for what to blame."""
+    name = _placed_name(shapes)
+    near = networks.closest({k.removeprefix(BODY): v for k, v in tensors.items() if k.startswith(BODY)})
+    if name is None or near is None:
+        return None
+    try:
+        return f"{name} over {near[0]}", expected_shapes(name, 1, {}, near[0])
+    except Unusable:
+        return None
+
+
+def _likeness(wanted: Shapes, found: Shapes, prefix: str) -> float:
+    """Share of the found tensors under ``prefix`` that are wanted."""
+    ours, theirs = ({i for i in x.items() if i[0].startswith(prefix)} for x in (wanted, found))
+    return len(ours & theirs) / max(len(theirs), 1)
+
+
+def _unknown_body(name: str, shapes: Shapes) -> Unusable:
+    body = [key for key in shapes if key.startswith("backbone.") and not key.startswith("backbone.fpn.")]
+    return Unusable(
+        "unknown_architecture",
+        f"the file's heads are those of {name}, but its body ({len(body)} tensors: {some(body, 3)}) is of no network that "
+        "is known: give options backbone=torchvision/<name> or timm/<name> where it is one of theirs; others are not read",
+    )
 
 
 def _recognised(
@@ -83,11 +120,14 @@ def _recognised(
         options = {**options, "frozen_norm": True}
     if renamed:
         notes.append(f"{renamed} keys had their names of before torchvision 0.13")
+    warnings: tuple[str, ...] = ()
     if name.endswith("mobilenet_v3_large_fpn") and hint != name:
-        notes.append(
-            "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn has the same keys and another input size: "
-            "give architecture= to choose it"
+        warnings = (
+            "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn has the same keys and another input size: give architecture= to "
+            f"choose it, or architecture={name}",
         )
+    if options.get("frozen_norm") and name in ZERO_EPS:
+        warnings = (EPS_WARNING,)
     return Recognised(
         format="torchvision_detection",
         kind="detector",
@@ -97,6 +137,7 @@ def _recognised(
         dropped=state.dropped,
         options=options,
         notes=tuple(notes),
+        warnings=warnings,
     )
 
 
@@ -124,19 +165,20 @@ def _candidates(shapes: Shapes) -> list[tuple[str, int, dict]]:
         return [(f"torchvision/{name}", two_stage, {})]
     logits = first("head.classification_head.cls_logits.weight")
     if logits and "head.regression_head.bbox_ctrness.weight" in shapes:
-        return [("torchvision/fcos_resnet50_fpn", logits, {})]
+        return [("torchvision/fcos_resnet50_fpn", logits + 1, {"labels_from": 0})]
     if logits and logits % RETINANET_ANCHORS == 0:
         outputs = logits // RETINANET_ANCHORS
         normed = "head.classification_head.conv.0.1.weight" in shapes
         name = "retinanet_resnet50_fpn_v2" if normed else "retinanet_resnet50_fpn"
-        return [(f"torchvision/{name}", outputs, {})]
+        # Whether output 0 is reserved, the number of outputs does not tell: labels.py.
+        return [(f"torchvision/{name}", outputs + 1, {"labels_from": 0})]
     if "backbone.scale_weight" in shapes:
         outputs = first("head.classification_head.module_list.0.weight") // SSD300_FIRST_ANCHORS
         return [("torchvision/ssd300_vgg16", outputs, {})] if outputs else []
     lite = first("head.classification_head.module_list.0.1.weight")
     if lite and "backbone.features.0.0.0.weight" in shapes:
         v3, v2 = lite // SSDLITE_V3_FIRST_ANCHORS, lite // SSDLITE_V2_FIRST_ANCHORS
-        both = [
+        both: list[tuple[str, int, dict[str, Any]]] = [
             ("torchvision/ssdlite320_mobilenet_v3_large", v3, {}),
             ("detrank/ssdlite_mobilenet_v2", v2, {}),
         ]
@@ -149,10 +191,12 @@ def _placed(state: StateDict, tensors: dict[str, Tensor], shapes: Shapes, rename
     name = _placed_name(shapes)
     if name is None:
         return None
-    options = _placed_norm(state, shapes, name)
+    options: dict[str, Any] = dict(_placed_norm(state, shapes, name))
     dense = "head.classification_head.cls_logits.weight"
+    if dense in shapes:
+        options = {**options, "labels_from": 0}
     outputs = (
-        shapes[dense][0] // RETINANET_ANCHORS
+        shapes[dense][0] // RETINANET_ANCHORS + 1
         if dense in shapes
         else shapes["roi_heads.box_predictor.cls_score.weight"][0]
     )
@@ -197,30 +241,3 @@ def _placed_norm(state: StateDict, shapes: Shapes, name: str) -> dict[str, str]:
     # A safetensors file often leaves the counters out, a torch file has them wherever norms are not frozen.
     counted = f"{norm}{COUNTER}" in state.tensors or not state.ordered
     return {"norm": "bn" if counted else "frozen"}
-
-
-def expected_shapes(name: str, classes: int, options: dict, backbone: str | None = None) -> Shapes:
-    """Key to shape of the architecture, built without memory."""
-    architecture = ARCHITECTURES[name]
-    spec = BuildSpec(max(classes, 1), architecture.input, backbone, options)
-    shapes = shapes_of(outline(lambda: architecture.build(spec)))
-    return {key: shape for key, shape in shapes.items() if not key.endswith(COUNTER)}
-
-
-def _misfit(name: str, wanted: Shapes, found: Shapes) -> Unusable:
-    missing, unknown = set(wanted) - set(found), set(found) - set(wanted)
-    wrong = sorted(k for k in set(wanted) & set(found) if wanted[k] != found[k])
-    said = [
-        text
-        for text in (
-            f"{len(missing)} of its {len(wanted)} tensors are missing ({some(missing)})" if missing else "",
-            f"{len(unknown)} tensors have no place ({some(unknown)})" if unknown else "",
-            f"{len(wrong)} have another shape ({some(wrong)})" if wrong else "",
-        )
-        if text
-    ]
-    errors = [{"key": k, "message": "missing"} for k in sorted(missing)]
-    errors += [{"key": k, "message": "no place"} for k in sorted(unknown)]
-    errors += [{"key": k, "message": f"{list(found[k])} instead of {list(wanted[k])}"} for k in wrong]
-    code = "missing_keys" if missing else "unmapped_keys" if unknown else "shape_mismatch"
-    return Unusable(code, f"the file looks like {name}, but {'; '.join(said)}", errors)

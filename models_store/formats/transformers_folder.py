@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,27 +17,42 @@ from models_store.detr.build import config_of, plain
 from models_store.detr.families import FAMILIES, Family, architecture_name
 from models_store.errors import Unusable, some
 from models_store.formats.state import COUNTER, Recognised, StateDict
+from models_store.formats.timm_folder import is_timm
 from models_store.manifest import IMAGENET_MEAN, IMAGENET_STD
 
+# transformers' classifiers and self-supervised encoders, of networks that timm has too.
+BACKBONE_TYPES = (
+    "beit",
+    "convnext",
+    "deit",
+    "dinov2",
+    "dinov3",
+    "efficientnet",
+    "focalnet",
+    "hgnet",
+    "mobilenet",
+    "pvt",
+    "regnet",
+    "resnet",
+    "swin",
+    "vit",
+)
 UNNAMED = re.compile(r"LABEL_\d+")
+USUAL = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 RESAMPLE = {2: "bilinear", 3: "bicubic"}
 
 
 def recognise(state: StateDict, hint: str | None) -> Recognised | None:
     """None without a config.json. Raises Unusable: ``unknown_architecture``, ``bad_config``, ``missing_keys``,
     ``unmapped_keys``, ``shape_mismatch``."""
-    if state.config is None:
+    if state.config is None or is_timm(state.config):
         return None
     family = FAMILIES.get(str(state.config.get("model_type")))
     if family is None:
-        raise Unusable(
-            "unknown_architecture",
-            f"config.json says model_type {str(state.config.get('model_type'))[:60]!r}; object detectors that are "
-            f"read are {', '.join(FAMILIES)}",
-        )
+        raise _other(state.config)
     labels = _labels(state.config, state.tensors, family)
     config = config_of(family, state.config, labels)
-    tensors = _loaded(family, config, state.tensors)
+    tensors = loaded(family, config, state.tensors)
     names = state.config.get("id2label")
     resolved = plain(config.to_dict())
     backbone = resolved.get("backbone_config")
@@ -47,9 +63,12 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
     options: dict[str, Any] = {"config": resolved}
     if family.model_type == "deformable_detr":
         options["shared_heads"] = not config.with_box_refine and _alike(tensors)
-    spec, resample, notes = preprocessing(state.preprocessor)
-    if resample != "bilinear":
-        options["resample"] = resample
+    spec, more, warnings = (
+        ({}, {}, (NO_PREPROCESSOR.format(title=family.model_type),))
+        if state.preprocessor is None
+        else preprocessing(state.preprocessor)
+    )
+    options |= more
     return Recognised(
         format="transformers",
         kind="detector",
@@ -60,7 +79,23 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
         dropped=state.dropped,
         input=spec,
         options=options,
-        notes=(*state.notes, *notes),
+        notes=state.notes,
+        warnings=warnings,
+    )
+
+
+def _other(config: Mapping[str, Any]) -> Unusable:
+    """Of a model that is no detector: of backbones the same weights are had in timm's form."""
+    kind = str(config.get("model_type"))[:60]
+    instead = (
+        "; its weights are read in timm's form, timm://<name> or its file"
+        if kind.startswith(BACKBONE_TYPES)
+        else ""
+    )
+    return Unusable(
+        "unknown_architecture",
+        f"config.json says model_type {kind!r}, which is not read{instead}; object detectors that are read are "
+        f"{', '.join(FAMILIES)}",
     )
 
 
@@ -84,15 +119,19 @@ def _labels(config: Mapping[str, Any], tensors: Mapping[str, Tensor], family: Fa
 
 
 @torch.no_grad()
-def _loaded(family: Family, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def loaded(family: Family, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Every tensor of the module after transformers' own loading, which knows its older names; nothing left over."""
     given = {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
     try:
         with _quiet():
             module, info = getattr(transformers, family.module_class).from_pretrained(
-                None, config=config, state_dict=given, output_loading_info=True, dtype=torch.float32,
+                None,
+                config=config,
+                state_dict=given,
+                output_loading_info=True,
+                dtype=torch.float32,
                 ignore_mismatched_sizes=True,
-            )  # fmt: skip
+            )
     except (RuntimeError, ValueError, TypeError, KeyError, OSError, AttributeError) as error:
         if "alloc" in str(error):
             raise MemoryError(str(error)[:200]) from None
@@ -144,16 +183,30 @@ def _class_names(names: object, labels: int) -> tuple[str, ...] | None:
     return tuple(str(name)[:200] for name in ordered)
 
 
-def preprocessing(raw: Mapping[str, Any] | None) -> tuple[dict[str, Any], str, tuple[str, ...]]:
-    """(fields of Input, interpolation, notes) from preprocessor_config.json."""
-    if raw is None:
-        return (
-            {},
-            "bilinear",
-            ("there was no preprocessor_config.json: the architecture's usual input was taken",),
-        )
+NO_PREPROCESSOR = (
+    "there was no preprocessor_config.json: the size and normalisation that {title} usually has were taken; send the folder "
+    "with it, or give mean, std, min_size and max_size"
+)
+
+
+def preprocessing(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+    """(fields of Input, options, warnings) from preprocessor_config.json. Raises Unusable ``bad_config``."""
+    try:
+        return _preprocessing(raw)
+    except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+        raise Unusable(
+            "bad_config",
+            f"preprocessor_config.json cannot be read ({str(error)[:100]}): correct it, or send the folder without it and give "
+            "mean, std, min_size and max_size",
+        ) from None
+
+
+def _preprocessing(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
     spec: dict[str, Any] = {}
+    warnings = []
     size = raw.get("size")
+    if isinstance(size, list | tuple) and len(size) == 2:
+        size = {"height": size[0], "width": size[1]}
     if isinstance(size, int):
         size = {"shortest_edge": size, "longest_edge": raw.get("max_size", 1333)}
     if isinstance(size, Mapping):
@@ -166,13 +219,25 @@ def preprocessing(raw: Mapping[str, Any] | None) -> tuple[dict[str, Any], str, t
                 "min_size": low,
                 "max_size": int(size.get("longest_edge") or 10 * low),
             }
+        elif "max_height" in size and "max_width" in size:
+            # As large as fits: no picture's shorter side is bounded by itself.
+            sides = sorted((int(size["max_height"]), int(size["max_width"])))
+            spec |= {"fixed_size": None, "min_size": sides[0], "max_size": sides[1]}
+            if sides[0] != sides[1]:
+                warnings.append(
+                    f"its preprocessor fits pictures into {size['max_height']} x {size['max_width']}; here the shorter side gets "
+                    f"at most {sides[0]} and the longer at most {sides[1]}; give min_size and max_size otherwise"
+                )
+    if raw.get("do_resize", True) is False:
+        warnings.append(
+            "its preprocessor does not resize pictures, here they are: give min_size and max_size as large as its pictures were"
+        )
+    factor = float(raw.get("rescale_factor") or 1 / 255) if raw.get("do_rescale", True) is not False else 1.0
+    mean, std = (tuple(raw.get(f"image_{key}") or usual) for key, usual in USUAL.items())
     if raw.get("do_normalize", True) is False:
-        spec |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    else:
-        spec["mean"] = tuple(raw.get("image_mean") or IMAGENET_MEAN)
-        spec["std"] = tuple(raw.get("image_std") or IMAGENET_STD)
-    factor = raw.get("rescale_factor", 1 / 255)
-    notes: tuple[str, ...] = ()
-    if raw.get("do_rescale", True) is False or abs(float(factor) - 1 / 255) > 1e-6:
-        notes = ("its preprocessor does not scale pixels by 1/255; here they are",)
-    return spec, RESAMPLE.get(raw.get("resample", 2), "bilinear"), notes
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    # (p * factor - mean) / std of pixels p in 0 to 255, said of pixels in 0 to 1.
+    scale = 1.0 if math.isclose(factor, 1 / 255, rel_tol=1e-4) else factor * 255
+    spec |= {"mean": tuple(float(v) / scale for v in mean), "std": tuple(float(v) / scale for v in std)}
+    resample = RESAMPLE.get(raw.get("resample", 2), "bilinear")
+    return spec, {} if resample == "bilinear" else {"resample": resample}, tuple(warnings)

@@ -118,10 +118,16 @@ def dataset(tmp_path: Path) -> Dataset:
         )
         for number in range(2):
             x, y = (float(v) for v in rng.uniform(2, 20, 2))
-            annotations.append({
-                "id": 100 - 10 * index - number, "image_id": index + 1, "category_id": 1 + (index + number) % 2,
-                "bbox": [x, y, 16.5, 14.25], "area": 16.5 * 14.25, "iscrowd": 0,
-            })  # fmt: skip
+            annotations.append(
+                {
+                    "id": 100 - 10 * index - number,
+                    "image_id": index + 1,
+                    "category_id": 1 + (index + number) % 2,
+                    "bbox": [x, y, 16.5, 14.25],
+                    "area": 16.5 * 14.25,
+                    "iscrowd": 0,
+                }
+            )
     document = {
         "info": {"supervision": "boxes", "detrank_version": VERSION, "digest": "coded"},
         "images": images,

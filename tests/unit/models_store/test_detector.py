@@ -206,7 +206,7 @@ def test_a_new_head_is_seeded_and_leaves_the_features(name):
     fresh_keys = set(found.manifest.initialised_keys)
     assert fresh_keys
     outputs = [v.shape[0] for k, v in first.items() if k in fresh_keys and k.endswith("weight")]
-    assert any(n % 8 == 0 for n in outputs)
+    assert any(n % (7 + ARCHITECTURES[name].has_background) == 0 for n in outputs)
     torch.testing.assert_close(found.feature_maps(pixels, [layer])[layer], before)
     assert not any(p.requires_grad for p in found.module.parameters())
     found.replace_head(7, seed=3)
@@ -221,9 +221,15 @@ def test_a_new_head_is_seeded_and_leaves_the_features(name):
 
 @pytest.mark.parametrize(
     ("size", "asked", "expected"),
-    [((60, 90), 100, (100, 150)), ((50, 400), 100, (25, 200)), ((400, 50), 100, (200, 25)), ((60, 90), None, (800, 1200)),
-     ((100, 1000), None, (133, 1333)), ((1, 1000), 100, (1, 200))],
-)  # fmt: skip
+    [
+        ((60, 90), 100, (100, 150)),
+        ((50, 400), 100, (25, 200)),
+        ((400, 50), 100, (200, 25)),
+        ((60, 90), None, (800, 1200)),
+        ((100, 1000), None, (133, 1333)),
+        ((1, 1000), 100, (1, 200)),
+    ],
+)
 def test_shorter_side_and_at_most_twice_it(size, asked, expected):
     assert fresh("torchvision/fasterrcnn_mobilenet_v3_large_fpn").resized(*size, asked) == expected
 
@@ -247,7 +253,8 @@ def test_unknown_layers_and_mixed_sizes_are_refused():
         found.prepare([picture(60, 90), picture(90, 60)], SMALL)
 
 
-DENSE = [n for n in NAMES if ARCHITECTURES[n].family == "one_stage"]
+# YOLOX's levels have towers of their own.
+DENSE = [n for n in NAMES if ARCHITECTURES[n].family == "one_stage" and n != "detrank/yolox"]
 
 
 @pytest.mark.parametrize("found", DENSE, indirect=True)

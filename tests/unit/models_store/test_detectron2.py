@@ -14,7 +14,8 @@ from models_store import formats, numpy_pickle
 from models_store.errors import Unusable
 from models_store.export import to_detectron2_file
 from models_store.formats.detectron2 import from_detectron2, to_detectron2
-from models_store.formats.state import unwrap
+from models_store.formats.wrappings import unwrap
+from tests.unit.models_store.test_unknowable import c5, caffe_map, caffe_resnet50, picture, relative
 
 BODY = "backbone.body."
 
@@ -56,7 +57,9 @@ def test_names(ours, theirs):
     assert from_detectron2(theirs) == ours
 
 
-@pytest.mark.parametrize("key", ["fc.weight", "layer5.0.conv1.weight", "features.0.weight", "layer1.0.fc.weight", "bn2.weight"])
+@pytest.mark.parametrize(
+    "key", ["fc.weight", "layer5.0.conv1.weight", "features.0.weight", "layer1.0.fc.weight", "bn2.weight"]
+)
 def test_what_is_no_resnet_has_no_name(key):
     with pytest.raises(ValueError, match="not of a ResNet"):
         to_detectron2(key)
@@ -120,7 +123,7 @@ def test_body_of_a_whole_detector(theirs, prefix):
     found = formats.recognise(unwrap({"model": tensors}, ordered=True))
     assert (found.format, found.backbone) == ("detectron2", "torchvision/resnet18")
     assert {"proposal_generator.rpn_head.conv.weight", "pixel_mean"} <= set(found.dropped)
-    assert any("1x1" in note for note in found.notes)
+    assert any("1x1" in warning for warning in found.warnings)
 
 
 def test_missing_stage_is_refused(theirs):
@@ -130,11 +133,35 @@ def test_missing_stage_is_refused(theirs):
     assert refusal.value.code == "missing_keys"
 
 
-def test_caffe2_names_are_refused_with_the_reason():
-    tensors = {"conv1_w": torch.zeros(64, 3, 7, 7), "res2_0_branch2a_w": torch.zeros(64, 64, 1, 1)}
-    with pytest.raises(Unusable, match="1x1") as refusal:
-        formats.recognise(unwrap({"model": tensors}, ordered=True))
-    assert refusal.value.code == "unsuitable"
+def caffe2(name: str) -> str:
+    """detectron2's name to Caffe2's, as MSRA's files have it."""
+    branches = {"shortcut": "branch1", "conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c"}
+    parts = name.split(".")
+    leaf = "w" if "norm" not in parts else {"weight": "bn_s", "bias": "bn_b"}[parts[-1]]
+    if parts[0] == "stem":
+        return "conv1_w" if leaf == "w" else f"res_conv1_{leaf}"
+    return f"{parts[0]}_{parts[1]}_{branches[parts[2]]}_{leaf}"
+
+
+def test_caffe2_names_are_read_as_msra_trained_them(convert_inline, tmp_path):
+    """The zoo's pickle: scales and shifts alone, BGR, strides in the 1x1; two tensors exchanged would be noticed."""
+    net = caffe_resnet50()
+    arrays = {
+        caffe2(to_detectron2(k)): v.numpy()
+        for k, v in net.state_dict().items()
+        if not k.startswith("fc.") and "running" not in k and "num_batches" not in k
+    }
+    arrays |= {"fc1000_w": np.zeros((1000, 2048), np.float32), "conv1_b": np.zeros(64, np.float32)}
+    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(arrays))
+    manifest = convert_inline(tmp_path / "R-50.pkl")
+    assert (manifest.format, manifest.backbone) == ("detectron2", "detrank/resnet50_caffe")
+    assert "fc1000_w" in manifest.dropped_keys
+    expected = caffe_map(net, picture())
+    assert relative(c5(tmp_path / "converted", picture()), expected) < 1e-5
+    a, b = "res4_1_branch2a_bn_s", "res4_2_branch2a_bn_s"
+    (tmp_path / "y.pkl").write_bytes(pickle.dumps(arrays | {a: arrays[b], b: arrays[a]}))
+    convert_inline(tmp_path / "y.pkl", tmp_path / "swapped")
+    assert relative(c5(tmp_path / "swapped", picture()), expected) > 1e-3
 
 
 def test_file_out_and_in_again_holds_the_same_tensors(resnet50, convert_inline, tmp_path):
@@ -166,11 +193,17 @@ def test_command(tmp_path):
     source = tmp_path / "x.pth"
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), source)
     out = tmp_path / "out.pkl"
-    done = CliRunner().invoke(build(), ["checkpoints", "convert", str(source), "--to", "detectron2", str(out)])
+    done = CliRunner().invoke(
+        build(), ["checkpoints", "convert", str(source), "--to", "detectron2", str(out)]
+    )
     assert done.exit_code == 0, done.output
     assert "100 tensors" in done.output
     assert "stem.conv1.norm.weight" in numpy_pickle.read(out)["model"]
-    again = CliRunner().invoke(build(), ["checkpoints", "convert", str(source), "--to", "detectron2", str(out)])
+    again = CliRunner().invoke(
+        build(), ["checkpoints", "convert", str(source), "--to", "detectron2", str(out)]
+    )
     assert again.exit_code != 0
-    wrong = CliRunner().invoke(build(), ["checkpoints", "convert", str(source), "--to", "onnx", str(tmp_path / "y")])
+    wrong = CliRunner().invoke(
+        build(), ["checkpoints", "convert", str(source), "--to", "onnx", str(tmp_path / "y")]
+    )
     assert wrong.exit_code != 0

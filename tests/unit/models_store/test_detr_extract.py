@@ -15,8 +15,10 @@ from models_store.detr.maps import MATCHED
 from models_store.limits import Limits
 from models_store.load import digest_of
 from worker.data.dataset import Dataset
-from worker.features.extract import Spec, extract
+from worker.features.extract import extract
 from worker.features.pool import local_vectors
+from worker.features.reading import reading_of
+from worker.features.spec import Spec
 
 torch.set_num_threads(1)
 SHORT = 96
@@ -44,7 +46,7 @@ def test_a_row_is_the_vector_of_its_object(name: str, dataset: Dataset, tmp_path
     detector = detector_of(name, tmp_path)
     names = tuple(layer.name for layer in detector.layers)
     spec = Spec(layers=names, levels=("local", "global"))
-    found = extract(detector, dataset, spec, batch_size=3, decode_threads=3)
+    found = extract(reading_of(detector, dataset, spec), batch_size=3, decode_threads=3)
     assert found.annotation_ids.tolist() == sorted(dataset.annotation_ids.tolist())
     files = {image.id: image for image in dataset.images}
     rows = {int(a): row for row, a in enumerate(dataset.annotation_ids)}
@@ -99,5 +101,5 @@ def test_the_smaller_image_size_is_kept_to(dataset: Dataset, tmp_path: Path) -> 
     detector.module.model.backbone.model.register_forward_pre_hook(
         lambda _, given: seen.append(given[0].shape[-2:])
     )
-    extract(detector, dataset, Spec(image_size=96))
+    extract(reading_of(detector, dataset, Spec(image_size=96)))
     assert {tuple(shape) for shape in seen} == {(96, 128), (128, 96), (96, 96)}

@@ -9,16 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detr_configs import CLASSES, CONFIGS, random_detr
+from detr_configs import CLASSES, CONFIGS, family_of, random_detr
 from safetensors.torch import save_file
 from torch import nn
 
 from models_store import Unusable, archives, convert, load_detector
-from models_store.detr.families import FAMILIES
 from models_store.detr.maps import MATCHED, QUERIES
+from tests.unit.models_store.family_table import furthest, measured
 
 torch.set_num_threads(1)
-SIZES = {"rf_detr": (64, 64)}
+SIZES = {
+    "rf_detr": (64, 64),
+    "lw_detr": (64, 64),
+    **dict.fromkeys(("deimv2", "deimv2_lite", "deimv2_dinov3"), (64, 64)),
+}
+SQUARES = (*SIZES, "rt_detr", "rt_detr_v2", "d_fine")
 SHORT = 64
 
 
@@ -45,8 +50,11 @@ def made(tmp_path_factory, convert_folder):
     def make(name: str):
         if name not in cache:
             module = random_detr(name)
-            size = {"height": SHORT, "width": SHORT} if name in ("rf_detr", "rt_detr", "rt_detr_v2", "d_fine") else {
-                "shortest_edge": SHORT, "longest_edge": 2 * SHORT}  # fmt: skip
+            size = (
+                {"height": SHORT, "width": SHORT}
+                if name in SQUARES
+                else {"shortest_edge": SHORT, "longest_edge": 2 * SHORT}
+            )
             folder = write_folder(module, tmp_path_factory.mktemp("folder") / "model", size)
             cache[name] = module, load_detector(convert_folder(folder))
         return cache[name]
@@ -82,6 +90,14 @@ def test_the_converted_module_is_the_same_function(name: str, made) -> None:
     assert float(theirs.logits.std()) > 0.01
     torch.testing.assert_close(ours.logits, theirs.logits, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(ours.pred_boxes, theirs.pred_boxes, atol=1e-6, rtol=1e-6)
+    if family_of(name).model_type == name:
+        measured(
+            family_of(name).title,
+            "transformers' folder",
+            "transformers' module",
+            logits=furthest(ours.logits, theirs.logits),
+            boxes=furthest(ours.pred_boxes, theirs.pred_boxes),
+        )
     manifest = detector.manifest
     assert manifest.num_classes == CLASSES
     assert manifest.class_names == ("thing 0", "thing 1", "thing 2")
@@ -104,8 +120,8 @@ def test_layers_have_the_channels_and_strides_they_state(name: str, made) -> Non
             assert abs(pixels.shape[axis] / layer.stride - found.shape[axis]) <= 1
         alone = detector.feature_maps(pixels, [layer.name])[layer.name]
         torch.testing.assert_close(alone, found)
-    if FAMILIES[name.removesuffix("_two_stage")].memory != "none":
-        assert sum(layer.name.startswith("encoder.memory") for layer in maps) in (1, 3, 4)
+    if family_of(name).memory != "none":
+        assert sum(layer.name.startswith("encoder.memory") for layer in maps) in (1, 2, 3, 4)
 
 
 def test_nothing_deeper_than_asked_is_run(made) -> None:
@@ -349,9 +365,14 @@ def test_padding_of_a_training_batch_is_masked(made, monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     ("height", "width", "size", "wanted"),
-    [(480, 640, None, (800, 1066)), (640, 480, None, (1066, 800)), (300, 900, None, (444, 1332)),
-     (480, 640, 320, (320, 426)), (100, 400, 320, (160, 640))],
-)  # fmt: skip
+    [
+        (480, 640, None, (800, 1066)),
+        (640, 480, None, (1066, 800)),
+        (300, 900, None, (444, 1332)),
+        (480, 640, 320, (320, 426)),
+        (100, 400, 320, (160, 640)),
+    ],
+)
 def test_published_resize(
     height: int, width: int, size: int | None, wanted: tuple[int, int], tmp_path, convert_folder
 ):

@@ -1,5 +1,6 @@
 """A whole transformers repository by name, against a hub that is a folder."""
 
+import importlib
 import json
 import zipfile
 from pathlib import Path
@@ -42,6 +43,7 @@ def hub(tmp_path: Path, monkeypatch) -> Hub:
     random_detr("detr").save_pretrained(made.folder)
     (made.folder / "modeling_mine.py").write_text("raise SystemExit")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", made.download)
+    monkeypatch.setattr(importlib.import_module("models_store.fetch"), "why_unreachable", lambda url: None)
     return made
 
 
@@ -56,6 +58,20 @@ def test_a_repository_becomes_one_file_of_one_commit(hub: Hub, tmp_path: Path) -
     assert {revision for _, _, revision in hub.asked[1:]} == {COMMIT}
     again = fetch("hf://org/my-detr", tmp_path / "again")
     assert again.sha256 == found.sha256
+
+
+def test_of_a_model_that_words_are_asked_of_the_tokenizer_comes_too(hub: Hub, tmp_path: Path) -> None:
+    for name in ("tokenizer.json", "vocab.txt", "processor_config.json"):
+        (hub.folder / name).write_text("{}")
+    (hub.folder / "vocab.pickle").write_text("no file of ours")
+    plain = fetch("hf://org/my-detr", tmp_path / "plain")
+    assert ("org/my-detr", "tokenizer.json", COMMIT) not in hub.asked
+    (hub.folder / "config.json").write_text(json.dumps({"model_type": "grounding-dino"}))
+    words = fetch("hf://org/my-words", tmp_path / "words")
+    names = {path: sorted(zipfile.ZipFile(path).namelist()) for path in (plain.path, words.path)}
+    assert names[plain.path] == ["config.json", "model.safetensors"]
+    beside = ["processor_config.json", "tokenizer.json", "vocab.txt"]
+    assert names[words.path] == ["config.json", "model.safetensors", *beside]
 
 
 def test_the_parts_of_a_split_repository(hub: Hub, tmp_path: Path) -> None:
@@ -80,3 +96,23 @@ def test_a_lost_connection_is_no_missing_preprocessor(hub: Hub, tmp_path: Path) 
         fetch("hf://org/repo", tmp_path / "in")
     assert refusal.value.code == "unreachable"
     assert list((tmp_path / "in").iterdir()) == []
+
+
+def test_without_network_the_hubs_own_cache_serves(tmp_path: Path, monkeypatch) -> None:
+    """The real client's folders, as an earlier download left them; a repository that is not there is said at once."""
+    home = tmp_path / "cache"
+    repository = home / "models--org--my-detr"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    random_detr("detr").save_pretrained(snapshot)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(home))
+    found = fetch("hf://org/my-detr", tmp_path / "in")
+    assert inspect(found.path).container == "archive"
+    assert found.provenance["revision"] == COMMIT
+    with pytest.raises(Unusable, match="not in the hub's cache") as refusal:
+        fetch("hf://org/other", tmp_path / "in")
+    assert refusal.value.code == "offline"

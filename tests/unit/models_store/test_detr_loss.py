@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from detr_configs import random_detr
+from detr_configs import family_of, random_detr
 
 from models_store.detr.boxes import absolute, box_costs, query_of_each, relative
-from models_store.detr.families import FAMILIES
 from models_store.detr.layerwise import Layerwise, layerwise
 from models_store.detr.loss import Target, set_loss
 
@@ -24,7 +23,7 @@ def targets(seed: int = 0) -> list[Target]:
 @pytest.mark.parametrize("name", ["deformable_detr", "deformable_detr_two_stage", "detr", "yolos"])
 def test_each_part_is_transformers_part_times_the_published_weight(name: str) -> None:
     module = random_detr(name)
-    family = FAMILIES[name.removesuffix("_two_stage")]
+    family = family_of(name)
     pixels = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     wanted = targets()
     labels = [{"class_labels": t.labels, "boxes": t.boxes} for t in wanted]

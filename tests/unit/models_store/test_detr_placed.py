@@ -8,14 +8,10 @@ from test_detr_families import pictures
 
 from models_store import load_detector
 from models_store.detr.maps import MATCHED
+from tests.small_detr import small_detr
 
 torch.set_num_threads(1)
-SMALL = {
-    "config": {
-        "d_model": 64, "encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32,
-        "encoder_attention_heads": 4, "decoder_attention_heads": 4, "num_queries": 8,
-    }
-}  # fmt: skip
+SMALL = {"config": small_detr(num_queries=8)}
 
 
 def classifier(name: str) -> dict:
@@ -98,3 +94,20 @@ def test_fresh_deformable_heads_start_as_published(tmp_path, convert_inline) -> 
     offsets = module.model.decoder.layers[0].encoder_attn.sampling_offsets
     assert not offsets.weight.any()
     assert offsets.bias.any(), "points start around their reference, in all directions"
+
+
+def test_a_fresh_deformable_detr_looks_all_over_the_picture(tmp_path, convert_inline) -> None:
+    """Like the published code's: transformers' own queries start alike, and then all references are its middle."""
+    torch.save(classifier("torchvision/resnet18"), tmp_path / "classifier.pth")
+    config = {"config": SMALL["config"] | {"num_queries": 60}}
+    options = {"options": config, "min_size": 64, "max_size": 128}
+    convert_inline(tmp_path / "classifier.pth", architecture="detrank/deformable_detr", overrides=options)
+    module = load_detector(tmp_path / "converted").module.model
+    width = module.config.d_model
+    queries = module.query_position_embeddings.weight
+    references = module.reference_points(queries[:, :width]).sigmoid()
+    assert references.std(dim=0).min() > 0.15
+    assert queries.std() == pytest.approx(1, abs=0.05)
+    projection = module.decoder.layers[0].mlp.fc1.weight
+    assert projection.abs().max() <= (6 / sum(projection.shape)) ** 0.5
+    assert projection.std() == pytest.approx((2 / sum(projection.shape)) ** 0.5, rel=0.1)

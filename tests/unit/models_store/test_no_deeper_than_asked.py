@@ -12,23 +12,89 @@ torch.set_num_threads(1)
 RCNN = "torchvision/fasterrcnn_resnet50_fpn"
 # architecture, backbone, layer asked for, prefixes of modules that may not run
 CASES = [
-    ("detrank/fasterrcnn_fpn", "torchvision/resnet18", "backbone.c4", ["backbone.body.layer4", "backbone.fpn", "rpn", "roi_heads"]),
-    ("detrank/fasterrcnn_fpn", "torchvision/resnet18", "backbone.c1", ["backbone.body.layer", "backbone.fpn", "rpn", "roi_heads"]),
-    ("detrank/fasterrcnn_fpn", "torchvision/resnet18", "neck.p4", ["backbone.fpn.inner_blocks.0", "backbone.fpn.inner_blocks.1",
-        *(f"backbone.fpn.layer_blocks.{i}" for i in (0, 1, 3)), "backbone.fpn.extra_blocks", "rpn", "roi_heads"]),
-    ("detrank/fasterrcnn_fpn", "torchvision/resnet18", "neck.p6", [*(f"backbone.fpn.layer_blocks.{i}" for i in (0, 1, 2)), "rpn", "roi_heads"]),
-    ("detrank/fasterrcnn_fpn", "timm/vit_tiny_patch16_224", "neck.p3", ["backbone.fpn.up4", *(f"backbone.fpn.lateral.{i}" for i in (0, 2, 3)), "rpn"]),
-    ("torchvision/fasterrcnn_mobilenet_v3_large_320_fpn", None, "backbone.c4", ["backbone.body.13", "backbone.fpn", "rpn", "roi_heads"]),
-    ("detrank/retinanet", "torchvision/resnet18", "neck.p4", ["backbone.fpn.inner_blocks.0", "backbone.fpn.layer_blocks.0", "backbone.fpn.layer_blocks.2",
-        "backbone.fpn.extra_blocks", "head"]),
-    ("detrank/maskrcnn_c4", "torchvision/resnet18", "backbone.c4", ["backbone.body.layer4", "rpn", "roi_heads"]),
+    (
+        "detrank/fasterrcnn_fpn",
+        "torchvision/resnet18",
+        "backbone.c4",
+        ["backbone.body.layer4", "backbone.fpn", "rpn", "roi_heads"],
+    ),
+    (
+        "detrank/fasterrcnn_fpn",
+        "torchvision/resnet18",
+        "backbone.c1",
+        ["backbone.body.layer", "backbone.fpn", "rpn", "roi_heads"],
+    ),
+    (
+        "detrank/fasterrcnn_fpn",
+        "torchvision/resnet18",
+        "neck.p4",
+        [
+            "backbone.fpn.inner_blocks.0",
+            "backbone.fpn.inner_blocks.1",
+            *(f"backbone.fpn.layer_blocks.{i}" for i in (0, 1, 3)),
+            "backbone.fpn.extra_blocks",
+            "rpn",
+            "roi_heads",
+        ],
+    ),
+    (
+        "detrank/fasterrcnn_fpn",
+        "torchvision/resnet18",
+        "neck.p6",
+        [*(f"backbone.fpn.layer_blocks.{i}" for i in (0, 1, 2)), "rpn", "roi_heads"],
+    ),
+    (
+        "detrank/fasterrcnn_fpn",
+        "timm/vit_tiny_patch16_224",
+        "neck.p3",
+        ["backbone.fpn.up4", *(f"backbone.fpn.lateral.{i}" for i in (0, 2, 3)), "rpn"],
+    ),
+    (
+        "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn",
+        None,
+        "backbone.c4",
+        ["backbone.body.13", "backbone.fpn", "rpn", "roi_heads"],
+    ),
+    (
+        "detrank/retinanet",
+        "torchvision/resnet18",
+        "neck.p4",
+        [
+            "backbone.fpn.inner_blocks.0",
+            "backbone.fpn.layer_blocks.0",
+            "backbone.fpn.layer_blocks.2",
+            "backbone.fpn.extra_blocks",
+            "head",
+        ],
+    ),
+    (
+        "detrank/maskrcnn_c4",
+        "torchvision/resnet18",
+        "backbone.c4",
+        ["backbone.body.layer4", "rpn", "roi_heads"],
+    ),
     ("detrank/ssdlite_mobilenet_v2", None, "neck.p4", ["backbone.features.1", "backbone.extra", "head"]),
     ("detrank/ssdlite_mobilenet_v2", None, "neck.p6", [*(f"backbone.extra.{i}" for i in (1, 2, 3)), "head"]),
-    ("torchvision/ssdlite320_mobilenet_v3_large", None, "backbone.c4", ["backbone.features.1", "backbone.extra", "head"]),
+    (
+        "torchvision/ssdlite320_mobilenet_v3_large",
+        None,
+        "backbone.c4",
+        ["backbone.features.1", "backbone.extra", "head"],
+    ),
     ("torchvision/ssd300_vgg16", None, "neck.p3", ["backbone.extra", "head"]),
-    ("detrank/deformable_detr", "torchvision/resnet18", "backbone.c4", ["model.backbone.model.body.layer4", "model.encoder", "model.decoder", "model.input_proj"]),
-    ("detrank/deformable_detr", "torchvision/resnet18", "encoder.memory.l1", ["model.decoder", "class_embed", "bbox_embed"]),
-]  # fmt: skip
+    (
+        "detrank/deformable_detr",
+        "torchvision/resnet18",
+        "backbone.c4",
+        ["model.backbone.model.body.layer4", "model.encoder", "model.decoder", "model.input_proj"],
+    ),
+    (
+        "detrank/deformable_detr",
+        "torchvision/resnet18",
+        "encoder.memory.l1",
+        ["model.decoder", "class_embed", "bbox_embed"],
+    ),
+]
 QUERY_BASED = [
     ("detr", "backbone.c4", ["model.backbone.model.encoder.stages.3", "model.encoder", "model.decoder"]),
     ("detr", "encoder.memory", ["model.decoder", "class_labels_classifier"]),

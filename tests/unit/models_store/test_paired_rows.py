@@ -12,8 +12,10 @@ from models_store import load_detector
 from models_store.detector import ROI_LAYERS
 from tests.unit.models_store.conftest import random_module
 from worker.data.dataset import Dataset
-from worker.features.extract import Spec, extract
+from worker.features.extract import extract
 from worker.features.pool import local_vectors
+from worker.features.reading import reading_of
+from worker.features.spec import Spec
 
 SHORT = 96
 FAMILIES = {
@@ -34,7 +36,9 @@ def test_a_row_is_the_vector_of_its_object(name: str, dataset: Dataset, convert_
     convert_inline(tmp_path / "weights.pth", architecture=name, **asked)
     detector = load_detector(tmp_path / "converted")
     layers = tuple(layer.name for layer in detector.layers)
-    found = extract(detector, dataset, Spec(layers=layers, image_size=SHORT), batch_size=3, decode_threads=3)
+    found = extract(
+        reading_of(detector, dataset, Spec(layers=layers, image_size=SHORT)), batch_size=3, decode_threads=3
+    )
 
     ids = found.annotation_ids.tolist()
     assert ids == sorted(dataset.annotation_ids.tolist())

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models_store.archs.bodies import build_body
 from models_store.archs.pyramid import SimplePyramid
+from models_store.bodies.build import build_body
 from models_store.build import COUNTER, architecture_of, build_module, fill, layers_of
 from models_store.detector import TorchvisionDetector
 from models_store.errors import Unusable
@@ -23,9 +23,17 @@ def placed(backbone: str) -> TorchvisionDetector:
     fill(module, trained, fresh, seed=0)
     face = architecture.face(module)
     manifest = Manifest(
-        architecture=architecture.name, format="test", kind="backbone", input=spec, layers=layers_of(face, fresh),
-        parameters=1, source={}, weights_sha256="", backbone=backbone, initialised_keys=fresh,
-    )  # fmt: skip
+        architecture=architecture.name,
+        format="test",
+        kind="backbone",
+        input=spec,
+        layers=layers_of(face, fresh),
+        parameters=1,
+        source={},
+        weights_sha256="",
+        backbone=backbone,
+        initialised_keys=fresh,
+    )
     return TorchvisionDetector(manifest, module, face)
 
 

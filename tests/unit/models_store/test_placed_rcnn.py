@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from models_store.archs import ARCHITECTURES
-from models_store.archs.norms import KINDS
+from models_store.bodies.norms import KINDS
 from models_store.detector import load_detector
 from models_store.errors import Unusable
 
@@ -95,7 +95,7 @@ def test_forward_features_training_step_and_prediction(source, convert_inline, t
     assert any(not torch.equal(first[k], v) for k, v in detector.module.named_parameters())
     after = detector.module.state_dict()
     moved = any(not torch.equal(v, after[k]) for k, v in norms.items())
-    default_moves = name not in ("detrank/fasterrcnn_fpn", "detrank/retinanet")
+    default_moves = name in ("detrank/fasterrcnn_fpn_v2", "detrank/maskrcnn_fpn", "detrank/maskrcnn_c4")
     assert moved == (norm in ("bn", "syncbn") or (norm is None and default_moves))
     assert not detector.module.training
     prediction = detector.predictions([IMAGE])[0]
@@ -124,11 +124,10 @@ def test_c4_features_are_the_pooled_last_stage(source, convert_inline, tmp_path)
     state = torch.load(source, weights_only=True)["model"]
     net = torchvision.models.resnet18(weights=None).eval()
     net.load_state_dict(
-        {k.removeprefix("module.encoder."): v for k, v in state.items()} | {
-            k: v for k, v in net.state_dict().items() if k.startswith("fc.")
-        },
+        {k.removeprefix("module.encoder."): v for k, v in state.items()}
+        | {k: v for k, v in net.state_dict().items() if k.startswith("fc.")},
         strict=False,
-    )  # fmt: skip
+    )
     pixels = detector.prepare([IMAGE])
     boxes = [BOX * SIZE / 60]
     maps = detector.feature_maps(pixels, ["backbone.c4"])
@@ -180,12 +179,12 @@ def test_norms_of_timm_bodies_freeze_with_their_activations(convert_inline, tmp_
     pixels, found = torch.rand(1, 3, 64, 64), []
     for norm in ("frozen", "bn"):
         convert_inline(
-            tmp_path / "x.pth", tmp_path / norm, architecture=name,
+            tmp_path / "x.pth",
+            tmp_path / norm,
+            architecture=name,
             overrides={"options": {"norm": norm, "backbone": "timm/efficientnet_lite0"}},
-        )  # fmt: skip
-        found.append(
-            load_detector(tmp_path / norm).feature_maps(pixels, ["backbone.c5"])["backbone.c5"]
         )
+        found.append(load_detector(tmp_path / norm).feature_maps(pixels, ["backbone.c5"])["backbone.c5"])
     assert torch.allclose(*found, atol=1e-5)
 
 

@@ -1,6 +1,7 @@
 import json
 
 from models_store.archs import ARCHITECTURES
+from models_store.known import named_facts
 from models_store.registry import architectures, backbones
 
 
@@ -27,3 +28,12 @@ def test_named_backbones_have_parameters_and_licence():
     lite = timm_rows["timm://tf_efficientnet_lite0.in1k"]
     assert (lite["parameters"], lite["licence"]) == (4652008, "apache-2.0")
     assert sum(row["parameters"] is not None for row in timm_rows.values()) > 0.9 * len(timm_rows)
+
+
+def test_what_is_published_of_a_hubs_repository_comes_with_it():
+    facts = named_facts("hf://Roboflow/rf-detr-nano@main")
+    assert facts.published == {"coco_box_map": 48.4, "rf100_vl_ap": 57.1}
+    assert facts.licence == "Apache-2.0"
+    assert facts.provenance == {"figures": "https://github.com/roboflow/rf-detr, README"}
+    assert named_facts("hf://PekingU/rtdetr_r18vd").published == {"coco_box_map": 46.5}
+    assert named_facts("hf://somebody/else") is None

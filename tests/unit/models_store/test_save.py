@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detr_configs import CONFIGS, random_detr
+from detr_configs import CONFIGS, family_of, random_detr
 from torchvision.ops import FrozenBatchNorm2d
 
 from models_store.archs import ARCHITECTURES
 from models_store.build import layers_of
 from models_store.detector import Detector, TorchvisionDetector, load_detector
 from models_store.detr.detector import DetrDetector
-from models_store.detr.families import FAMILIES, architecture_name
+from models_store.detr.families import architecture_name
 from models_store.detr.maps import Maps
 from models_store.detr.sine import CentredSine
 from models_store.errors import Unusable
@@ -31,9 +31,13 @@ SIZES = {"rf_detr": (64, 64)}
 FEW = {"training": 20, "testing": 20}  # proposals: the heads are the cost
 IMAGE = np.random.default_rng(5).integers(0, 256, (60, 90, 3), dtype=np.uint8)
 LIGHT = (
-    "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn", "torchvision/ssdlite320_mobilenet_v3_large",
-    "detrank/fasterrcnn_fpn", "detrank/fasterrcnn_fpn_v2", "detrank/maskrcnn_fpn", "detrank/retinanet",
-)  # fmt: skip
+    "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn",
+    "torchvision/ssdlite320_mobilenet_v3_large",
+    "detrank/fasterrcnn_fpn",
+    "detrank/fasterrcnn_fpn_v2",
+    "detrank/maskrcnn_fpn",
+    "detrank/retinanet",
+)
 HEAVY = ("torchvision/fasterrcnn_resnet50_fpn", "torchvision/fcos_resnet50_fpn")
 OURS_ALONE = ("detrank/maskrcnn_c4", "detrank/ssdlite_mobilenet_v2")
 
@@ -99,11 +103,22 @@ def trained(name: str, backbone: str | None = None, **options: object) -> Detect
     face = architecture.face(module)
     fresh = tuple(k for k in module.state_dict() if k.startswith(("rpn.", "roi_heads.", "head.")))
     manifest = Manifest(
-        architecture=name, format="pycontrast", kind="backbone" if backbone else "detector", input=spec,
-        layers=layers_of(face, fresh), parameters=1, source={"uri": "parent"}, weights_sha256="a" * 64, num_classes=3,
-        backbone=backbone, initialised_keys=fresh, options=options, published={"coco_box_map": 40.0}, licence="BSD-3-Clause",
+        architecture=name,
+        format="pycontrast",
+        kind="backbone" if backbone else "detector",
+        input=spec,
+        layers=layers_of(face, fresh),
+        parameters=1,
+        source={"uri": "parent"},
+        weights_sha256="a" * 64,
+        num_classes=3,
+        backbone=backbone,
+        initialised_keys=fresh,
+        options=options,
+        published={"coco_box_map": 40.0},
+        licence="BSD-3-Clause",
         notes=("its heads are untrained",),
-    )  # fmt: skip
+    )
     detector = TorchvisionDetector(manifest, module, face)
     detector.replace_head(len(NAMES), seed=7)
     # Otherwise a random network keeps none of its boxes.
@@ -330,7 +345,7 @@ def test_refusals(tmp_path: Path) -> None:
 
 
 def trained_detr(name: str, centred: bool = False) -> DetrDetector:
-    family = FAMILIES[name.removesuffix("_two_stage")]
+    family = family_of(name)
     module = random_detr(name)
     options: dict = {"config": module.config.to_dict()}
     if name == "deformable_detr":
@@ -347,9 +362,18 @@ def trained_detr(name: str, centred: bool = False) -> DetrDetector:
         spec = replace(spec, fixed_size=(64, 64))
     layers = Maps(ours, family).layers(torch.full((1, 3, *SIZES.get(name, (64, 96))), 0.1), trained=False)
     manifest = Manifest(
-        architecture=architecture.name, format="transformers", kind="detector", input=spec, layers=layers, parameters=1,
-        source={}, weights_sha256="b" * 64, num_classes=3, has_background=False, options=options,
-    )  # fmt: skip
+        architecture=architecture.name,
+        format="transformers",
+        kind="detector",
+        input=spec,
+        layers=layers,
+        parameters=1,
+        source={},
+        weights_sha256="b" * 64,
+        num_classes=3,
+        has_background=False,
+        options=options,
+    )
     detector = DetrDetector(manifest, ours, family)
     detector.replace_head(len(NAMES), seed=7)
     return detector

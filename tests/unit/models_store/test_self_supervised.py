@@ -10,12 +10,12 @@ import torchvision
 from torch import Tensor, nn
 
 from models_store import formats
-from models_store.archs.bodies import build_body
-from models_store.archs.wide_resnets import build_wide
+from models_store.bodies.build import build_body
+from models_store.bodies.wide_resnets import build_wide
 from models_store.detector import load_detector
 from models_store.errors import Unusable
 from models_store.formats.reasons import UNKNOWN
-from models_store.formats.state import unwrap
+from models_store.formats.wrappings import unwrap
 
 State = dict[str, Tensor]
 BODY = "backbone.body."
@@ -55,9 +55,11 @@ def linear_head() -> State:
 
 def mlp_head() -> State:
     return {
-        "module.head.0.weight": torch.zeros(8, 2048), "module.head.0.bias": torch.zeros(8),
-        "module.head.2.weight": torch.zeros(128, 8), "module.head.2.bias": torch.zeros(128),
-    }  # fmt: skip
+        "module.head.0.weight": torch.zeros(8, 2048),
+        "module.head.0.bias": torch.zeros(8),
+        "module.head.2.weight": torch.zeros(128, 8),
+        "module.head.2.bias": torch.zeros(128),
+    }
 
 
 def jigsaw_head() -> State:
@@ -140,7 +142,15 @@ def test_cmc_is_refused_with_the_reason():
     assert refusal.value.code == "unsuitable"
 
 
-@pytest.mark.parametrize("prefix", ["module.enc.", "module.encoder.net."])
+def test_module_inside_a_module_is_found_by_its_names(resnet18):
+    file = {"model": prefixed("module.encoder.net.", resnet18) | linear_head()}
+    found = formats.recognise(unwrap(file, ordered=False))
+    assert len(found.tensors) == 100
+    assert all(value is resnet18[key.removeprefix(BODY)] for key, value in found.tensors.items())
+    assert "head.0.weight" in found.dropped
+
+
+@pytest.mark.parametrize("prefix", ["module.enc.", "module.feat."])
 def test_unknown_prefix_is_never_an_empty_result(resnet18, prefix):
     """Without an order there is nothing to go by; with one, all tensors are found by it and that is said."""
     file = {"model": prefixed(prefix, resnet18) | linear_head()}
@@ -243,9 +253,7 @@ def test_vit_named_by_its_source_is_no_dino():
 def test_vit_with_a_classifier_is_no_dino():
     import timm
 
-    found = formats.recognise(
-        unwrap(timm.create_model("vit_tiny_patch16_224").state_dict(), ordered=True)
-    )
+    found = formats.recognise(unwrap(timm.create_model("vit_tiny_patch16_224").state_dict(), ordered=True))
     assert found.format == "timm_classifier"
 
 

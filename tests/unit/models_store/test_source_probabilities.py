@@ -36,7 +36,8 @@ def detector_of(architecture: str, convert_inline, tmp_path: Path, num_classes: 
             if "cls_" in name or "classification_head.module_list" in name:
                 tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.02)
     torch.save(module.state_dict(), tmp_path / "weights.pth")
-    manifest = convert_inline(tmp_path / "weights.pth", architecture=architecture)
+    said = {"num_classes": num_classes}
+    manifest = convert_inline(tmp_path / "weights.pth", architecture=architecture, overrides=said)
     assert manifest.num_classes == num_classes
     return load_detector(tmp_path / "converted")
 
@@ -178,9 +179,16 @@ def test_no_classes_from_a_placed_backbone_or_a_new_head(convert_inline, tmp_pat
 
 def plain_manifest() -> Manifest:
     return Manifest(
-        architecture="a", format="x", kind="detector", input=Input(), layers=(), parameters=0, source={},
-        weights_sha256="0" * 64, num_classes=4,
-    )  # fmt: skip
+        architecture="a",
+        format="x",
+        kind="detector",
+        input=Input(),
+        layers=(),
+        parameters=0,
+        source={},
+        weights_sha256="0" * 64,
+        num_classes=4,
+    )
 
 
 @pytest.mark.parametrize(

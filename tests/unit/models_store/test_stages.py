@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from models_store.archs.bodies import build_body
 from models_store.archs.necks import pyramid_names
-from models_store.archs.stages import find_stages, nearest_stride, walk
+from models_store.bodies.build import build_body
+from models_store.bodies.stages import find_stages, nearest_stride, walk
 from models_store.errors import Unusable
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from detr_configs import CONFIGS
+from detr_configs import CONFIGS, family_of
 
 from models_store import Manifest, Unusable
 from models_store.archs import ARCHITECTURES
@@ -29,7 +29,7 @@ def manifest_of(name: str) -> Manifest:
     """Of a checkpoint of this architecture, or of this query-based family in its tiny configuration."""
     if name not in CONFIGS:
         return random_detector(name).manifest
-    architecture = ARCHITECTURES[architecture_name(name.removesuffix("_two_stage"))]
+    architecture = ARCHITECTURES[architecture_name(family_of(name).model_type)]
     manifest = Manifest(
         architecture=architecture.name,
         format="test",
@@ -59,8 +59,10 @@ def test_every_family_has_one_with_the_same_layers_and_finite_seeded_features(na
     found = untrained(manifest)
     assert found.layers == manifest.layers
     assert (found.manifest.architecture, found.manifest.backbone, found.manifest.options) == (
-        manifest.architecture, manifest.backbone, manifest.options,
-    )  # fmt: skip
+        manifest.architecture,
+        manifest.backbone,
+        manifest.options,
+    )
     assert found.manifest.weights_sha256 == "untrained:0"
     assert not found.module.training
     assert not any(parameter.requires_grad for parameter in found.module.parameters())
@@ -83,7 +85,9 @@ def test_it_is_the_librarys_initialisation_whatever_else_is_random() -> None:
     found = untrained(manifest, seed=7)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(7)
-    library = torchvision.models.get_model(manifest.backbone.removeprefix("torchvision/"), weights=None).state_dict()
+    library = torchvision.models.get_model(
+        manifest.backbone.removeprefix("torchvision/"), weights=None
+    ).state_dict()
     body = found.module.backbone.body.state_dict()
     assert any(key.endswith("running_var") for key in body)
     for key, value in body.items():
@@ -101,7 +105,9 @@ def test_what_the_checkpoint_did_not_bring_is_as_beside_it_and_classes_do_not_ma
             for layer in manifest.layers
         ),
     )
-    first, second = (untrained(fresh.but(num_classes=classes), seed=seed) for classes, seed in ((None, 0), (80, 1)))
+    first, second = (
+        untrained(fresh.but(num_classes=classes), seed=seed) for classes, seed in ((None, 0), (80, 1))
+    )
     one, two = first.module.state_dict(), second.module.state_dict()
     assert all(torch.equal(one[key], two[key]) for key in neck)
     assert not all(torch.equal(one[key], two[key]) for key in one)

@@ -1,6 +1,7 @@
 """ResNets that neither torchvision nor timm has: two and four times as wide, and ResNeXt-152.
 
-Names: ``detrank/resnet50x2`` (stem widened too), ``detrank/resnet50x2_stem64``, ``detrank/resnext152_32x4d``.
+Names: ``detrank/resnet50x2`` (stem widened too), ``detrank/resnet50x2_stem64``, ``detrank/resnext152_32x4d``; and
+``detrank/resnet50_caffe``, torchvision's network with strides in its 1x1 convolutions.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
+from torchvision.models import get_model
 from torchvision.models.resnet import Bottleneck, ResNet
 
+from models_store.bodies.strides import stride_in_1x1
 from models_store.errors import Unusable
 
 DEPTHS = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
 WIDE = re.compile(r"resnet(50|101|152)x([2-5])(_stem64)?")
 GROUPED = re.compile(r"resnext(50|101|152)_(32|64)x([48])d")
 STEM = 64
+CAFFE = "_caffe"
+STRIDED = re.compile(r"(wide_)?resnet(50|101|152)(_2)?")
 
 
 class WideResNet(ResNet):
@@ -40,13 +45,15 @@ class WideResNet(ResNet):
 
 def build_wide(name: str) -> nn.Module:
     """The whole classifier called ``name``. Raises Unusable ``unknown_architecture``."""
+    if name.endswith(CAFFE) and STRIDED.fullmatch(plain := name.removesuffix(CAFFE)):
+        net = get_model(plain, weights=None)
+        stride_in_1x1(net)
+        return net
     if match := WIDE.fullmatch(name):
         widen = int(match[2])
         return WideResNet(DEPTHS[match[1]], widen, STEM if match[3] else STEM * widen)
     if match := GROUPED.fullmatch(name):
-        return ResNet(
-            Bottleneck, list(DEPTHS[match[1]]), groups=int(match[2]), width_per_group=int(match[3])
-        )
+        return ResNet(Bottleneck, list(DEPTHS[match[1]]), groups=int(match[2]), width_per_group=int(match[3]))
     raise Unusable("unknown_architecture", f"no ResNet is called detrank/{name}")
 
 

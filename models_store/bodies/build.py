@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import OrderedDict
 from collections.abc import Collection
 
 import timm
@@ -15,17 +16,31 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from models_store.archs.outline import outline
-from models_store.archs.stages import PROBE_PIXELS, Stage, find_stages, nearest_stride, walk
-from models_store.archs.wide_resnets import build_wide
+from models_store.bodies.outline import outline
+from models_store.bodies.stages import PROBE_PIXELS, Stage, nearest_stride, stages_of, step_shapes, walk
+from models_store.bodies.wide_resnets import build_wide
 from models_store.errors import Unusable, out_of_memory
 
 # The rest of torchvision's classifiers are not one chain of maps (side heads, fixed token grids).
 TORCHVISION_CHAINS = (
-    "alexnet", "convnext", "densenet", "efficientnet", "mnasnet", "mobilenet", "regnet", "resnet", "resnext",
-    "shufflenet", "squeezenet", "swin", "vgg", "wide_resnet",
-)  # fmt: skip
+    "alexnet",
+    "convnext",
+    "densenet",
+    "efficientnet",
+    "mnasnet",
+    "mobilenet",
+    "regnet",
+    "resnet",
+    "resnext",
+    "shufflenet",
+    "squeezenet",
+    "swin",
+    "vgg",
+    "wide_resnet",
+)
 
+# Children whose own children are the steps.
+CONTAINERS = ("features", "layers", "trunk_output")
 # What lets a family take any input size, tried in this order.
 TIMM_OPTIONS: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
@@ -43,14 +58,53 @@ class TorchvisionBody(nn.Module):
             self.add_module(child, module)
         self.channels_last = name.startswith("swin")
         self.last_relu = name.startswith("densenet")
-        self.stages = find_stages(self._steps(), channels_last=self.channels_last)
+        self._look()
+
+    def _look(self) -> None:
+        steps = self._steps()
+        self.shapes = step_shapes(steps, channels_last=self.channels_last)
+        self.stages = stages_of(steps, self.shapes)
+
+    def index_of(self, name: str) -> int:
+        """Of a stage, or of step i by ``#i``. Raises KeyError."""
+        if name.startswith("#") and name[1:].isdigit() and int(name[1:]) in self.shapes:
+            return int(name[1:])
+        return {stage.name: stage.index for stage in self.stages}[name]
+
+    def cut_behind(self, index: int) -> None:
+        """Throw away all steps behind this one, as torchvision's own getter of layers does."""
+        self.last_relu = self.last_relu and index == len(self._steps()) - 1
+        position = 0
+        for name, child in list(self.named_children()):
+            inside = list(child.named_children()) if name in CONTAINERS else [(name, child)]
+            kept = inside[: max(0, index + 1 - position)]
+            position += len(inside)
+            if not kept:
+                delattr(self, name)
+            elif len(kept) < len(inside):
+                setattr(self, name, nn.Sequential(OrderedDict(kept)))
+        self._look()
+
+    def steps(self) -> list[tuple[str, nn.Module]]:
+        """(name in the state dict, module) of each step; the last activation of a DenseNet has no name."""
+        found: list[tuple[str, nn.Module]] = []
+        for name, child in self.named_children():
+            inside = child.named_children() if name in CONTAINERS else None
+            found += [(f"{name}.{n}", m) for n, m in inside] if inside else [(name, child)]
+        return found + ([("", nn.ReLU())] if self.last_relu else [])
+
+    @property
+    def strided_steps(self) -> list[int]:
+        """Where torchvision's own pyramids over MobileNets read: every block that halves the map, and the last."""
+        steps = self._steps()
+        return [i for i, step in enumerate(steps) if getattr(step, "_is_cn", False)] + [len(steps) - 1]
 
     def _steps(self) -> list[nn.Module]:
         """Read anew each time: norms may have been replaced since."""
-        return _steps(dict(self.named_children())) + ([nn.ReLU()] if self.last_relu else [])
+        return [module for _, module in self.steps()]
 
     def run(self, x: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-        index = {s.name: s.index for s in self.stages if s.name in names}
+        index = {name: self.index_of(name) for name in names}
         maps = walk(self._steps(), x, set(index.values()), channels_last=self.channels_last)
         return {name: maps[i] for name, i in index.items()}
 
@@ -58,16 +112,6 @@ class TorchvisionBody(nn.Module):
 def _trunk_children(net: nn.Module) -> dict[str, nn.Module]:
     dropped = {"fc", "classifier", "avgpool", "head", "heads", "flatten", "permute", "dropout"}
     return {name: child for name, child in net.named_children() if name not in dropped}
-
-
-def _steps(children: dict[str, nn.Module]) -> list[nn.Module]:
-    steps: list[nn.Module] = []
-    for name, child in children.items():
-        if name in {"features", "layers", "trunk_output"}:
-            steps.extend(child.children())
-        else:
-            steps.append(child)
-    return steps
 
 
 class TimmBody(nn.Module):

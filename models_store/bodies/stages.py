@@ -48,15 +48,14 @@ def walk(
     return found
 
 
-@torch.no_grad()
-def find_stages(
-    steps: Sequence[nn.Module], *, channels_last: bool = False, pixels: int = PROBE_PIXELS
-) -> tuple[Stage, ...]:
-    """The deepest output at each stride, named by it.
+Shapes = dict[int, tuple[int, int]]
 
-    Where a stem halves twice and the second time by its max pool (ResNet, DenseNet), that pool is c1, as in
-    the published layer list of arXiv 2306.15306, though its stride is already 4.
-    """
+
+@torch.no_grad()
+def step_shapes(
+    steps: Sequence[nn.Module], *, channels_last: bool = False, pixels: int = PROBE_PIXELS
+) -> Shapes:
+    """{index: (stride, channels)} of the steps that give maps, from one run on a small input."""
     training = [step.training for step in steps]
     device = next((p.device for step in steps for p in step.parameters()), torch.device("cpu"))
     for step in steps:
@@ -69,7 +68,22 @@ def find_stages(
     )
     for step, mode in zip(steps, training, strict=True):
         step.train(mode)
-    shapes = {i: (nearest_stride(pixels, m.shape[-2]), m.shape[1]) for i, m in maps.items() if m.dim() == 4}
+    return {i: (nearest_stride(pixels, m.shape[-2]), m.shape[1]) for i, m in maps.items() if m.dim() == 4}
+
+
+def find_stages(
+    steps: Sequence[nn.Module], *, channels_last: bool = False, pixels: int = PROBE_PIXELS
+) -> tuple[Stage, ...]:
+    """``stages_of`` the steps, which are run once."""
+    return stages_of(steps, step_shapes(steps, channels_last=channels_last, pixels=pixels))
+
+
+def stages_of(steps: Sequence[nn.Module], shapes: Shapes) -> tuple[Stage, ...]:
+    """The deepest output at each stride, named by it.
+
+    Where a stem halves twice and the second time by its max pool (ResNet, DenseNet), that pool is c1, as in
+    the published layer list of arXiv 2306.15306, though its stride is already 4.
+    """
     last_at: dict[int, int] = {}
     for index, (stride, _) in shapes.items():
         last_at[stride] = index
@@ -84,7 +98,7 @@ def find_stages(
     return tuple(stages[k] for k in sorted(stages))
 
 
-def _stem_pool(steps: Sequence[nn.Module], shapes: dict[int, tuple[int, int]]) -> int | None:
+def _stem_pool(steps: Sequence[nn.Module], shapes: Shapes) -> int | None:
     for index, step in enumerate(steps):
         if isinstance(step, nn.MaxPool2d):
             before = shapes.get(index - 1, (1, 0))[0]

@@ -24,9 +24,7 @@ GROUPS = 32
 NormLayer = Callable[[int], nn.Module]
 
 
-def norm_of(
-    options: Mapping[str, Any], default: str | None, allowed: Collection[str] = KINDS
-) -> str | None:
+def norm_of(options: Mapping[str, Any], default: str | None, allowed: Collection[str] = KINDS) -> str | None:
     """The option ``norm``; None leaves the body as its library builds it. Raises Unusable ``bad_override``."""
     kind = options.get("norm", default)
     if kind is not None and kind not in allowed:
@@ -52,6 +50,13 @@ def set_body_norms(body: nn.Module, kind: str | None) -> None:
             setattr(body, name, freeze_batch_norm_2d(child))
         elif kind == "syncbn":
             setattr(body, name, convert_sync_batchnorm(child))
+
+
+def set_eps(body: nn.Module, eps: float | None) -> None:
+    """Another epsilon for every batch norm of the body, frozen or not; None leaves the library's."""
+    for part in body.modules():
+        if eps is not None and hasattr(part, "running_var") and hasattr(part, "eps"):
+            part.eps = eps
 
 
 def statistics_move(module: nn.Module) -> bool:

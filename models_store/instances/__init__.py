@@ -1,0 +1,1 @@
+"""Detection from image labels: heads over the instances of a picture, and their losses."""
