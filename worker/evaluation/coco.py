@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
@@ -16,6 +17,8 @@ LIMITS = (1, 10, 100)
 AREAS = ("all", "small", "medium", "large")
 SIZES = {"small": "under 32²", "medium": "from 32² to 96²", "large": "over 96²"}
 AT_50, AT_75 = 0, 5
+# COCO's code overwrites `ignore` by `iscrowd`, and ignores just the same what lies in no range of areas (the widest ends at 1e10).
+_IGNORED_AREA = 1e11
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +61,8 @@ def truth_of(dataset: Dataset, image_ids: Sequence[int]) -> COCO:
     """The images' annotations for COCO's code; classes count from 1 there.
 
     An object's area, which decides between small, medium and large, is that of its mask where the dataset has masks,
-    as in COCO's own files, else that of its box. A crowd that has no mask is its box.
+    as in COCO's own files, else that of its box. A crowd that has no mask is its box. What is to be ignored matches one
+    detection as any object does, and neither counts (cocoeval.py, evaluateImg, `_ignore`).
     """
     chosen = set(image_ids)
     images = [image for image in dataset.images if image.id in chosen]
@@ -69,15 +73,23 @@ def truth_of(dataset: Dataset, image_ids: Sequence[int]) -> COCO:
         for number, rle in zip(numbers, rles, strict=True):
             x1, y1, x2, y2 = dataset.boxes[number].tolist()
             row = {
-                "id": int(dataset.annotation_ids[number]), "image_id": image.id, "category_id": int(dataset.labels[number]) + 1,
-                "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": int(dataset.iscrowd[number]),
-            }  # fmt: skip
-            rows.append(row if rle is None else row | {"segmentation": rle, "area": mask_of.area(rle)})
+                "id": int(dataset.annotation_ids[number]),
+                "image_id": image.id,
+                "category_id": int(dataset.labels[number]) + 1,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                "iscrowd": int(dataset.iscrowd[number]),
+            }
+            if rle is not None:
+                row |= {"segmentation": rle, "area": mask_of.area(rle)}
+            if dataset.ignored is not None and dataset.ignored[number]:
+                row["area"] = _IGNORED_AREA
+            rows.append(row)
     return _coco(dataset, images, rows)
 
 
 def _found(dataset: Dataset, truth: COCO, predictions: Sequence[Prediction], masks: bool) -> COCO:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for prediction in predictions:
         boxes = np.asarray(prediction.boxes, dtype=np.float64)
         corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
@@ -85,9 +97,14 @@ def _found(dataset: Dataset, truth: COCO, predictions: Sequence[Prediction], mas
         labels = np.asarray(prediction.labels).tolist()
         for index, (box, score, label) in enumerate(zip(corners, scores, labels, strict=True)):
             row = {
-                "id": len(rows) + 1, "image_id": prediction.image_id, "category_id": label + 1,
-                "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "score": score,
-            }  # fmt: skip
+                "id": len(rows) + 1,
+                "image_id": prediction.image_id,
+                "category_id": label + 1,
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": 0,
+                "score": score,
+            }
             if masks:
                 rle = dict(prediction.masks[index])  # type: ignore[index]
                 row |= {"segmentation": rle, "area": mask_of.area(rle)}

@@ -21,7 +21,7 @@ class Matches:
     `image_ids`, `labels`, `scores`, `iou` (best with an object of its class in its image, 0 without one), `target` (that
     object's row in the dataset's columns, else -1), `outcome` (HIT, FALSE or IGNORED) and `source` (its place in its
     prediction), each (n,). `objects` (classes,): objects to be
-    found, crowds left out. `truth`: the rows of the dataset's columns that belong to the images.
+    found, without crowds and what is to be ignored. `truth`: the rows of the dataset's columns that belong to the images.
     """
 
     image_ids: np.ndarray
@@ -38,8 +38,8 @@ class Matches:
 def match(dataset: Dataset, image_ids: Sequence[int], predictions: Sequence[Prediction]) -> Matches:
     """Pascal VOC's rule (VOCdevkit, VOCevaldet.m): a detection goes to the object of its class with the largest IoU.
 
-    At IoU >= .5 the highest scored one of an object is a hit and the others are false; those on a crowd are ignored, as
-    the devkit ignores what is `difficult`, which the canonical form does not know. Areas are those of continuous
+    At IoU >= .5 the highest scored one of an object is a hit and the others are false; those on what is `difficult`
+    are ignored, and so are those on a crowd. Areas are those of continuous
     corners: the devkit's one pixel more a side is in them, since VOC's xmin and ymin are read as xmin - 1, ymin - 1.
     """
     truth = np.flatnonzero(np.isin(dataset.annotation_image_ids, np.asarray(sorted(set(image_ids)))))
@@ -55,19 +55,30 @@ def match(dataset: Dataset, image_ids: Sequence[int], predictions: Sequence[Pred
         best, target = _best(found, dataset, rows)
         columns.append(
             (
-                np.full(count, found.image_id), np.asarray(found.labels, dtype=np.int64),
-                np.asarray(found.scores, dtype=np.float64), best, target, np.arange(count),
+                np.full(count, found.image_id),
+                np.asarray(found.labels, dtype=np.int64),
+                np.asarray(found.scores, dtype=np.float64),
+                best,
+                target,
+                np.arange(count),
             )
-        )  # fmt: skip
+        )
     empty = (np.zeros(0, dtype=np.int64),) * 2 + (np.zeros(0),) * 2 + (np.zeros(0, dtype=np.int64),) * 2
     joined = [np.concatenate(parts) for parts in zip(*columns, strict=True)] if columns else list(empty)
     ranked = np.argsort(-joined[2], kind="stable")
     images, labels, scores, iou, target, source = (column[ranked] for column in joined)
-    plain = truth[~dataset.iscrowd[truth]]
+    plain = truth[~dataset.aside[truth]]
     return Matches(
-        images, labels, scores, iou, target, _outcome(iou, target, dataset), source,
-        np.bincount(dataset.labels[plain], minlength=len(dataset.categories)), truth,
-    )  # fmt: skip
+        images,
+        labels,
+        scores,
+        iou,
+        target,
+        _outcome(iou, target, dataset),
+        source,
+        np.bincount(dataset.labels[plain], minlength=len(dataset.categories)),
+        truth,
+    )
 
 
 def _best(found: Prediction, dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -99,9 +110,9 @@ def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _outcome(iou: np.ndarray, target: np.ndarray, dataset: Dataset) -> np.ndarray:
     outcome = np.full(len(iou), FALSE, dtype=np.int64)
     near = np.flatnonzero((iou >= IOU) & (target >= 0))
-    crowd = dataset.iscrowd[target[near]]
-    outcome[near[crowd]] = IGNORED
-    own = near[~crowd]
+    aside = dataset.aside[target[near]]
+    outcome[near[aside]] = IGNORED
+    own = near[~aside]
     _, first = np.unique(target[own], return_index=True)
     outcome[own[first]] = HIT
     return outcome

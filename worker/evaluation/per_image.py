@@ -29,7 +29,7 @@ class ImageScore:
 def best_threshold(matches: Matches) -> float | None:
     """The score from which on F1 over all images and classes is best, the highest of equals; None without detections.
 
-    Detections on crowds do not count.
+    Detections on crowds and on objects to ignore do not count.
     """
     counted = matches.outcome != IGNORED
     scores, hits = matches.scores[counted], np.cumsum(matches.outcome[counted] == HIT)
@@ -51,7 +51,7 @@ def image_scores(
     hits, false = (
         _counted(matches.image_ids[kept & (matches.outcome == outcome)], ids) for outcome in (HIT, FALSE)
     )
-    objects = matches.truth[~dataset.iscrowd[matches.truth]]
+    objects = matches.truth[~dataset.aside[matches.truth]]
     missed = _counted(dataset.annotation_image_ids[objects], ids) - hits
     rows = zip(ids.tolist(), hits.tolist(), false.tolist(), missed.tolist(), strict=True)
     return [ImageScore(*row) for row in rows]

@@ -107,8 +107,8 @@ def _truth(dataset: Dataset, image: Image, hit: set[int]) -> list[Box]:
     for row in np.flatnonzero(dataset.annotation_image_ids == image.id).tolist():
         label = int(dataset.labels[row])
         name, colour = short(dataset.categories[label]), RIGHT
-        if dataset.iscrowd[row]:
-            name, colour = f"{name} (group)", CROWD
+        if dataset.aside[row]:
+            name, colour = f"{name} ({'group' if dataset.iscrowd[row] else 'ignored'})", CROWD
         elif row not in hit:
             name, colour = f"{name} (missed)", WRONG
         boxes.append(Box(tuple(dataset.boxes[row].tolist()), name, colour))
@@ -118,17 +118,19 @@ def _truth(dataset: Dataset, image: Image, hit: set[int]) -> list[Box]:
 def _detections(
     dataset: Dataset, prediction: Prediction | None, matches: Matches, rows: np.ndarray
 ) -> list[Box]:
-    boxes = []
+    boxes: list[Box] = []
+    if prediction is None:
+        return boxes
     for row in rows.tolist():
         label, outcome = int(matches.labels[row]), int(matches.outcome[row])
-        corners = tuple(float(x) for x in prediction.boxes[matches.source[row]])  # type: ignore[union-attr]
+        x1, y1, x2, y2 = map(float, prediction.boxes[matches.source[row]])
         text = f"{short(dataset.categories[label])} {matches.scores[row]:.2f}"
         colour = RIGHT
         if outcome == IGNORED:
             colour = CROWD
         elif outcome != HIT:
             text, colour = f"{text} (false)", WRONG
-        boxes.append(Box(corners, text, colour))
+        boxes.append(Box((x1, y1, x2, y2), text, colour))
     return boxes
 
 

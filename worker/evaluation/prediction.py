@@ -46,7 +46,7 @@ def check(
     dataset: Dataset, image_ids: Sequence[int], predictions: Sequence[Prediction], *, masks: bool
 ) -> None:
     """Raises Unevaluable when the predictions are not about these images of this dataset, or not numbers."""
-    if dataset.supervision not in ("boxes", "masks"):
+    if not dataset.has_boxes:
         raise Unevaluable(
             "no_boxes",
             f"the dataset has {dataset.supervision}, no boxes to compare with: evaluate on a dataset with boxes",

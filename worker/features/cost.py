@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
@@ -65,20 +66,11 @@ class Meter:
 
     def _weigh(self, run: Callable[[], Result], images: int, image_hw: tuple[int, int]) -> Result:
         begin = time.perf_counter()
-        if self.device.type == "cuda":
-            self.wait()
-            before = torch.cuda.memory_allocated(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
+        with Peak(self.device) as peak:
             result = run()
-            self.wait()
-            activations = torch.cuda.max_memory_allocated(self.device) - before
-        else:
-            with _LivingBytes() as living:
-                result = run()
-            activations = living.peak
         # Slowed by the weighing: any pass after it is faster.
         self.seconds_per_image = (time.perf_counter() - begin) / images
-        self.image_hw, self.bytes_per_image = image_hw, activations // images
+        self.image_hw, self.bytes_per_image = image_hw, peak.bytes // images
         return result
 
     def cost(self) -> Cost | None:
@@ -89,7 +81,7 @@ class Meter:
         return Cost(
             parameters=sum(parameter.numel() for parameter in self.module.parameters()),
             ms_per_image=round(self.seconds_per_image * 1e3, 3),
-            peak_memory_bytes=_bytes_of(self.module) + self.bytes_per_image,
+            peak_memory_bytes=bytes_of(self.module) + self.bytes_per_image,
             device=torch.cuda.get_device_name(self.device) if cuda else self.device.type,
             image_hw=self.image_hw,
             measures=self.measures,
@@ -97,46 +89,82 @@ class Meter:
         )
 
 
-def _bytes_of(module: torch.nn.Module) -> int:
+class Peak:
+    """Within, the most bytes that are alive at once of what is made there; `bytes` afterwards. With gradients or without."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.bytes = 0
+        self._before = 0
+        self._living: _LivingBytes | None = None
+
+    def __enter__(self) -> Peak:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            self._before = torch.cuda.memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            self._living = _LivingBytes()
+            self._living.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._living is not None:
+            self._living.__exit__(kind, error, trace)
+            self.bytes = self._living.peak
+        else:
+            torch.cuda.synchronize(self.device)
+            self.bytes = torch.cuda.max_memory_allocated(self.device) - self._before
+
+
+def bytes_of(module: torch.nn.Module) -> int:
+    """Of its parameters and buffers."""
     tensors = [*module.parameters(), *module.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class _LivingBytes(TorchDispatchMode):
-    """Counts the bytes of the storages that operations made and that are still alive; keeps the most."""
+    """Counts the bytes of the storages that operations made and that are still alive; keeps the most.
+
+    A storage lives as long as anything has it: a tensor, a view of it, or what a backward pass will want.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.peak = 0
         self._alive = 0
-        self._holders: dict[int, int] = {}
+        self._held: set[int] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         given = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if _dense(leaf)}
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if _dense(leaf):
-                self._hold(leaf, given)
+                self._hold(leaf.untyped_storage(), given)
         return out
 
-    def _hold(self, tensor: torch.Tensor, given: set[int]) -> None:
-        storage = tensor.untyped_storage()
+    def _hold(self, storage: torch.UntypedStorage, given: set[int]) -> None:
         key, size = storage.data_ptr(), storage.nbytes()
-        if not key or (key in given and key not in self._holders):
+        if not key or key in given or key in self._held:
             return
-        if key not in self._holders:
-            self._holders[key] = 0
-            self._alive += size
-            self.peak = max(self.peak, self._alive)
-        self._holders[key] += 1
-        weakref.finalize(tensor, self._release, key, size)
+        self._held.add(key)
+        self._alive += size
+        self.peak = max(self.peak, self._alive)
+        weakref.finalize(storage, self._release, key, size).atexit = False
 
     def _release(self, key: int, size: int) -> None:
-        self._holders[key] -= 1
-        if not self._holders[key]:
-            del self._holders[key]
-            self._alive -= size
+        self._held.discard(key)
+        self._alive -= size
 
 
 def _dense(leaf: Any) -> bool:
     return isinstance(leaf, torch.Tensor) and leaf.layout == torch.strided
+
+
+def known(cost: Cost | None) -> Cost:
+    """The cost of a reading that ran at least one batch."""
+    if cost is None:
+        raise AssertionError("nothing was read, so nothing is known of its cost")
+    return cost

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
-import torch
 
-from models_store.detector import Detector
-from worker.data.dataset import Dataset
-from worker.data.pixels import PixelCache
 from worker.features import cache as store
 from worker.features import layers as naming
-from worker.features.cost import Cost
+from worker.features.cost import Cost, known
 from worker.features.filling import Filling
-from worker.features.precision import AUTO
-from worker.features.reading import STEPS, Account, Reading, Spec, read_batches, reading_of
+from worker.features.reading import STEPS, Batch, HowToRead, Progress, Reading, read_into
 from worker.features.regions import Regions
 
 _REGION_COLUMNS = ("image_ids", "labels", "objects", "boxes", "deltas", "ious")
@@ -60,57 +56,34 @@ class Features:
 
 
 def extract(
-    detector: Detector,
-    dataset: Dataset,
-    spec: Spec,
+    reading: Reading,
     *,
     cache: Path | None = None,
     cache_max_bytes: int = store.DEFAULT_MAX_BYTES,
-    device: str | torch.device = "cpu",
-    precision: str = AUTO,
-    pixels: PixelCache | None = None,
-    batch_size: int | None = None,
-    decode_threads: int = 2,
-    progress: Callable[[int, int, str], None] = lambda done, total, message: None,
-    check: Callable[[], None] = lambda: None,
+    progress: Progress = lambda done, total, message: None,
+    **how: Unpack[HowToRead],
 ) -> Features:
-    """Features of the objects of a seeded sample of `dataset`.
+    """Features of the objects of a reading, from the folder `cache` where they are there, else read and kept there.
 
-    The sample and the order of the objects depend on the dataset and the spec only, so rows of two detectors
-    stand for the same objects. Batches hold images of one target size and change nothing but speed; where memory
-    runs out they are halved. `precision` "auto" is what `worker.features.precision` found to keep the scores; one
-    below float32 runs the forward pass in autocast, and features come out as float32 all the same. `pixels`: where
-    decoded pictures are kept, so that the next detector decodes none. `check` is called before each batch and may raise to
-    stop; `progress` gets images done, images in all and a line of text.
-
-    Raises Unextractable for unknown layers or levels, and when the sample has no object.
+    Batches hold images of one target size. `progress` gets images done, images in all and a line of text.
     """
     started = time.perf_counter()
-    reading = reading_of(detector, dataset, spec, device=device, precision=precision)
     total = len(reading.images)
     if cache is not None and (kept := cached_features(reading, cache)) is not None:
         progress(total, total, "features from the cache")
         return kept
 
-    account = Account()
     objects, regions = fillings(reading)
-    done = 0
-    for batch in read_batches(
-        reading,
-        account=account,
-        batch_size=batch_size,
-        decode_threads=decode_threads,
-        pixels=pixels,
-        check=check,
-    ):
+
+    def take(batch: Batch) -> None:
         objects.add(batch.rows, batch.vectors)
         regions.add(batch.region_rows, batch.region_vectors)
-        done += batch.images
-        progress(done, total, f"features of {done} of {total} images")
+
+    account = read_into(take, reading, progress=progress, **how)
     tables = objects.complete("objects were not read exactly once")
     region_tables = regions.complete("regions were not read exactly once")
     seconds = account.seconds | {"total": time.perf_counter() - started}
-    features = features_of(reading, tables, region_tables, seconds, account.cost, account.warnings)
+    features = features_of(reading, tables, region_tables, seconds, known(account.cost), account.warnings)
     if cache is not None:
         keep_features(features, reading, cache, cache_max_bytes)
     return features

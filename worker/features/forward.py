@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from models_store.errors import out_of_memory
 from models_store.fold import folded
 from models_store.manifest import Layer
 from worker.features.cost import Meter
-from worker.features.grouping import Picture
+from worker.features.grouping import DecodedImage
 from worker.features.layers import REGIONS, SOURCE_LAYER, SOURCE_LEVEL, of_regions
 from worker.features.memory import free_bytes
 from worker.features.pool import (
@@ -40,13 +41,14 @@ _BATCH_PIXELS = {"cpu": 800 * 800, "cuda": 16 * 1024 * 1024}
 _SHARE = 0.6
 _PROBE_HW = (96, 128)
 _PROBE_SIZE = 96
+Ready = Callable[[Hashable, Callable[[], Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
 class Loaded:
     """Pictures of one target size on the device: pixels (B, 3, H, W), None where they had no room together."""
 
-    pictures: Sequence[Picture]
+    pictures: Sequence[DecodedImage]
     image_hw: tuple[int, int]
     pixels: Tensor | None
     ready: torch.cuda.Event | None = None
@@ -65,10 +67,12 @@ class Reader:
         precision: str,
         source_maps: Sequence[str] = (),
         regions: bool = False,
+        ready: Ready | None = None,
     ) -> None:
         """`source_maps`: what source probabilities are computed from; empty where they are not asked for.
 
-        `regions`: whether pictures have regions that are to be read.
+        `regions`: whether pictures have regions that are to be read. `ready`: gives a batch that is prepared already, by the
+        ids of its images, or what it is told to make; on a CPU only.
         """
         self.detector = detector
         self.layers = tuple(layers)
@@ -82,6 +86,7 @@ class Reader:
         named = [name for layer in layers for name in detector.map_layers(layer.name)]
         run = [self.before[name][0] if name in self.before else name for name in named]
         self.run_maps = tuple(dict.fromkeys((*run, *self.source_maps)))
+        self.ready = ready if device.type == "cpu" else None
         self.warnings: list[str] = []
         self.meter = Meter(
             detector.module, device, "forward pass to " + ", ".join(dict.fromkeys(named)), precision
@@ -104,11 +109,13 @@ class Reader:
         pixels = _BATCH_PIXELS.get(self.device.type, _BATCH_PIXELS["cpu"])
         return _power_of_two(min(most, pixels // (image_hw[0] * image_hw[1])))
 
-    def load(self, batch: Sequence[Picture]) -> Loaded:
+    def load(self, batch: Sequence[DecodedImage]) -> Loaded:
         """Pictures of one target size resized, normalised and on the device; from another thread, too, on CUDA."""
         image_hw = self.target_size(*batch[0].pixels.shape[:2])
         if self._ahead is None:
-            return Loaded(batch, image_hw, self._pixels(batch))
+            ids = tuple(picture.image_id for picture in batch)
+            made = partial(self._pixels, batch)
+            return Loaded(batch, image_hw, self.ready(ids, made) if self.ready else made())
         try:
             with torch.cuda.stream(self._ahead):
                 pixels = self._pixels(batch)
@@ -169,7 +176,7 @@ class Reader:
 
     def _vectors_of(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[DecodedImage],
         pixels: Tensor,
         image_hw: tuple[int, int],
         dtype: torch.dtype,
@@ -239,11 +246,11 @@ class Reader:
             return local_vectors(maps[name], boxes, input_hw)
         return self.detector.object_features(maps, boxes, image_hw, layer.name)
 
-    def _pixels(self, batch: Sequence[Picture]) -> Tensor:
+    def _pixels(self, batch: Sequence[DecodedImage]) -> Tensor:
         pixels = self.detector.prepare([picture.pixels for picture in batch], self.image_size)
         return pixels.to(self.device, memory_format=torch.channels_last)
 
-    def _boxes(self, picture: Picture, boxes: np.ndarray, image_hw: tuple[int, int]) -> Tensor:
+    def _boxes(self, picture: DecodedImage, boxes: np.ndarray, image_hw: tuple[int, int]) -> Tensor:
         height, width = picture.pixels.shape[:2]
         scale = np.array([image_hw[1] / width, image_hw[0] / height] * 2)
         return torch.from_numpy(boxes * scale).to(self.device, torch.float32)

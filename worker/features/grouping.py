@@ -11,7 +11,7 @@ _MAX_WAITING_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """A decoded image, the rows of its objects in the feature table, and their boxes; the same of its regions.
 
     pixels: (H, W, 3) uint8 RGB; rows: (n,) int64; boxes: (n, 4) float64 xyxy in pixels of this image;
@@ -27,17 +27,17 @@ class Picture:
 
 
 def grouped(
-    pictures: Iterable[Picture],
+    pictures: Iterable[DecodedImage],
     target_size: Callable[[int, int], tuple[int, int]],
     batch_size: Callable[[tuple[int, int]], int],
     max_waiting_bytes: int = _MAX_WAITING_BYTES,
-) -> Iterator[list[Picture]]:
+) -> Iterator[list[DecodedImage]]:
     """Batches of at most `batch_size(size)` pictures that are resized to the same height and width.
 
     Pictures wait for others of their size; when more than `max_waiting_bytes` wait, the largest group goes
     ahead unfilled. The batches depend on the order of `pictures` only.
     """
-    waiting: dict[tuple[int, int], list[Picture]] = {}
+    waiting: dict[tuple[int, int], list[DecodedImage]] = {}
     held = 0
     for picture in pictures:
         size = target_size(*picture.pixels.shape[:2])

@@ -115,7 +115,7 @@ def _default(available: Sequence[Layer]) -> Chosen:
             "no_layers",
             f"the checkpoint has no trained feature map to read; its layers are {_names(available)}: name one in layers",
         )
-    nearest = min(maps, key=lambda layer: abs(layer.stride - _DEFAULT_STRIDE))
+    nearest = min(maps, key=lambda layer: abs((layer.stride or 0) - _DEFAULT_STRIDE))
     return Chosen(
         (nearest,),
         (

@@ -32,11 +32,11 @@ class Objects:
 
 
 def objects_of(dataset: Dataset, images: Sequence[Image]) -> Objects:
-    """Objects of `images` that are no crowd and have an area; raises Unextractable when there is none."""
+    """Objects of `images` that are no crowd, not to be ignored and have an area; raises Unextractable when there is none."""
     sizes = {image.id: (image.width, image.height) for image in images}
     widths, heights = dataset.boxes[:, 2] - dataset.boxes[:, 0], dataset.boxes[:, 3] - dataset.boxes[:, 1]
     sampled = np.isin(dataset.annotation_image_ids, np.fromiter(sizes, np.int64, len(sizes)))
-    keep = np.flatnonzero(sampled & ~dataset.iscrowd & (widths > 0) & (heights > 0))
+    keep = np.flatnonzero(sampled & ~dataset.aside & (widths > 0) & (heights > 0))
     keep = keep[np.argsort(dataset.annotation_ids[keep], kind="stable")]
     if not len(keep):
         raise Unextractable(

@@ -8,6 +8,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -24,10 +26,12 @@ from worker.features.boxes import areas
 from worker.features.cost import Cost
 from worker.features.errors import Unextractable
 from worker.features.forward import Loaded, Reader
-from worker.features.grouping import Picture, grouped
+from worker.features.grouping import DecodedImage, grouped
+from worker.features.inputs import InputCache, group_of
 from worker.features.objects import Objects, objects_of
 from worker.features.precision import AUTO, precision_of
-from worker.features.regions import Regions, RegionSampling, regions_of
+from worker.features.regions import Regions, regions_of
+from worker.features.spec import Spec
 
 # Goes up whenever the same request would give other numbers than before.
 FEATURES_VERSION = 3
@@ -36,27 +40,23 @@ _MANIFEST_FACTS = ("architecture", "backbone", "input", "layers", "options", "we
 # Where batches are prepared in a thread beside the forward pass. On a CPU that would take the time from it.
 PREPARED_AHEAD = ("cuda",)
 STEPS = ("decode", "prepare", "forward", "pool")
+# images done, images in all, a line of text
+Progress = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True)
-class Spec:
-    """What to extract.
+class HowToRead(TypedDict, total=False):
+    """What changes the speed of reading alone; a batch's size the last bits of float32 too.
 
-    layers: names, ("all",) for every trained one, or None for the default; levels: "local", "global" or both;
-    max_images: at most so many sampled images, None for all; image_size: shorter side in pixels, None for the
-    checkpoint's own; seed: of the sample and of the regions; split: whose images, None for all splits;
-    source_probabilities: also the detector's own class probabilities of every object; regions: how regions are drawn
-    that are read beside the objects, None for none.
+    batch_size: images, None for the device's own; on a CUDA device that runs out of memory batches are halved.
+    decode_threads: 2 by default. pixels: where decoded pictures are kept, so that the next detector decodes none;
+    inputs: where a CPU finds and keeps them as a network takes them. check: called before each batch, may raise to stop.
     """
 
-    layers: tuple[str, ...] | None = None
-    levels: tuple[str, ...] = naming.DEFAULT_LEVELS
-    max_images: int | None = None
-    image_size: int | None = None
-    seed: int = 0
-    split: str | None = "train"
-    source_probabilities: bool = False
-    regions: RegionSampling | None = None
+    batch_size: int | None
+    decode_threads: int
+    pixels: PixelCache | None
+    inputs: InputCache | None
+    check: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,10 @@ def reading_of(
     """The sample, its objects and the layers that `spec` asks for.
 
     The sample and the order of the objects depend on the dataset and the spec only, so rows of two detectors
-    stand for the same objects. Raises Unextractable for unknown layers or levels, and when the sample has no object.
+    stand for the same objects. `precision` "auto" is what `worker.features.precision` found to keep the scores; one
+    below float32 runs the forward pass in autocast, and features come out as float32 all the same.
+
+    Raises Unextractable for unknown layers or levels, and when the sample has no object.
     """
     _check_request(spec)
     chosen = naming.choose(detector.layers, spec.layers)
@@ -191,18 +194,20 @@ def read_batches(
     images: Sequence[Image] | None = None,
     *,
     account: Account | None = None,
-    batch_size: int | None = None,
-    decode_threads: int = 2,
-    pixels: PixelCache | None = None,
-    check: Callable[[], None] = lambda: None,
+    **how: Unpack[HowToRead],
 ) -> Iterator[Batch]:
     """Vectors of the objects of `images` (None: all of the reading's), each object once, as they are read.
 
     Nothing is kept, so memory does not grow with the number of images. Batches hold images of one target size and
-    follow the images alone; which images share one changes the last bits of float32. On a CUDA device that runs
-    out of memory they are halved. `check` is called before each batch and may raise to stop.
+    follow the images alone; which images share one changes the last bits of float32.
     """
+    batch_size, check = how.get("batch_size"), how.get("check", lambda: None)
+    pixels, inputs = how.get("pixels"), how.get("inputs")
     account = account if account is not None else Account()
+    ready = None
+    if inputs is not None:
+        group = group_of(reading.dataset.digest, reading.detector, reading.spec.image_size)
+        ready = partial(inputs.get, group)
     reader = Reader(
         reading.detector,
         reading.chosen.layers,
@@ -212,9 +217,14 @@ def read_batches(
         reading.precision,
         reading.source_maps,
         reading.regions is not None,
+        ready=ready,
     )
     wanted = in_batch_order(reading, images)
-    source = decoded(wanted, threads=decode_threads, kept=pixels and pixels.of(reading.dataset.digest))
+    source = decoded(
+        wanted,
+        threads=how.get("decode_threads", 2),
+        kept=None if pixels is None else pixels.of(reading.dataset.digest),
+    )
     pictures = _pictures(source, reading, account.seconds)
     batches = grouped(pictures, reader.target_size, lambda size: batch_size or reader.batch_size(size))
     if reading.device.type in PREPARED_AHEAD:
@@ -233,6 +243,24 @@ def read_batches(
         # What was decoded so far is kept.
         source.close()
         account.cost = reader.meter.cost()
+
+
+def read_into(
+    take: Callable[[Batch], None],
+    reading: Reading,
+    images: Sequence[Image] | None = None,
+    *,
+    progress: Progress = lambda done, total, message: None,
+    **how: Unpack[HowToRead],
+) -> Account:
+    """Hands every batch of `images` (None: all of the reading's) to `take`; what that took."""
+    account, done = Account(), 0
+    total = len(reading.images if images is None else images)
+    for batch in read_batches(reading, images, account=account, **how):
+        take(batch)
+        done += batch.images
+        progress(done, total, f"features of {done} of {total} images")
+    return account
 
 
 def in_batch_order(reading: Reading, images: Sequence[Image] | None = None) -> list[Image]:
@@ -257,7 +285,7 @@ def _check_request(spec: Spec) -> None:
 
 def _pictures(
     source: Iterator[tuple[Image, np.ndarray]], reading: Reading, clock: dict[str, float]
-) -> Iterator[Picture]:
+) -> Iterator[DecodedImage]:
     """Decoded images with the rows of their objects and regions; the time spent waiting for them goes to `clock`."""
     objects, regions = reading.objects, reading.regions
     while True:
@@ -271,7 +299,7 @@ def _pictures(
         of_regions = (
             () if regions is None else (regions.rows[image.id], regions.boxes[regions.rows[image.id]])
         )
-        yield Picture(image.id, pixels, rows, objects.boxes[rows], *of_regions)
+        yield DecodedImage(image.id, pixels, rows, objects.boxes[rows], *of_regions)
 
 
 def _batch(loaded: Loaded, rows: np.ndarray, vectors: dict[tuple[str, str], np.ndarray]) -> Batch:
@@ -327,5 +355,5 @@ def _key(
 def _digest(columns: Sequence[np.ndarray]) -> str:
     digest = hashlib.sha256()
     for column in columns:
-        digest.update(np.ascontiguousarray(column))
+        digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
 from worker.data.dataset import Image
-from worker.data.pixels import PixelCache
 from worker.features import cache as store
-from worker.features.cost import Cost
+from worker.features.cost import Cost, known
 from worker.features.extract import Features, features_of, fillings
 from worker.features.forward import BATCH_SIZE
 from worker.features.layers import SOURCE_LAYER, SOURCE_LEVEL
-from worker.features.reading import Account, Batch, Reading, in_batch_order, read_batches
-
-Progress = Callable[[int, int, str], None]
+from worker.features.reading import Batch, HowToRead, Progress, Reading, in_batch_order, read_into
 
 # Parts are made of whole batches of the undivided reading, since which images share one changes the last bits.
 _PIECES_EACH = 4
@@ -27,7 +25,7 @@ _KEEP_ALL = 2**63
 
 
 @dataclass(frozen=True)
-class Part:
+class ReadPart:
     """What reading some images of a reading gave: arrays, and what it took. cost is None where there was no image."""
 
     arrays: dict[str, np.ndarray]
@@ -45,14 +43,14 @@ class Part:
         return store.save(folder, key, self.arrays, facts, max_bytes)
 
 
-def load_part(folder: Path, key: str) -> Part | None:
+def load_part(folder: Path, key: str) -> ReadPart | None:
     """The part kept under `key`, None where there is none that can be read."""
     kept = store.load(folder, key)
     if kept is None:
         return None
     arrays, facts = kept
     cost = facts["cost"]
-    return Part(
+    return ReadPart(
         arrays,
         facts["seconds"],
         cost and Cost(**{**cost, "image_hw": tuple(cost["image_hw"])}),
@@ -90,11 +88,9 @@ def read_vectors(
     reading: Reading,
     images: Sequence[Image],
     *,
-    decode_threads: int = 2,
-    pixels: PixelCache | None = None,
     progress: Progress = lambda done, total, message: None,
-    check: Callable[[], None] = lambda: None,
-) -> Part:
+    **how: Unpack[HowToRead],
+) -> ReadPart:
     """The vectors of the objects and regions of some images, under the names of feature files.
 
     Those of objects belong to `annotation_ids` (n,) int64, those of regions to `regions/rows` (m,) int64 of the reading's.
@@ -111,38 +107,15 @@ def read_vectors(
         for layer, vectors in batch.region_vectors.items():
             tables.setdefault(_region_name(layer), []).append(vectors)
 
-    account = read_into(
-        take, reading, images, decode_threads=decode_threads, pixels=pixels, progress=progress, check=check
-    )
+    account = read_into(take, reading, images, progress=progress, **how)
     arrays = {name: np.concatenate(parts) for name, parts in tables.items()}
     arrays["annotation_ids"] = reading.objects.annotation_ids[_joined_rows(rows)]
     if reading.regions is not None:
         arrays["regions/rows"] = _joined_rows(region_rows)
-    return Part(arrays, account.seconds, account.cost, tuple(account.warnings))
+    return ReadPart(arrays, account.seconds, account.cost, tuple(account.warnings))
 
 
-def read_into(
-    take: Callable[[Batch], None],
-    reading: Reading,
-    images: Sequence[Image],
-    *,
-    decode_threads: int = 2,
-    pixels: PixelCache | None = None,
-    progress: Progress = lambda done, total, message: None,
-    check: Callable[[], None] = lambda: None,
-) -> Account:
-    """Hands every batch of `images` to `take`; what that took."""
-    account, done = Account(), 0
-    for batch in read_batches(
-        reading, images, account=account, decode_threads=decode_threads, pixels=pixels, check=check
-    ):
-        take(batch)
-        done += batch.images
-        progress(done, len(images), f"features of {done} of {len(images)} images")
-    return account
-
-
-def joined(reading: Reading, parts: Iterable[Part]) -> Features:
+def joined(reading: Reading, parts: Iterable[ReadPart]) -> Features:
     """The features of the whole reading from all its parts, which are looked at one by one.
 
     Raises AssertionError where they do not hold every object and region once.
@@ -165,7 +138,7 @@ def joined(reading: Reading, parts: Iterable[Part]) -> Features:
             regions.add(arrays["regions/rows"], vectors)
     tables = objects.complete("objects are not in exactly one part")
     region_tables = regions.complete("regions are not in exactly one part")
-    return features_of(reading, tables, region_tables, took.seconds, took.cost, took.warnings)
+    return features_of(reading, tables, region_tables, took.seconds, known(took.cost), took.warnings)
 
 
 @dataclass
@@ -176,7 +149,7 @@ class Took:
     cost: Cost | None = None
     warnings: tuple[str, ...] = ()
 
-    def add(self, part: Part) -> None:
+    def add(self, part: ReadPart) -> None:
         for step, value in part.seconds.items():
             self.seconds[step] = self.seconds.get(step, 0.0) + value
         self.cost = self.cost or part.cost

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Unpack, cast
 
 import numpy as np
 from scipy.linalg import lapack
 
 from worker.data.dataset import Image
-from worker.data.pixels import PixelCache
 from worker.features import cache as store
 from worker.features.layers import REGION_LEVEL
-from worker.features.reading import Batch, Reading, reading_of
-from worker.features.shards import Part, Progress, Took, read_into
+from worker.features.reading import Batch, HowToRead, Progress, Reading, read_into, reading_of
+from worker.features.shards import ReadPart, Took
 from worker.metrics.base import RegionSet, Rows
 from worker.metrics.gathering import Design, Gathered, Gathering
 from worker.metrics.moments import Moments
@@ -49,12 +49,13 @@ def without_source(reading: Reading) -> Reading:
 def key_of_statistics(reading: Reading, design: Design, position: int, shards: int) -> str:
     """Digest of all that the statistics of a part depend on."""
     kinds = {rows: of_regions.kinds for rows, of_regions in design.regions.items()}
+    asked = design.calibration
     return store.key_of(
         {
             "version": _VERSION,
             "reading": reading.key,
             "part": [position, shards],
-            "calibration": [design.permutations, design.groups, design.seed, design.kinds, kinds],
+            "calibration": [asked.permutations, asked.groups, asked.seed, design.kinds, kinds],
         }
     )
 
@@ -64,11 +65,9 @@ def read_statistics(
     images: Sequence[Image],
     design: Design,
     *,
-    decode_threads: int = 2,
-    pixels: PixelCache | None = None,
     progress: Progress = lambda done, total, message: None,
-    check: Callable[[], None] = lambda: None,
-) -> Part:
+    **how: Unpack[HowToRead],
+) -> ReadPart:
     """What is gathered of every layer and level over some images; memory does not grow with their number.
 
     Regions are gathered with the objects of the local level, where that was asked for.
@@ -82,16 +81,14 @@ def read_statistics(
             if (layer, REGION_LEVEL) in gatherings:
                 gatherings[layer, REGION_LEVEL].add_regions(batch.region_rows, vectors)
 
-    account = read_into(
-        take, reading, images, decode_threads=decode_threads, pixels=pixels, progress=progress, check=check
-    )
+    account = read_into(take, reading, images, progress=progress, **how)
     arrays: dict[str, np.ndarray] = {}
     for (layer, level), gathering in gatherings.items() if images else ():
         arrays |= {f"{layer}/{level}/{name}": array for name, array in _arrays(gathering.result()).items()}
-    return Part(arrays, account.seconds, account.cost, tuple(account.warnings))
+    return ReadPart(arrays, account.seconds, account.cost, tuple(account.warnings))
 
 
-def gathered(reading: Reading, parts: Iterable[Part]) -> tuple[Places, Took]:
+def gathered(reading: Reading, parts: Iterable[ReadPart]) -> tuple[Places, Took]:
     """What all parts of a reading gathered, by layer and level; parts are looked at one by one."""
     places: Places = {}
     took = Took()
@@ -112,7 +109,7 @@ def gathered(reading: Reading, parts: Iterable[Part]) -> tuple[Places, Took]:
 
 def _check_regions(reading: Reading, places: Places) -> None:
     for (layer, level), found in places.items():
-        if level != REGION_LEVEL or layer not in reading.region_layers:
+        if reading.regions is None or level != REGION_LEVEL or layer not in reading.region_layers:
             continue
         drawn = {"regions": len(reading.regions), "jittered": int(reading.regions.jittered.sum())}
         for rows, own in found.regions.items():
@@ -142,8 +139,8 @@ def _arrays(found: Gathered) -> dict[str, np.ndarray]:
                 "box_cross": boxes.cross,
             }
         arrays |= {f"groups/{group}/{name}": array for name, array in own.items()}
-    for rows, own in found.regions.items():
-        arrays |= {f"rows/{rows}/{name}": array for name, array in _arrays(own).items()}
+    for rows, inner in found.regions.items():
+        arrays |= {f"rows/{rows}/{name}": array for name, array in _arrays(inner).items()}
     return arrays
 
 
@@ -156,7 +153,7 @@ def _restored(arrays: dict[str, np.ndarray], prefix: str) -> Gathered:
             group, _, field = name.removeprefix(f"{prefix}groups/").partition("/")
             groups[int(group)][field] = array
         elif name.startswith(f"{prefix}rows/"):
-            kinds.add(name.removeprefix(f"{prefix}rows/").partition("/")[0])
+            kinds.add(cast(Rows, name.removeprefix(f"{prefix}rows/").partition("/")[0]))
         elif name.startswith(prefix):
             own[name.removeprefix(prefix)] = array
     statistics = {group: _statistics(fields) for group, fields in groups.items()}

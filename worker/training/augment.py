@@ -27,7 +27,7 @@ def augmented(
     with torch.no_grad():
         image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
         height, width = pixels.shape[:2]
-        boxes = tv_tensors.BoundingBoxes(  # type: ignore[call-overload]
+        boxes = tv_tensors.BoundingBoxes(
             torch.from_numpy(example.boxes), format="XYXY", canvas_size=(height, width)
         )
         labels = torch.from_numpy(example.labels)

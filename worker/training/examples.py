@@ -31,12 +31,12 @@ def examples_of(
 ) -> tuple[list[Example], int]:
     """The images in the order of `image_ids`, and how many boxes were left out for a side below one pixel.
 
-    Crowds are no objects to learn from; an image may have none. Raises Untrainable `bad_plan` for unknown ids.
+    Crowds and what is to be ignored are no objects to learn from; an image may have none. Raises Untrainable `bad_plan` for unknown ids.
     """
     by_id = {image.id: image for image in dataset.images}
     if unknown := [i for i in image_ids if i not in by_id]:
         raise Untrainable("bad_plan", f"the dataset has no images {unknown[:5]}: choose ids from it")
-    wanted = ~dataset.iscrowd & np.isin(dataset.annotation_image_ids, list(image_ids))
+    wanted = ~dataset.aside & np.isin(dataset.annotation_image_ids, list(image_ids))
     if annotation_ids is not None:
         wanted &= np.isin(dataset.annotation_ids, list(annotation_ids))
     sides = np.minimum(dataset.boxes[:, 2] - dataset.boxes[:, 0], dataset.boxes[:, 3] - dataset.boxes[:, 1])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +16,10 @@ from models_store.errors import out_of_memory
 from models_store.pooling import training_pools
 from models_store.trainable import has_mask_branch
 from worker.data.dataset import Dataset
-from worker.data.pixels import PixelCache
 from worker.training import ranks, state
 from worker.training.errors import Untrainable
 from worker.training.examples import Example, examples_of, with_validation
+from worker.training.inputs import Host, Ids, Renewal, Watch
 from worker.training.loop import Trained, Training
 from worker.training.pictures import Pictures
 from worker.training.plan import Plan
@@ -32,54 +31,47 @@ def train(
     detector: Detector,
     dataset: Dataset,
     plan: Plan,
-    *,
-    train_ids: Sequence[int],
-    annotation_ids: Sequence[int] | None = None,
-    val_ids: Sequence[int],
-    test_ids: Sequence[int],
+    ids: Ids,
     folder: Path,
-    device: str | torch.device = "cpu",
-    decode_threads: int = 2,
-    save_every_s: float = 60.0,
-    pixels: PixelCache | None = None,
-    progress: Callable[[int, int | None, str], None] = lambda done, total, message: None,
-    check: Callable[[], None] = lambda: None,
-    saved: Callable[[int], None] = lambda iteration: None,
-    point: Callable[[dict[str, Any]], None] = lambda point: None,
-    log: Callable[[str], None] = lambda text: None,
+    host: Host = Host(),
+    watch: Watch = Watch(),
+    renewal: Renewal | None = None,
 ) -> Trained:
-    """Fine-tune `detector` on the images of `train_ids` and the objects of `annotation_ids` (None: all).
+    """Fine-tune `detector` on images and objects of `dataset`. A head for other classes than the dataset's is replaced.
 
-    The best weights are chosen on `val_ids`; `test_ids` are looked at once, at the end. Without `val_ids` a seeded
-    tenth of the training images is taken for them. A head for other classes than the dataset's is replaced.
-
-    `pixels`: decoded pictures that this host keeps for whoever reads the dataset next.
-
-    `folder` holds the state; with one in it training goes on exactly where it stood. `check` is called before every
-    step and may raise to stop; `saved` after each state written; `point` with each new point of the curves, once it is
-    complete; all from the calling thread.
+    `renewal`: what a plan with `renewed_from` needs. `folder` holds the state; with one in it training goes on exactly where it stood.
 
     Raises Untrainable, TrainingDiverged, torch.OutOfMemoryError, and BadPicture for a picture that cannot be decoded.
     """
-    if dataset.supervision not in ("boxes", "masks"):
+    if not dataset.has_boxes:
         raise Untrainable(
             "no_objects", f"the dataset has {dataset.supervision}, no boxes: a detector cannot learn from it"
         )
-    device = torch.device(device)
-    train_ids, val_ids, note = with_validation(train_ids, val_ids, plan.seed)
+    if (plan.renewed_from is None) != (renewal is None):
+        raise Untrainable(
+            "bad_plan", "pseudo boxes that are said anew need both a plan that says when and who says them"
+        )
+    device = torch.device(host.device)
+    train_ids, val_ids, note = with_validation(ids.train, ids.val, plan.seed)
     masks = has_mask_branch(detector.module) and dataset.segmentations is not None
-    examples, thin = examples_of(dataset, train_ids, annotation_ids, masks=masks)
+    examples, thin = examples_of(dataset, train_ids, ids.annotations, masks=masks)
     if not any(len(example.labels) for example in examples):
         raise Untrainable("no_objects", f"the {len(examples)} training images hold no object to learn from")
     _must_divide(detector, plan, len(examples))
     names = detector.manifest.class_names
-    if detector.manifest.num_classes != len(dataset.categories) or names not in (None, dataset.categories):
+    # What was pretrained knows one class, whatever it is called.
+    class_agnostic = detector.manifest.options.get("object_class") is not None
+    other = detector.manifest.num_classes != len(dataset.categories) or names not in (
+        None,
+        dataset.categories,
+    )
+    if class_agnostic or other:
         detector.replace_head(len(dataset.categories), plan.seed)
     detector.module.to(device=device, memory_format=torch.channels_last)
     who = {
         "plan": plan.identity(),
         "dataset": dataset.digest,
-        "images": _digest([train_ids, val_ids, None if annotation_ids is None else list(annotation_ids)]),
+        "images": digest_of([train_ids, val_ids, None if ids.annotations is None else list(ids.annotations)]),
     }
     kept = state.read(folder, who)
     precision = (kept and kept.position.precision) or str(precision_of(plan.precision, device))
@@ -88,15 +80,27 @@ def train(
     with (
         training_pools(detector),
         per_image_samplers(detector.module, plan.recipe.rois) as samplers,
-        Pictures(kept=None if pixels is None else pixels.of(dataset.digest)) as pictures,
+        Pictures(kept=None if host.pixels is None else host.pixels.of(dataset.digest)) as pictures,
     ):
-        _must_run(detector, plan)
+        must_run(detector, plan)
         training = Training(
-            detector, dataset, plan, examples, list(val_ids), list(test_ids), folder, who,
-            Stepper(detector, plan, samplers, device, precision, log), pictures, decode_threads, save_every_s, progress, check,
-            saved, point,
-        )  # fmt: skip
+            detector,
+            dataset,
+            plan,
+            examples,
+            val_ids,
+            list(ids.test),
+            folder,
+            who,
+            Stepper(detector, plan, samplers, device, precision, watch.log),
+            pictures,
+            host,
+            watch,
+            renewal,
+        )
         try:
+            if kept is None and plan.data_dependent_init:
+                training.begin(samplers)
             training.restore(kept)
             trained = training.run()
         finally:
@@ -106,7 +110,7 @@ def train(
     return trained
 
 
-def _must_run(detector: Detector, plan: Plan) -> None:
+def must_run(detector: Detector, plan: Plan) -> None:
     """Raises Untrainable `bad_plan` where the network does not run at the smallest size that it will get."""
     if plan.image_size is None:
         return
@@ -137,7 +141,7 @@ def _must_divide(detector: Detector, plan: Plan, images: int) -> None:
         )
 
 
-def _digest(value: object) -> str:
+def digest_of(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,21 @@ from torch import Tensor
 from models_store.detector import Detector
 from models_store.sizes import Size
 from worker.data.dataset import Dataset
-from worker.evaluation import Evaluation
+from worker.evaluation.evaluate import Evaluation
+from worker.evaluation.prediction import prediction_of
 from worker.training import ranks, state
 from worker.training.average import Average, moving, put
+from worker.training.data_dependent_init import data_dependent_init
 from worker.training.examples import Example
+from worker.training.inputs import Host, Renewal, Watch
 from worker.training.optimiser import load_optimiser, optimiser_of, optimiser_tensors, set_rate
 from worker.training.order import Ready, made_ready, size_of
 from worker.training.pictures import Pictures
 from worker.training.plan import Plan
+from worker.training.randomness import PerImageSampler
 from worker.training.report import averaged, diverged
 from worker.training.schedule import Plateau, Stretch, factor, stretches
-from worker.training.state import Kept, Position
+from worker.training.state import KeptState, Position
 from worker.training.step import Stepper
 from worker.training.validate import evaluated
 
@@ -43,7 +47,10 @@ class Trained:
     `seconds` of training, `lr` (the highest), `loss`, `losses` by name (means since the point before), and where it was
     evaluated `val` with `map` and `ap50`. `best`: `iteration`, `epoch`, `map`, `ap50`. `finished`: `completed`,
     `plateau` (no better mAP for the plan's patience), `budget` or `paused` (the plan's stop; goes on with a later one).
-    `val` is of the best weights; `test` None while paused or without test images.
+    `val` is of the best weights; `test` None while paused or without test images. `start`: of the
+    data-dependent initialisation, `factors` on the weights by fresh layer and `seconds`; empty where the plan
+    has none. `image_s`: seconds of an evaluation for one picture, as far as this process evaluated. `peak_memory_bytes`: on
+    CUDA what the allocator had at most, else None.
     """
 
     detector: Detector
@@ -55,6 +62,9 @@ class Trained:
     val: Evaluation
     test: Evaluation | None
     warnings: list[str] = field(default_factory=list)
+    start: dict[str, Any] = field(default_factory=dict)
+    image_s: float | None = None
+    peak_memory_bytes: int | None = None
 
 
 @dataclass
@@ -71,12 +81,9 @@ class Training:
     who: dict[str, Any]
     stepper: Stepper
     pictures: Pictures
-    threads: int
-    save_every_s: float
-    progress: Callable[[int, int | None, str], None]
-    check: Callable[[], None]
-    saved: Callable[[int], None]
-    point: Callable[[dict[str, Any]], None]
+    host: Host
+    watch: Watch
+    renewal: Renewal | None = None
 
     def __post_init__(self) -> None:
         self.module = self.detector.module
@@ -92,22 +99,33 @@ class Training:
         self.best: dict[str, Tensor] | None = None
         self.last: tuple[int, Evaluation | None] = (0, None)
         self.best_evaluation: Evaluation | None = None
+        self.evaluated_images, self.evaluating_s = 0, 0.0
 
     def run(self) -> Trained:
+        if self.stepper.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.stepper.device)
         if self.position.finished is None:
             self._train()
         return self._conclude()
 
+    def _batches(self) -> Generator[list[Ready]]:
+        return made_ready(
+            self.examples,
+            self.pictures,
+            self.plan.recipe.augmentation,
+            batch_size=self.plan.batch_size,
+            seed=self.plan.seed,
+            first=self.position.iteration,
+            share=ranks.share,
+            threads=self.host.decode_threads,
+        )
+
     def _train(self) -> None:
-        batches = made_ready(
-            self.examples, self.pictures, self.plan.recipe.augmentation,
-            batch_size=self.plan.batch_size, seed=self.plan.seed, first=self.position.iteration, share=ranks.share,
-            threads=self.threads,
-        )  # fmt: skip
+        batches = self._batches()
         self.saved_at = time.monotonic()
         with contextlib.closing(batches):
             while self.position.finished is None:
-                self.check()
+                self.watch.check()
                 if self._paused():
                     self._save()
                     return
@@ -116,7 +134,7 @@ class Training:
 
     def _one_iteration(self, batches: Iterator[list[Ready]]) -> None:
         begin = time.perf_counter()
-        batch = next(batches)
+        batch = self._renewed(next(batches))
         position = self.position
         stretch = self._stretch()
         within = position.iteration - stretch.first
@@ -142,10 +160,33 @@ class Training:
         if on_schedule:
             self._validate()
         if new_point:
-            self.point(position.curves[-1])
-        if self._agreed(time.monotonic() - self.saved_at >= self.save_every_s):
+            self.watch.point(position.curves[-1])
+        if self._agreed(time.monotonic() - self.saved_at >= self.host.save_every_s):
             self._save()
-        self.progress(position.iteration, position.iterations, self._message())
+        self.watch.progress(position.iteration, position.iterations, self._message())
+
+    def _renewed(self, batch: list[Ready]) -> list[Ready]:
+        """With targets as the averaged weights see them, where it is time for that. It follows from the state alone."""
+        renewal, begins = self.renewal, self.plan.renewed_from
+        position = self.position
+        if renewal is None or begins is None or position.iterations is None or self.average is None:
+            return batch
+        asked = [ready for ready in batch if self.examples[ready.index].image.id in renewal.image_ids]
+        if not asked or position.iteration < begins * position.iterations:
+            return batch
+        self.module.eval()
+        with self.average.in_place(), torch.no_grad():
+            pixels = [ready.pixels for ready in asked]
+            found = self.detector.predictions(pixels, image_size=self.plan.image_size)
+        said = {}
+        for ready, output in zip(asked, found, strict=True):
+            image_id = self.examples[ready.index].image.id
+            objects = renewal.objects(prediction_of(image_id, output))
+            said[ready.index] = {
+                "boxes": torch.as_tensor(objects.boxes, dtype=torch.float32).view(-1, 4),
+                "labels": torch.as_tensor(objects.labels, dtype=torch.int64),
+            }
+        return [replace(ready, target=said[ready.index]) if ready.index in said else ready for ready in batch]
 
     def _stretch(self) -> Stretch:
         """The phase of the next iteration, with an optimiser of its own from its first iteration on."""
@@ -194,14 +235,16 @@ class Training:
         losses = averaged(summed, position.window_steps)
         if not all(math.isfinite(value) for value in losses.values()):
             raise diverged(losses, position.iteration, rate, self.plan, self.stepper.precision)
-        position.curves.append({
-            "iteration": position.iteration,
-            "epoch": round(position.iteration / self.per_epoch, 3),
-            "seconds": round(position.seconds, 3),
-            "lr": rate,
-            "loss": sum(losses.values()),
-            "losses": losses,
-        })  # fmt: skip
+        position.curves.append(
+            {
+                "iteration": position.iteration,
+                "epoch": round(position.iteration / self.per_epoch, 3),
+                "seconds": round(position.seconds, 3),
+                "lr": rate,
+                "loss": sum(losses.values()),
+                "losses": losses,
+            }
+        )
         self.window, position.window_steps = {}, 0
 
     def _insist_finite(self, losses: dict[str, Tensor], rate: float) -> None:
@@ -217,10 +260,19 @@ class Training:
             return self._evaluate_as_is(image_ids)
 
     def _evaluate_as_is(self, image_ids: Sequence[int]) -> Evaluation:
-        return evaluated(
-            self.detector, self.dataset, image_ids, self.pictures, self.plan.image_size,
-            threads=self.threads, check=self.check,
-        )  # fmt: skip
+        began = time.perf_counter()
+        found = evaluated(
+            self.detector,
+            self.dataset,
+            image_ids,
+            self.pictures,
+            self.plan.image_size,
+            threads=self.host.decode_threads,
+            check=self.watch.check,
+        )
+        self.evaluated_images += len(image_ids)
+        self.evaluating_s += time.perf_counter() - began
+        return found
 
     def _validate(self) -> None:
         """The evaluation on schedule: best weights, plateau of the rate, patience."""
@@ -229,8 +281,8 @@ class Training:
         self.last = (position.iteration, evaluation)
         now = ranks.told_by_first(self._summary(evaluation))
         position.evaluated = position.iteration
-        position.curves[-1]["val"] = {"map": now["map"], "ap50": now["ap50"]}
-        if _better(now, position.best):
+        position.curves[-1]["val"] = self._told(now)
+        if self._is_better(now, position.best):
             position.best, position.bad = now, 0
             self.best, self.best_evaluation = self._weights(), evaluation
         else:
@@ -257,6 +309,16 @@ class Training:
             "ap50": evaluation.box["ap50"],
         }
 
+    def _told(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """What the curves say of an evaluation."""
+        return {"map": summary["map"], "ap50": summary["ap50"]}
+
+    def _is_better(self, now: dict[str, Any], best: dict[str, Any] | None) -> bool:
+        """Without a defined mAP the later weights are the better ones."""
+        if best is None or now["map"] is None or best["map"] is None:
+            return True
+        return now["map"] > best["map"]
+
     def _weights(self) -> dict[str, Tensor]:
         source = self.average.tensors if self.average is not None else moving(self.module)
         return {name: tensor.detach().cpu().clone() for name, tensor in source.items()}
@@ -270,16 +332,18 @@ class Training:
             if iteration != position.iteration or now is None:
                 now = self._evaluate(self.val_ids)
             summary = ranks.told_by_first(self._summary(now))
-            if _better(summary, best):
+            if self._is_better(summary, best):
                 best, weights, evaluation = summary, self._weights(), now
         if weights is not None:
             put(self.module, weights)
-        test = None
+        ends = None
         if ranks.is_first():
-            evaluation = evaluation or self._evaluate_as_is(self.val_ids)
-            if position.finished is not None and self.test_ids:
-                test = self._evaluate_as_is(self.test_ids)
-        evaluation, test = ranks.told_by_first((evaluation, test))
+            whole = position.finished is not None and self.test_ids
+            ends = (
+                evaluation or self._evaluate_as_is(self.val_ids),
+                self._evaluate_as_is(self.test_ids) if whole else None,
+            )
+        val, test = ranks.of_first(ends)
         return Trained(
             detector=self.detector,
             curves=position.curves,
@@ -287,11 +351,38 @@ class Training:
             iterations=position.iteration,
             seconds=position.seconds,
             finished=position.finished or "paused",
-            val=evaluation,
+            val=val,
             test=test,
+            start=position.start,
+            image_s=self.evaluating_s / self.evaluated_images if self.evaluated_images else None,
+            peak_memory_bytes=torch.cuda.max_memory_allocated(self.stepper.device)
+            if self.stepper.device.type == "cuda"
+            else None,
         )
 
-    def restore(self, kept: Kept | None) -> None:
+    def begin(self, samplers: Sequence[PerImageSampler]) -> None:
+        """Fresh layers get their scale; before `restore`, of a training that has no state yet."""
+        began = time.perf_counter()
+        begun = data_dependent_init(
+            self.detector,
+            self.plan,
+            self.examples,
+            self.pictures,
+            samplers,
+            self.base_size,
+            threads=self.host.decode_threads,
+        )
+        seconds = time.perf_counter() - began
+        self.position.start = {**asdict(begun), "seconds": round(seconds, 3)}
+        said = (
+            f"{len(begun.factors)} fresh layers begin at the scale of the training images"
+            if begun.factors
+            else "fresh layers begin as they are"
+        )
+        far = "" if begun.distance is None else f": a factor of {begun.distance:.3g} from their aim"
+        self.watch.log(f"{said}{far} ({seconds:.1f} s)")
+
+    def restore(self, kept: KeptState | None) -> None:
         """Begin where the state stands, or anew."""
         if kept is not None:
             self.position, self.best = kept.position, kept.best
@@ -318,12 +409,17 @@ class Training:
         if position.scaler:
             self.stepper.scaler.load_state_dict(position.scaler)
 
+    def _the_optimiser(self) -> torch.optim.Optimizer:
+        if self.optimiser is None:
+            raise AssertionError("no iteration has been made yet")
+        return self.optimiser
+
     def _save(self) -> None:
         position = self.position
         summed = ranks.sum_of_losses(self.window)
         position.window = {name: float(value) for name, value in summed.items()}
         if not all(math.isfinite(value) for value in position.window.values()):
-            rate = max(group["lr"] for group in self.optimiser.param_groups)
+            rate = max(group["lr"] for group in self._the_optimiser().param_groups)
             raise diverged(position.window, position.iteration, rate, self.plan, self.stepper.precision)
         self.window = summed if ranks.is_first() else {}
         position.micro_batch = self.stepper.micro_batch
@@ -336,7 +432,7 @@ class Training:
             if self.average is not None:
                 tensors |= {f"average/{name}": tensor for name, tensor in self.average.tensors.items()}
             state.write(self.folder, self.who, position, tensors, self.best)
-            self.saved(position.iteration)
+            self.watch.saved(position.iteration)
         self.saved_at = time.monotonic()
 
     def _agreed(self, wanted: bool) -> bool:
@@ -359,13 +455,6 @@ def base_size(detector: Detector, image_size: int | None) -> Size:
     if image_size is not None:
         return image_size
     return spec.fixed_size[0] if spec.fixed_size is not None else (spec.min_size, spec.max_size)
-
-
-def _better(now: dict[str, Any], best: dict[str, Any] | None) -> bool:
-    """Without a defined mAP the later weights are the better ones."""
-    if best is None or now["map"] is None or best["map"] is None:
-        return True
-    return now["map"] > best["map"]
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

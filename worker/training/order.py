@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,8 +68,32 @@ def made_ready(
     first: int,
     share: Callable[[list[int]], list[int]],
     threads: int,
-) -> Iterator[list[Ready]]:
+) -> Generator[list[Ready]]:
     """Batches of iteration `first`, `first + 1` and so on without end; `share` picks this process's part of each."""
+
+    def prepare(epoch: int, index: int) -> Ready:
+        example = examples[index]
+        pixels, target = augmented(
+            pictures.read(example.image), example, augmentation, stream(seed, PICTURE, epoch, index)
+        )
+        return Ready(index, pixels, target)
+
+    yield from in_batches(
+        examples, prepare, batch_size=batch_size, seed=seed, first=first, share=share, threads=threads
+    )
+
+
+def in_batches(
+    examples: Sequence[Example],
+    prepare: Callable[[int, int], Ready],
+    *,
+    batch_size: int,
+    seed: int,
+    first: int,
+    share: Callable[[list[int]], list[int]],
+    threads: int,
+) -> Generator[list[Ready]]:
+    """As `made_ready`, of what `prepare(epoch, index)` makes; it is called in threads."""
     per_epoch = math.ceil(len(examples) / batch_size)
 
     def places() -> Iterator[tuple[int, int, int]]:
@@ -83,19 +107,13 @@ def made_ready(
                     yield epoch, index, len(part)
                 iteration += 1
 
-    def prepare(place: tuple[int, int, int]) -> tuple[Ready | None, int]:
+    def make(place: tuple[int, int, int]) -> tuple[Ready | None, int]:
         epoch, index, count = place
-        if index < 0:
-            return None, 0
-        example = examples[index]
-        pixels, target = augmented(
-            pictures.read(example.image), example, augmentation, stream(seed, PICTURE, epoch, index)
-        )
-        return Ready(index, pixels, target), count
+        return (None, 0) if index < 0 else (prepare(epoch, index), count)
 
     waiting: list[Ready] = []
     ahead = max(2, AHEAD_BATCHES * batch_size)
-    for ready, count in in_order(prepare, places(), threads=threads, ahead=ahead):
+    for ready, count in in_order(make, places(), threads=threads, ahead=ahead):
         if ready is not None:
             waiting.append(ready)
         if len(waiting) == count:

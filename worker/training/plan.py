@@ -28,7 +28,11 @@ class Plan:
     `iterations` in all, or None where `budget_s` seconds of training decide: they are then fixed from the pace of the
     first iterations. `batch_size` images make one step of the optimiser, of which `micro_batch` go through the
     network at once (None: as the device allows). `image_size`: shorter side in pixels, None for the detector's own
-    size. `freeze` replaces that of every phase. `precision` auto: what the first device trains in (see precision_of), kept
+    size. `freeze` replaces that of every phase. `data_dependent_init`:
+    fresh layers begin at the scale of the training's images; a plan that was kept before there was a choice
+    says nothing of it, and began without. `renewed_from`: the share of the iterations from which objects of some pictures are said
+    anew at each step by the averaged weights (see `Renewal`), None for never. `init_band`: those within this factor of it are left alone; a plan of
+    before there was one left nothing alone, as 1 does. `precision` auto: what the first device trains in (see precision_of), kept
     wherever the training goes on.
     """
 
@@ -47,6 +51,9 @@ class Plan:
     patience: int | None = None
     ema: float = 0.0
     lr_factor: float = 1.0
+    data_dependent_init: bool = False
+    init_band: float = 1.0
+    renewed_from: float | None = None
     micro_batch: int | None = None
     stop_at_iterations: int | None = None
     stop_at_s: float | None = None
@@ -84,7 +91,8 @@ def plan_of(recipe: str | Recipe, *, manifest: Manifest, images: int, **override
     """The plan for fine-tuning a checkpoint on `images` training images by a recipe.
 
     Overrides: at most one of `epochs`, `iterations` and `budget_s`; `seed`, `batch_size`, `image_size`, `freeze`,
-    `precision`, `patience`, `evaluations`, `ema`, `lr_factor`, `micro_batch`, `stop_at_iterations`, `stop_at_s`.
+    `precision`, `patience`, `evaluations`, `ema`, `lr_factor`, `data_dependent_init`, `init_band`, `renewed_from`,
+    `micro_batch`, `stop_at_iterations`, `stop_at_s`.
     None means the recipe's own.
 
     Raises Untrainable: `unknown_recipe`, `wrong_family` or `wrong_architecture` (naming the recipes that fit),
@@ -119,6 +127,8 @@ def plan_of(recipe: str | Recipe, *, manifest: Manifest, images: int, **override
             "patience": recipe.patience,
             "ema": recipe.ema,
             "image_size": recipe.image_size,
+            "data_dependent_init": recipe.data_dependent_init,
+            "init_band": recipe.init_band,
             **asked,
         }
     )
@@ -161,8 +171,14 @@ def _check(plan: Plan) -> None:
         wrong.append(f"freeze {plan.freeze!r}: {' | '.join(POLICIES)}")
     if plan.precision not in PRECISIONS:
         wrong.append(f"precision {plan.precision!r}: {' | '.join(PRECISIONS)}")
+    if not 1 <= plan.init_band < math.inf:
+        wrong.append(f"init_band must be a factor of at least 1, not {plan.init_band}")
     if not 0 <= plan.ema < 1:
         wrong.append(f"ema {plan.ema}: 0 or a decay below 1")
+    if plan.renewed_from is not None and not (0 <= plan.renewed_from < 1 and plan.ema > 0):
+        wrong.append(
+            f"renewed_from {plan.renewed_from}: a share below 1, of a plan with averaged weights (ema)"
+        )
     if plan.seed < 0:
         wrong.append(f"seed must be at least 0, not {plan.seed}")
     if wrong:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 
 # What is drawn; one stream each.
-ORDER, PICTURE, SCALE, NETWORK, SAMPLES, VALIDATION = range(6)
+ORDER, PICTURE, SCALE, NETWORK, SAMPLES, VALIDATION, START = range(7)
 
 
 def stream(seed: int, *place: int) -> np.random.Generator:

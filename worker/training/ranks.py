@@ -65,6 +65,14 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
             parameter.grad = torch.empty_like(parameter).copy_(part.view_as(parameter))
 
 
+def of_first(value: T | None) -> T:
+    """What the first process has and the others do not, in every process."""
+    told = told_by_first(value)
+    if told is None:
+        raise AssertionError("the first process has nothing to tell")
+    return told
+
+
 def told_by_first(value: T) -> T:
     """The first process's value, in every process; any picklable object."""
     if not several():

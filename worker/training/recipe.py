@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -18,6 +19,9 @@ from worker.training.errors import Untrainable
 FOLDER = Path(__file__).parent / "recipes"
 OPTIMISERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "plateau", "steps")
+# Of the seven candidates of docs/studies/fair-start those that lose by scaling lie within 2.1 of the aim, those that win
+# beyond 3.6, on every dataset.
+INIT_BAND = 3.0
 FAMILIES = ("two_stage", "one_stage", "ssd", "detr")
 
 
@@ -58,7 +62,10 @@ class Recipe:
     better mAP until the rate is. `ema`: decay of the averaged weights, 0 for none. `iterations` instead of the phases'
     epochs makes the length independent of the dataset. `evaluations` on validation are spread evenly. `patience`:
     evaluations without a better mAP until training stops. `rois`: proposals of an image that a two-stage detector's
-    heads learn from, None for the detector's own number.
+    heads learn from, None for the detector's own number. `data_dependent_init`: fresh layers begin at the scale
+    of the training's images (see data_dependent_init.py), `init_std`: which scale; a layer learns the faster the
+    larger its inputs are, so it belongs to the rate. `init_band`: what is within this factor of it is left alone; 1
+    leaves nothing alone.
     """
 
     name: str
@@ -91,6 +98,9 @@ class Recipe:
     patience: int | None = None
     image_size: int | None = None
     rois: int | None = None
+    data_dependent_init: bool = True
+    init_std: float = 1.0
+    init_band: float = INIT_BAND
     augmentation: Augmentation = Augmentation()
 
     @property
@@ -152,6 +162,10 @@ class Recipe:
             wrong.append("no phases")
         if self.batch_size < 1 or self.evaluations < 1:
             wrong.append("batch_size and evaluations must be at least 1")
+        if not 0 < self.init_std < math.inf:
+            wrong.append(f"init_std {self.init_std}: above 0")
+        if not 1 <= self.init_band < math.inf:
+            wrong.append(f"init_band {self.init_band}: a factor of at least 1")
         if not 0 <= self.ema < 1:
             wrong.append(f"ema {self.ema}: 0 or a decay below 1")
         if self.schedule == "steps" and not all(0 < step < 1 for step in self.steps):

@@ -29,7 +29,8 @@ class Position:
     `iteration` steps are done in `seconds` of training. `iterations`: how many there will be, None until a budget's
     pace is known. `window`: sums of the losses by name of the `window_steps` steps since the last point of `curves`.
     `evaluated`: iteration of the last evaluation on schedule. `best`: iteration, epoch, map and ap50 of the best one.
-    `bad`: evaluations since it. `precision`: what `auto` was resolved to. `finished`: why training ended, None while it may go on.
+    `bad`: evaluations since it. `precision`: what `auto` was resolved to. `start`: see
+    Trained. `finished`: why training ended, None while it may go on.
     """
 
     iteration: int = 0
@@ -47,6 +48,7 @@ class Position:
     precision: str | None = None
     micro_batch: int | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, Any] = field(default_factory=dict)
     finished: str | None = None
 
     @classmethod
@@ -55,7 +57,7 @@ class Position:
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class KeptState:
     """What `read` found. `tensors` are the training's, `best` the best weights so far (None where none were evaluated)."""
 
     position: Position
@@ -90,7 +92,7 @@ def write(
             other.unlink(missing_ok=True)
 
 
-def read(folder: Path, who: Mapping[str, Any]) -> Kept | None:
+def read(folder: Path, who: Mapping[str, Any]) -> KeptState | None:
     """The state in `folder`, None where there is none.
 
     Raises Untrainable `other_plan` when it is another training's, `broken_state` when it cannot be read.
@@ -118,7 +120,7 @@ def read(folder: Path, who: Mapping[str, Any]) -> Kept | None:
             "other_plan",
             f"the folder holds the state of another training (other {', '.join(differing)}): give each its own folder",
         )
-    return Kept(position, tensors, best)
+    return KeptState(position, tensors, best)
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:

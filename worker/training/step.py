@@ -9,7 +9,7 @@ from dataclasses import astuple
 import torch
 from torch import Tensor
 
-from models_store.archs.norms import statistics_move
+from models_store.bodies.norms import statistics_move
 from models_store.detector import Detector
 from models_store.errors import out_of_memory
 from models_store.sizes import Size
@@ -77,7 +77,7 @@ class Stepper:
         self, batch: Sequence[Ready], iteration: int, size: Size, whole: Tally
     ) -> dict[str, Tensor]:
         summed: dict[str, Tensor] = {}
-        for number_, part in enumerate(self._parts(batch, size)):
+        for number_, part in enumerate(self.parts(batch, size)):
             for sampler_number, sampler in enumerate(self.samplers):
                 sampler.seeds = [
                     number(self.plan.seed, SAMPLES, iteration, ready.index, sampler_number) for ready in part
@@ -97,17 +97,18 @@ class Stepper:
                 * (normaliser(self.detector, name, counted) / normaliser(self.detector, name, whole))
                 for name, loss in losses.items()
             }
-            self.scaler.scale(sum(shares.values())).backward()  # type: ignore[union-attr]
+            self.scaler.scale(sum(shares.values())).backward()
             for name, value in shares.items():
                 value = value.detach().double()
                 summed[name] = summed[name] + value if name in summed else value
         return summed
 
-    def _parts(self, batch: Sequence[Ready], size: Size) -> list[list[Ready]]:
+    def parts(self, batch: Sequence[Ready], size: Size) -> list[list[Ready]]:
+        """What goes through the network at once, one after the other."""
         groups: dict[tuple[int, int], list[Ready]] = {}
         equal = needs_equal_sizes(self.detector)
         for ready in batch:
-            key = self.detector.resized(*ready.pixels.shape[:2], size) if equal else (0, 0)
+            key = self._resized(ready, size) if equal else (0, 0)
             groups.setdefault(key, []).append(ready)
         at_once = self.micro_batch or self._default_micro_batch(batch, size)
         return [g[i : i + at_once] for g in groups.values() for i in range(0, len(g), at_once)]
@@ -115,8 +116,12 @@ class Stepper:
     def _default_micro_batch(self, batch: Sequence[Ready], size: Size) -> int:
         if self.device.type != "cpu" or statistics_move(self.detector.module) or not batch:
             return max(1, len(batch))
-        largest = max(math.prod(self.detector.resized(*r.pixels.shape[:2], size)) for r in batch)
+        largest = max(math.prod(self._resized(ready, size)) for ready in batch)
         return max(1, CPU_PIXELS // largest)
+
+    def _resized(self, ready: Ready, size: Size) -> tuple[int, int]:
+        height, width = ready.pixels.shape[:2]
+        return self.detector.resized(height, width, size)
 
     def _tally(self, part: Sequence[Ready]) -> Tally:
         return tally(self.detector, [len(ready.target["labels"]) for ready in part])

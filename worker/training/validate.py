@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from models_store.detector import Detector
@@ -11,7 +12,8 @@ from models_store.sizes import Size
 from models_store.trainable import has_mask_branch
 from worker.data.dataset import Dataset, Image
 from worker.data.lookahead import in_order
-from worker.evaluation import Evaluation, Prediction, evaluate, prediction_of
+from worker.evaluation.evaluate import Evaluation, evaluate
+from worker.evaluation.prediction import Prediction, prediction_of
 from worker.training.pictures import Pictures
 
 _AT_ONCE = {"cuda": 8}
@@ -31,7 +33,7 @@ def predictions_of(
     at_once = _AT_ONCE.get(device.type, 1)
     ordered = sorted(images, key=lambda image: detector.resized(image.height, image.width, image_size))
     found: list[Prediction] = []
-    waiting: list[tuple[Image, object]] = []
+    waiting: list[tuple[Image, np.ndarray]] = []
 
     def run() -> None:
         outputs = detector.predictions([pixels for _, pixels in waiting], image_size=image_size)

@@ -6,7 +6,7 @@ import numpy as np
 
 from worker.data.dataset import Dataset, Image
 from worker.data.masks import encode
-from worker.evaluation import Prediction
+from worker.evaluation.prediction import Prediction
 
 CLASSES = ("ant", "bee", "cat", "never")
 
@@ -57,9 +57,15 @@ def scenes(seed: int, images: int = 12, masks: bool = False) -> tuple[Dataset, l
 
 def dataset_of(pictures, rows, masks: bool = False, categories: tuple[str, ...] = CLASSES) -> Dataset:
     return Dataset(
-        root=Path("nowhere"), categories=categories, supervision="masks" if masks else "boxes", images=tuple(pictures),
-        annotation_ids=np.arange(1, len(rows) + 1), annotation_image_ids=np.array([r[0] for r in rows], dtype=np.int64),
-        labels=np.array([r[1] for r in rows], dtype=np.int64), boxes=np.array([r[2] for r in rows]).reshape(-1, 4),
-        iscrowd=np.array([r[3] for r in rows], dtype=bool), digest="",
+        root=Path("nowhere"),
+        categories=categories,
+        supervision="masks" if masks else "boxes",
+        images=tuple(pictures),
+        annotation_ids=np.arange(1, len(rows) + 1),
+        annotation_image_ids=np.array([r[0] for r in rows], dtype=np.int64),
+        labels=np.array([r[1] for r in rows], dtype=np.int64),
+        boxes=np.array([r[2] for r in rows]).reshape(-1, 4),
+        iscrowd=np.array([r[3] for r in rows], dtype=bool),
+        digest="",
         segmentations=tuple(r[4] for r in rows) if masks else None,
-    )  # fmt: skip
+    )

@@ -9,11 +9,22 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from random_scenes import CLASSES, scenes
 
-from worker.evaluation import evaluate
+from worker.evaluation.evaluate import evaluate
 
 NAMES = (
-    "map", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large",
-)  # fmt: skip
+    "map",
+    "ap50",
+    "ap75",
+    "ap_small",
+    "ap_medium",
+    "ap_large",
+    "ar1",
+    "ar10",
+    "ar100",
+    "ar_small",
+    "ar_medium",
+    "ar_large",
+)
 
 
 def reference(dataset, predictions, kind: str) -> COCOeval:
@@ -23,9 +34,13 @@ def reference(dataset, predictions, kind: str) -> COCOeval:
     for row in range(len(dataset.labels)):
         x1, y1, x2, y2 = dataset.boxes[row].tolist()
         entry = {
-            "id": row + 1, "image_id": int(dataset.annotation_image_ids[row]), "category_id": int(dataset.labels[row]) + 1,
-            "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": int(dataset.iscrowd[row]),
-        }  # fmt: skip
+            "id": row + 1,
+            "image_id": int(dataset.annotation_image_ids[row]),
+            "category_id": int(dataset.labels[row]) + 1,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "area": (x2 - x1) * (y2 - y1),
+            "iscrowd": int(dataset.iscrowd[row]),
+        }
         if dataset.segmentations is not None:
             entry |= {
                 "segmentation": dataset.segmentations[row],
@@ -34,9 +49,11 @@ def reference(dataset, predictions, kind: str) -> COCOeval:
         rows.append(entry)
     truth = COCO()
     truth.dataset = {
-        "info": {}, "images": [{"id": i.id, "width": i.width, "height": i.height} for i in dataset.images],
-        "annotations": rows, "categories": [{"id": k + 1, "name": name} for k, name in enumerate(CLASSES)],
-    }  # fmt: skip
+        "info": {},
+        "images": [{"id": i.id, "width": i.width, "height": i.height} for i in dataset.images],
+        "annotations": rows,
+        "categories": [{"id": k + 1, "name": name} for k, name in enumerate(CLASSES)],
+    }
     truth.createIndex()
     found = []
     for one in predictions:
@@ -102,7 +119,7 @@ def test_more_than_a_hundred_detections_of_a_class_are_cut_as_coco_does() -> Non
     dataset, predictions = scenes(5, images=2)
     rng = np.random.default_rng(0)
     first = predictions[0]
-    from worker.evaluation import Prediction
+    from worker.evaluation.prediction import Prediction
 
     low = rng.random((150, 2)) * 100
     many = Prediction(

@@ -9,17 +9,14 @@ import pytest
 from random_scenes import dataset_of, scenes
 
 from worker.data.dataset import Image
-from worker.evaluation import (
-    Prediction,
-    Unevaluable,
-    evaluate,
-    learning_curve,
-    precision_recall,
-    show_best_and_worst,
-)
+from worker.evaluation.errors import Unevaluable
+from worker.evaluation.evaluate import evaluate
 from worker.evaluation.matching import match
 from worker.evaluation.per_image import best_threshold, image_scores
-from worker.evaluation.pictures import GAP, RIGHT, SIDE, STRIP, WRONG
+from worker.evaluation.pictures import GAP, RIGHT, SIDE, STRIP, WRONG, show_best_and_worst
+from worker.evaluation.plots import learning_curve, precision_recall
+from worker.evaluation.prediction import Prediction
+from worker.evaluation.shown_boxes import boxes_of_images
 
 SQUARE = np.array([10.0, 10, 50, 50])
 
@@ -140,3 +137,39 @@ def test_learning_curve_plot(tmp_path: Path) -> None:
     learning_curve([{"iteration": 1, "loss": 0.0}], tmp_path / "b.png")
     learning_curve([], tmp_path / "c.png", "nothing")
     assert (0x3B, 0x6E, 0xA5) not in colours(tmp_path / "c.png")
+
+
+def test_boxes_of_every_image_the_worst_first(given) -> None:
+    dataset, predictions = given
+    found = boxes_of_images(dataset, [1, 2, 3, 4, 5], predictions)
+    assert (found["threshold"], found["categories"]) == (0.8, list(dataset.categories))
+    images = {image["image_id"]: image for image in found["images"]}
+    assert [image["image_id"] for image in found["images"]] == [3, 4, 1, 2, 5]
+    assert images[5]["f1"] is None
+    assert images[2]["objects"] == [{"box": [10.0, 10.0, 50.0, 50.0], "category": 0, "ignored": False}]
+    hit, false = images[2]["detections"]
+    assert (hit["score"], hit["outcome"], hit["object"]) == (0.8, "hit", 0)
+    assert (false["score"], false["outcome"], false["object"]) == (0.7, "false", None)
+    on_crowd, elsewhere = images[3]["detections"]
+    assert (on_crowd["outcome"], on_crowd["object"], elsewhere["outcome"]) == ("ignored", None, "false")
+    assert images[4]["detections"] == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_outcomes_hold_at_every_threshold(seed: int) -> None:
+    """Counted from the document at any threshold they are what `image_scores` counts there."""
+    dataset, predictions = scenes(500 + seed)
+    ids = [i.id for i in dataset.images]
+    found = boxes_of_images(dataset, ids, predictions)
+    matches = match(dataset, ids, predictions)
+    for threshold in (0.05, 0.3, 0.6, 0.9):
+        counted = {}
+        for image in found["images"]:
+            kept = [one["outcome"] for one in image["detections"] if one["score"] >= threshold]
+            objects = sum(not one["ignored"] for one in image["objects"])
+            hits = kept.count("hit")
+            counted[image["image_id"]] = (hits, kept.count("false"), objects - hits)
+        expected = {
+            s.image_id: (s.hits, s.false, s.missed) for s in image_scores(dataset, ids, matches, threshold)
+        }
+        assert counted == expected

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from random_scenes import CLASSES, dataset_of, scenes
 
-from worker.evaluation import Prediction, Unevaluable, evaluate, prediction_of
+from worker.evaluation.errors import Unevaluable
+from worker.evaluation.evaluate import evaluate
+from worker.evaluation.prediction import Prediction, prediction_of
+from worker.handlers.verification.several_processes import evaluation_of
 
 
 def prediction(image_id: int = 1, **changes) -> Prediction:
@@ -123,3 +126,13 @@ def test_masks_of_another_size_are_refused() -> None:
     with pytest.raises(Unevaluable, match="masks of") as refusal:
         evaluate(dataset, [1], [wrong], masks=True)
     assert refusal.value.code == "bad_shape"
+
+
+def test_curves_of_classes_are_kept_thinned_and_come_back() -> None:
+    dataset, found = scenes(0)
+    evaluation = evaluate(dataset, [image.id for image in dataset.images], found)
+    told = json.loads(json.dumps(evaluation.to_json()))
+    assert set(told["curves"]["by_class"]) == set(evaluation.class_curves)
+    for name, values in told["curves"]["by_class"].items():
+        assert values == np.round(evaluation.class_curves[name][::5], 4).tolist()
+    assert evaluation_of(told).to_json() == told

@@ -7,7 +7,8 @@ import pytest
 from random_scenes import CLASSES, dataset_of, scenes
 
 from worker.data.dataset import Image
-from worker.evaluation import Prediction, evaluate
+from worker.evaluation.evaluate import evaluate
+from worker.evaluation.prediction import Prediction
 
 
 def plain_voc(dataset, predictions, label: int) -> tuple[float, float] | None:

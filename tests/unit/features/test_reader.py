@@ -8,9 +8,11 @@ import torch
 
 from models_store.archs.necks import MERGED
 from tests.unit.models_store.conftest import random_detector
-from worker.features.extract import Spec, extract
+from worker.features.extract import extract
 from worker.features.forward import BATCH_SIZE, Reader
-from worker.features.grouping import Picture
+from worker.features.grouping import DecodedImage
+from worker.features.reading import reading_of
+from worker.features.spec import Spec
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -21,11 +23,11 @@ def reader_of(detector, layers, levels=("local",), precision="float32", source_m
     return Reader(detector, chosen, levels, size, CPU, precision, source_maps)
 
 
-def pictures(count: int, height: int = 96, width: int = 128) -> list[Picture]:
+def pictures(count: int, height: int = 96, width: int = 128) -> list[DecodedImage]:
     rng = np.random.default_rng(0)
     boxes = np.array([[10.0, 12.0, 70.0, 60.0], [40.0, 30.0, 120.0, 90.0]])
     return [
-        Picture(
+        DecodedImage(
             number,
             rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
             np.array([2 * number, 2 * number + 1]),
@@ -146,7 +148,7 @@ def test_the_detector_is_as_it_was_afterwards(dataset, precision):
     kept = {key: value.clone() for key, value in detector.module.state_dict().items()}
     pixels = torch.randn(1, 3, 96, 128)
     before = detector.feature_maps(pixels, ["neck.p2"])["neck.p2"]
-    extract(detector, dataset, Spec(layers=("neck.p3",), image_size=64), precision=precision)
+    extract(reading_of(detector, dataset, Spec(layers=("neck.p3",), image_size=64), precision=precision))
     assert all(torch.equal(value, kept[key]) for key, value in detector.module.state_dict().items())
     # only the layout of the weights in memory is another one
     after = detector.feature_maps(pixels, ["neck.p2"])["neck.p2"]
@@ -154,7 +156,7 @@ def test_the_detector_is_as_it_was_afterwards(dataset, precision):
 
 
 def test_one_image_costs_what_its_forward_pass_took(dataset, detector):
-    features = extract(detector, dataset, Spec(layers=("backbone.c2",)))
+    features = extract(reading_of(detector, dataset, Spec(layers=("backbone.c2",))))
     assert detector.forwards == len(detector.batches)
     assert sum(shape[0] for shape in detector.batches) == len(dataset.images)
     assert 0 < features.cost.ms_per_image < 1e3 * features.seconds["total"]

@@ -14,10 +14,11 @@ from tests.unit.models_store.conftest import random_detector
 from worker.features import extract as module
 from worker.features import reading
 from worker.features.errors import Unextractable
-from worker.features.extract import Features, Spec, extract
+from worker.features.extract import Features, extract
 from worker.features.reading import reading_of
 from worker.features.regions import RegionSampling
 from worker.features.shards import images_of_shard, joined, key_of_part, load_part, read_vectors
+from worker.features.spec import Spec
 
 torch.set_num_threads(1)
 SAMPLING = RegionSampling(jittered=3, background=2, hard=0.5)
@@ -54,7 +55,7 @@ def with_regions_for_objects(reading):
 @pytest.mark.parametrize("image_size", [None, 192])
 def test_a_region_is_read_at_its_place_of_its_picture(detector, dataset, image_size):
     spec = dataclasses.replace(SPEC, layers=("backbone.c2",), image_size=image_size)
-    found = extract(detector, dataset, spec, batch_size=3)
+    found = extract(reading_of(detector, dataset, spec), batch_size=3)
     regions, table = found.regions, found.region_layers["backbone.c2"]
     assert table.dtype == np.float32
     assert len(table) == len(regions) == 5 * len(found.labels)
@@ -76,7 +77,7 @@ def test_regions_are_pooled_as_the_same_boxes_would_be_as_objects(dataset, archi
     assert {"backbone.c4", "neck.p3", "head.penultimate"} <= set(layers)
     spec = Spec(layers=layers, image_size=96, max_images=4, regions=SAMPLING)
     reading = reading_of(detector, dataset, spec)
-    found = extract(detector, dataset, spec)
+    found = extract(reading_of(detector, dataset, spec))
     assert tuple(found.region_layers) == layers
     whole = with_regions_for_objects(reading)
     wanted = joined(whole, [read_vectors(whole, whole.images)])
@@ -87,8 +88,8 @@ def test_regions_are_pooled_as_the_same_boxes_would_be_as_objects(dataset, archi
 
 def test_objects_do_not_notice_the_regions(make_detector, dataset):
     spec = dataclasses.replace(SPEC, source_probabilities=True)
-    with_them = extract(make_detector(), dataset, spec)
-    without = extract(make_detector(), dataset, dataclasses.replace(spec, regions=None))
+    with_them = extract(reading_of(make_detector(), dataset, spec))
+    without = extract(reading_of(make_detector(), dataset, dataclasses.replace(spec, regions=None)))
     assert_same(with_them, without)
     np.testing.assert_array_equal(with_them.source_probabilities, without.source_probabilities)
     assert without.regions is None
@@ -115,10 +116,12 @@ class Matching(TinyDetector):
 
 def test_regions_do_not_compete_for_queries_with_the_objects(dataset):
     spec = dataclasses.replace(SPEC, layers=("neck.roi", "decoder.matched_query"), levels=("local",))
-    found = extract(Matching(), dataset, spec, batch_size=1)
+    found = extract(reading_of(Matching(), dataset, spec), batch_size=1)
     assert set(found.region_layers) == {"neck.roi"}
     assert any(warning.startswith("decoder.matched_query: regions") for warning in found.warnings)
-    assert_same(found, extract(Matching(), dataset, dataclasses.replace(spec, regions=None), batch_size=1))
+    assert_same(
+        found, extract(reading_of(Matching(), dataset, dataclasses.replace(spec, regions=None)), batch_size=1)
+    )
 
 
 def test_one_forward_pass_serves_objects_and_regions(dataset):
@@ -134,7 +137,7 @@ def test_one_forward_pass_serves_objects_and_regions(dataset):
 
             part.register_forward_hook(count)
         spec = Spec(layers=("backbone.c4", "neck.p4"), image_size=64, max_images=4, regions=regions)
-        extract(detector, dataset, spec)
+        extract(reading_of(detector, dataset, spec))
     assert max(calls[None].values()) > 0
     assert calls[None] == calls[SAMPLING]
 
@@ -147,8 +150,17 @@ def test_what_is_hashed_for_a_request_without_regions_is_what_it_was_before_ther
     for spec in (PLAIN, SPEC):
         reading_of(detector, dataset, spec)
     assert hashed[0] == {
-        "version", "torch", "dataset", "sample", "detector", "read", "source", "image_size", "device", "precision",
-    }  # fmt: skip
+        "version",
+        "torch",
+        "dataset",
+        "sample",
+        "detector",
+        "read",
+        "source",
+        "image_size",
+        "device",
+        "precision",
+    }
     assert hashed[1] - hashed[0] == {"regions"}
 
 
@@ -166,17 +178,17 @@ def test_the_key_follows_the_regions_drawn(detector, dataset):
 
 
 def test_order_threads_and_batches_change_no_region(make_detector, dataset):
-    first = extract(make_detector(), dataset, SPEC, batch_size=2)
-    again = extract(make_detector(), dataset, SPEC, batch_size=2, decode_threads=4)
+    first = extract(reading_of(make_detector(), dataset, SPEC), batch_size=2)
+    again = extract(reading_of(make_detector(), dataset, SPEC), batch_size=2, decode_threads=4)
     assert_same_regions(first, again)
-    alone = extract(make_detector(), dataset, SPEC, batch_size=1)
+    alone = extract(reading_of(make_detector(), dataset, SPEC), batch_size=1)
     for layer, table in alone.region_layers.items():
         np.testing.assert_allclose(table, first.region_layers[layer], atol=1e-4)
 
 
 def test_out_of_memory_with_regions_halves_the_batch(make_detector, dataset):
-    tight = extract(make_detector(oom_above=1), dataset, SPEC, batch_size=8)
-    whole = extract(make_detector(), dataset, SPEC, batch_size=8)
+    tight = extract(reading_of(make_detector(oom_above=1), dataset, SPEC), batch_size=8)
+    whole = extract(reading_of(make_detector(), dataset, SPEC), batch_size=8)
     for layer, table in tight.region_layers.items():
         np.testing.assert_allclose(table, whole.region_layers[layer], atol=1e-4)
 
@@ -190,7 +202,7 @@ def test_parts_joined_are_the_undivided_regions(make_detector, dataset, tmp_path
         own = reading_of(make_detector(), dataset, SPEC)
         read_vectors(own, images_of_shard(own, position, shards)).save(tmp_path, key)
     found = joined(reading, (load_part(tmp_path, key) for key in keys))
-    whole = extract(make_detector(), dataset, SPEC)
+    whole = extract(reading_of(make_detector(), dataset, SPEC))
     assert_same(found, whole)
     assert_same_regions(found, whole)
 
@@ -205,9 +217,9 @@ def test_regions_that_are_missing_from_a_part_are_noticed(detector, dataset):
 
 def test_the_cache_gives_regions_back_and_is_readable_without_our_code(make_detector, dataset, tmp_path):
     cache = tmp_path / "cache"
-    first = extract(make_detector(), dataset, SPEC, cache=cache)
+    first = extract(reading_of(make_detector(), dataset, SPEC), cache=cache)
     again = make_detector()
-    hit = extract(again, dataset, SPEC, cache=cache)
+    hit = extract(reading_of(again, dataset, SPEC), cache=cache)
     assert (hit.cached, again.forwards) == (True, 0)
     assert_same(first, hit)
     assert_same_regions(first, hit)
@@ -222,7 +234,7 @@ def test_the_cache_gives_regions_back_and_is_readable_without_our_code(make_dete
 
 
 def test_cached_regions_of_another_draw_are_refused(make_detector, dataset, tmp_path, monkeypatch):
-    extract(make_detector(), dataset, SPEC, cache=tmp_path)
+    extract(reading_of(make_detector(), dataset, SPEC), cache=tmp_path)
     load = module.store.load
 
     def other(folder, key):
@@ -231,20 +243,20 @@ def test_cached_regions_of_another_draw_are_refused(make_detector, dataset, tmp_
 
     monkeypatch.setattr(module.store, "load", other)
     with pytest.raises(AssertionError, match="other regions"):
-        extract(make_detector(), dataset, SPEC, cache=tmp_path)
+        extract(reading_of(make_detector(), dataset, SPEC), cache=tmp_path)
 
 
 def test_what_was_drawn_short_is_said(detector, dataset):
     crowded = dataclasses.replace(SPEC, regions=RegionSampling(max_objects=2))
-    found = extract(detector, dataset, crowded)
+    found = extract(reading_of(detector, dataset, crowded))
     assert any("12 images hold more than 2 objects" in warning for warning in found.warnings)
     with pytest.raises(Unextractable, match="min_iou"):
-        extract(detector, dataset, dataclasses.replace(SPEC, regions=RegionSampling(min_iou=2)))
+        extract(reading_of(detector, dataset, dataclasses.replace(SPEC, regions=RegionSampling(min_iou=2))))
 
 
 @pytest.mark.parametrize(("image_size", "factor"), [(None, 1.0), (192, None)])
 def test_object_pixels_are_sides_in_the_resized_input(detector, dataset, image_size, factor):
-    found = extract(detector, dataset, dataclasses.replace(PLAIN, image_size=image_size))
+    found = extract(reading_of(detector, dataset, dataclasses.replace(PLAIN, image_size=image_size)))
     rows = {int(key): row for row, key in enumerate(dataset.annotation_ids)}
     sizes = {image.id: (image.width, image.height) for image in dataset.images}
     for key, image_id, pixels in zip(found.annotation_ids, found.image_ids, found.object_pixels, strict=True):

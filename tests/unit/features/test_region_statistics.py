@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from worker.features.extract import Spec, extract
+from worker.features.extract import extract
 from worker.features.reading import reading_of
 from worker.features.regions import RegionSampling
 from worker.features.shards import images_of_shard, load_part
+from worker.features.spec import Spec
 from worker.features.statistics import design_of, gathered, key_of_statistics, read_statistics
 from worker.metrics import FeatureSet, score
 from worker.metrics.base import RegionSet
@@ -39,7 +40,7 @@ def test_statistics_of_parts_give_the_scores_of_the_region_features(detector, da
     for position, key in enumerate(keys):
         read_statistics(reading, images_of_shard(reading, position, shards), design).save(tmp_path, key)
     places, _ = gathered(reading, (load_part(tmp_path, key) for key in keys))
-    whole = extract(detector, dataset, SPEC)
+    whole = extract(reading_of(detector, dataset, SPEC))
     assert set(places) == set(whole.layers)
     regions = whole.regions
     for (layer, level), table in whole.layers.items():

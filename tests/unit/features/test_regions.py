@@ -313,11 +313,22 @@ def test_images_without_objects_have_no_regions():
 @pytest.mark.parametrize(
     "change",
     [
-        {"jittered": 0}, {"jittered": 65}, {"background": -1}, {"background": 65}, {"hard": -0.1}, {"hard": 1.1}, {"shift": -1.0},
-        {"shift": 0.0, "scale": 0.0}, {"scale": float("nan")}, {"min_iou": 1.0}, {"min_iou": 0.2}, {"max_iou": 0.0},
-        {"max_objects": 0}, {"hard": 0.5, "max_iou": 0.05},
+        {"jittered": 0},
+        {"jittered": 65},
+        {"background": -1},
+        {"background": 65},
+        {"hard": -0.1},
+        {"hard": 1.1},
+        {"shift": -1.0},
+        {"shift": 0.0, "scale": 0.0},
+        {"scale": float("nan")},
+        {"min_iou": 1.0},
+        {"min_iou": 0.2},
+        {"max_iou": 0.0},
+        {"max_objects": 0},
+        {"hard": 0.5, "max_iou": 0.05},
     ],
-)  # fmt: skip
+)
 def test_nonsense_is_refused_with_what_would_do(change):
     with pytest.raises(Unextractable) as caught:
         RegionSampling(**change)

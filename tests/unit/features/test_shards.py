@@ -5,9 +5,10 @@ import pytest
 from safetensors.numpy import load_file
 from test_extract import assert_same
 
-from worker.features.extract import Spec, extract
+from worker.features.extract import extract
 from worker.features.reading import reading_of
 from worker.features.shards import images_of_shard, joined, key_of_part, load_part, read_vectors
+from worker.features.spec import Spec
 from worker.features.statistics import design_of, gathered, key_of_statistics, read_statistics
 from worker.metrics import FeatureSet, score
 from worker.metrics.gathering import score_gathered
@@ -36,7 +37,7 @@ def test_parts_joined_are_the_undivided_features(detector, dataset, tmp_path, sh
     for position, key in enumerate(keys):
         read_vectors(reading, images_of_shard(reading, position, shards)).save(tmp_path, key)
     found = joined(reading, (load_part(tmp_path, key) for key in keys))
-    whole = extract(detector, dataset, SPEC)
+    whole = extract(reading_of(detector, dataset, SPEC))
     assert_same(found, whole)
     assert (found.cost.parameters, found.cost.image_hw) == (whole.cost.parameters, whole.cost.image_hw)
     assert set(whole.seconds) - {"total"} <= set(found.seconds)
@@ -69,7 +70,7 @@ def test_statistics_of_parts_give_the_scores_of_the_features(detector, dataset, 
         read_statistics(reading, images, design).save(tmp_path, key)
     places, took = gathered(reading, (load_part(tmp_path, key) for key in keys))
     assert took.cost.parameters > 0
-    whole = extract(detector, dataset, SPEC)
+    whole = extract(reading_of(detector, dataset, SPEC))
     assert set(places) == set(whole.layers)
     for place, table in whole.layers.items():
         features = FeatureSet(table, whole.labels, whole.boxes, None, whole.image_ids)
@@ -88,9 +89,11 @@ def test_statistics_of_parts_give_the_scores_of_the_features(detector, dataset, 
 def test_statistics_for_another_calibration_are_other_files(detector, dataset):
     reading = reading_of(detector, dataset, SPEC)
     designs = [
-        design_of(reading, METRICS, **CALIBRATION), design_of(reading, METRICS), design_of(reading, ["logme"], **CALIBRATION),
+        design_of(reading, METRICS, **CALIBRATION),
+        design_of(reading, METRICS),
+        design_of(reading, ["logme"], **CALIBRATION),
         design_of(reading, METRICS, **(CALIBRATION | {"seed": 3})),
-    ]  # fmt: skip
+    ]
     assert len({key_of_statistics(reading, design, 0, 1) for design in designs}) == 4
 
 

@@ -5,14 +5,16 @@ import pytest
 
 from models_store.source import NoSourceClasses
 from tests.unit.features.conftest import coded
-from worker.features.extract import Spec, extract
+from worker.features.extract import extract
+from worker.features.reading import reading_of
+from worker.features.spec import Spec
 
 SPEC = Spec(layers=("neck.roi",), source_probabilities=True)
 
 
 @pytest.mark.parametrize(("threads", "batch_size"), [(1, 1), (4, 5)])
 def test_a_row_is_of_its_annotation(detector, dataset, threads, batch_size):
-    features = extract(detector, dataset, SPEC, decode_threads=threads, batch_size=batch_size)
+    features = extract(reading_of(detector, dataset, SPEC), decode_threads=threads, batch_size=batch_size)
     theta = features.source_probabilities
     assert theta.dtype == np.float32
     assert theta.shape == (len(features.annotation_ids), 3)
@@ -32,26 +34,26 @@ def test_a_row_is_of_its_annotation(detector, dataset, threads, batch_size):
 
 def test_one_forward_serves_both_and_memory_errors_too(make_detector, dataset):
     plain, both = make_detector(), make_detector()
-    extract(plain, dataset, Spec(layers=("neck.roi",)), batch_size=4)
-    whole = extract(both, dataset, SPEC, batch_size=4)
+    extract(reading_of(plain, dataset, Spec(layers=("neck.roi",))), batch_size=4)
+    whole = extract(reading_of(both, dataset, SPEC), batch_size=4)
     assert both.forwards == plain.forwards
-    halved = extract(make_detector(oom_above=1), dataset, SPEC, batch_size=4)
+    halved = extract(reading_of(make_detector(oom_above=1), dataset, SPEC), batch_size=4)
     np.testing.assert_allclose(halved.source_probabilities, whole.source_probabilities, atol=1e-6)
 
 
 def test_not_asked_for_is_not_read(detector, dataset):
     detector.source_maps = None
-    features = extract(detector, dataset, Spec(layers=("neck.roi",)))
+    features = extract(reading_of(detector, dataset, Spec(layers=("neck.roi",))))
     assert (features.source_probabilities, features.no_source) == (None, None)
 
 
 def test_the_cache_keeps_them_and_the_reason_apart(detector, dataset, tmp_path):
-    without = extract(detector, dataset, Spec(layers=("neck.roi",)), cache=tmp_path / "c")
-    first = extract(detector, dataset, SPEC, cache=tmp_path / "c")
-    again = extract(detector, dataset, SPEC, cache=tmp_path / "c")
+    without = extract(reading_of(detector, dataset, Spec(layers=("neck.roi",))), cache=tmp_path / "c")
+    first = extract(reading_of(detector, dataset, SPEC), cache=tmp_path / "c")
+    again = extract(reading_of(detector, dataset, SPEC), cache=tmp_path / "c")
     assert (without.cached, first.cached, again.cached) == (False, False, True)
     np.testing.assert_array_equal(again.source_probabilities, first.source_probabilities)
     detector.no_source = NoSourceClasses("untrained_head", "new head")
     for cached in (False, True):
-        none = extract(detector, dataset, SPEC, cache=tmp_path / "c")
+        none = extract(reading_of(detector, dataset, SPEC), cache=tmp_path / "c")
         assert (none.cached, none.source_probabilities, none.no_source) == (cached, None, "new head")

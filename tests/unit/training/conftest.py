@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from worker.data.dataset import Dataset, open_dataset
-from worker.data.glyphs import digits
+from worker.data.glyphs import Glyphs, digits
 from worker.data.ingest import ingest
-from worker.data.synthetic import synth
+from worker.data.synthetic import Scenes, synth
 
 torch.set_num_threads(1)
 CLASSES = (0, 1, 7)
@@ -25,9 +25,13 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     chosen = np.isin(glyphs.labels, CLASSES)
     labels = np.searchsorted(CLASSES, glyphs.labels[chosen])
     synth(
-        folder / "raw", glyphs.images[chosen], labels, [str(c) for c in CLASSES], images_train=18, images_test=6,
-        image_size=64, min_size=20, max_size=36, max_objects=3, seed=3,
-    )  # fmt: skip
+        folder / "raw",
+        Glyphs(glyphs.images[chosen], labels, tuple(map(str, CLASSES))),
+        Scenes(image_size=64, min_size=20, max_size=36, max_objects=3),
+        images_train=18,
+        images_test=6,
+        seed=3,
+    )
     ingest(folder / "raw", folder / "canonical", seed=1)
     return open_dataset(folder / "canonical")
 

@@ -15,20 +15,18 @@ from models_store.archs import ARCHITECTURES
 from models_store.archs.initialise import PREDICTOR_STD, PREDICTORS
 from models_store.build import build_module, layers_of
 from models_store.detector import Detector, TorchvisionDetector
-from models_store.detr.families import FAMILIES
 from models_store.manifest import Manifest
 from models_store.save import save_detector
+from tests.small_detr import small_detr
 from worker.data.dataset import Dataset
-from worker.training import Plan, Recipe, plan_of, recipes
+from worker.training.plan import Plan, plan_of
+from worker.training.recipe import Recipe, recipes
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "models_store"))
-from detr_configs import CONFIGS
+from detr_configs import CONFIGS, family_of
 
 MOBILENET = "torchvision/mobilenet_v2"
-SMALL_DETR = {
-    "d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32,
-    "encoder_attention_heads": 4, "decoder_attention_heads": 4, "num_queries": 8,
-}  # fmt: skip
+SMALL_DETR = small_detr(32, 8)
 
 
 def fresh(
@@ -49,16 +47,25 @@ def fresh(
     face = None if known.face is None else known.face(module)
     layers = known.layers(module, known.input, ()) if face is None else layers_of(face, ())
     manifest = Manifest(
-        architecture=architecture, format="test", kind="detector", input=known.input, layers=layers, parameters=1,
-        source={}, weights_sha256="0", num_classes=classes, has_background=known.has_background, options=options,
+        architecture=architecture,
+        format="test",
+        kind="detector",
+        input=known.input,
+        layers=layers,
+        parameters=1,
+        source={},
+        weights_sha256="0",
+        num_classes=classes,
+        has_background=known.has_background,
+        options=options,
         backbone=backbone,
-    )  # fmt: skip
+    )
     return known.wrap(manifest, module) if face is None else TorchvisionDetector(manifest, module, face)
 
 
 def fresh_detr(name: str = "detr", classes: int = 3, **changes: Any) -> Detector:
     """A tiny query-based detector of transformers."""
-    family = FAMILIES[name.removesuffix("_two_stage")]
+    family = family_of(name)
     architecture = "transformers/" + family.model_type.replace("-", "_")
     return fresh(architecture, classes=classes, config=CONFIGS[name] | changes)
 

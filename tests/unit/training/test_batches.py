@@ -68,14 +68,20 @@ def test_shares_of_processes_make_the_whole_batch(toy: Dataset) -> None:
             [r.index for r in b]
             for b in itertools.islice(
                 made_ready(
-                    examples, Pictures(), Augmentation(), batch_size=4, seed=0, first=0, threads=1,
+                    examples,
+                    Pictures(),
+                    Augmentation(),
+                    batch_size=4,
+                    seed=0,
+                    first=0,
+                    threads=1,
                     share=lambda batch, rank=rank: batch[rank::2],
                 ),
                 6,
             )
         ]
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     for number in range(6):
         whole = batch_of(examples, 4, 0, number)
         assert sorted(parts[0][number] + parts[1][number]) == sorted(whole)

@@ -7,10 +7,11 @@ from small_training import fresh, ids, recipe, small_plan
 
 from models_store.detector import Detector
 from worker.data.dataset import Dataset, open_dataset
-from worker.data.glyphs import digits
+from worker.data.glyphs import Glyphs, digits
 from worker.data.ingest import ingest
-from worker.data.synthetic import synth
-from worker.training import train
+from worker.data.synthetic import Scenes, synth
+from worker.training.fine_tune import train
+from worker.training.inputs import Ids
 from worker.training.pictures import Pictures
 from worker.training.recipe import Augmentation, Phase
 from worker.training.validate import evaluated
@@ -25,9 +26,13 @@ def zeros_and_ones(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     glyphs = digits()
     chosen = np.isin(glyphs.labels, (0, 1))
     synth(
-        folder / "raw", glyphs.images[chosen], glyphs.labels[chosen], ["0", "1"], images_train=140, images_test=20,
-        image_size=64, min_size=24, max_size=40, max_objects=2, seed=5,
-    )  # fmt: skip
+        folder / "raw",
+        Glyphs(glyphs.images[chosen], glyphs.labels[chosen], ("0", "1")),
+        Scenes(image_size=64, min_size=24, max_size=40, max_objects=2),
+        images_train=140,
+        images_test=20,
+        seed=5,
+    )
     ingest(folder / "raw", folder / "canonical", seed=1, val_fraction=1 / 7)
     return open_dataset(folder / "canonical")
 
@@ -67,10 +72,7 @@ def test_a_detector_learns_to_find_digits(
     before = evaluated(
         detector, zeros_and_ones, splits["test"], Pictures(), size, threads=1, check=lambda: None
     )
-    trained = train(
-        detector, zeros_and_ones, plan, train_ids=splits["train"], val_ids=splits["val"], test_ids=splits["test"],
-        folder=tmp_path,
-    )  # fmt: skip
+    trained = train(detector, zeros_and_ones, plan, Ids(**splits), tmp_path)
     first, last = (np.mean([p["loss"] for p in part]) for part in (trained.curves[:10], trained.curves[-10:]))
     assert last < 0.6 * first
     assert before.box["ap50"] < 0.1

@@ -12,17 +12,28 @@ from small_training import MOBILENET, fresh, fresh_detr, ids, losses_of, recipe,
 
 from models_store.detector import Detector
 from worker.data.dataset import Dataset
-from worker.training import Plan, Trained, TrainingDiverged, Untrainable, train
 from worker.training import loop as loop_module
+from worker.training.errors import TrainingDiverged, Untrainable
+from worker.training.fine_tune import train
+from worker.training.inputs import Ids, Watch
+from worker.training.loop import Trained
+from worker.training.plan import Plan
 from worker.training.recipe import Augmentation, Phase
 
 PLAIN = Augmentation()
 SGD = {"optimiser": "sgd", "schedule": "constant", "warmup_iterations": 0, "augmentation": PLAIN}
 
 
-def run(detector: Detector, dataset: Dataset, plan: Plan, folder: Path, **more: object) -> Trained:
-    asked = {"train_ids": ids(dataset, "train"), "val_ids": ids(dataset, "val")[:2], "test_ids": [], **more}
-    return train(detector, dataset, plan, folder=folder, **asked)
+def run(
+    detector: Detector,
+    dataset: Dataset,
+    plan: Plan,
+    folder: Path,
+    watch: Watch = Watch(),
+    **other_ids: list[int],
+) -> Trained:
+    found = {"train": ids(dataset, "train"), "val": ids(dataset, "val")[:2], "test": []}
+    return train(detector, dataset, plan, Ids(**found | other_ids), folder, watch=watch)
 
 
 class Counted:
@@ -52,9 +63,14 @@ def test_validation_chooses_and_test_is_looked_at_once(
     kept: list[dict[str, np.ndarray]] = []
     val, test = ids(toy, "val"), ids(toy, "test")
     trained = run(
-        detector, toy, small_plan(detector, 14, iterations=8, evaluations=4), folder, val_ids=val, test_ids=test,
-        progress=lambda done, total, message: kept.append(weights_of(detector)),
-    )  # fmt: skip
+        detector,
+        toy,
+        small_plan(detector, 14, iterations=8, evaluations=4),
+        folder,
+        Watch(progress=lambda done, total, message: kept.append(weights_of(detector))),
+        val=val,
+        test=test,
+    )
     assert counted.seen == [tuple(val)] * 4 + [tuple(test)]
     assert trained.best == {
         "iteration": 4,
@@ -84,14 +100,20 @@ def test_the_rate_falls_on_a_plateau_of_validation(
     detector = fresh_detr()
     wanted = recipe(**SGD | {"schedule": "plateau", "plateau_patience": 1, "phases": (Phase(1, 1e-3),)})
     trained = run(detector, toy, small_plan(detector, 14, wanted, iterations=6, evaluations=6), folder)
-    assert [p["lr"] for p in trained.curves] == pytest.approx([r * trained.curves[0]["lr"] for r in (1, 1, 1, 0.1, 0.1, 0.01)])
+    assert [p["lr"] for p in trained.curves] == pytest.approx(
+        [r * trained.curves[0]["lr"] for r in (1, 1, 1, 0.1, 0.1, 0.01)]
+    )
 
 
 def test_curves_say_everything_at_every_point(toy: Dataset, folder: Path) -> None:
     detector = fresh_detr()
     points: list[dict] = []
     trained = run(
-        detector, toy, small_plan(detector, 14, iterations=5, evaluations=1), folder, point=points.append
+        detector,
+        toy,
+        small_plan(detector, 14, iterations=5, evaluations=1),
+        folder,
+        Watch(point=points.append),
     )
     assert [p["iteration"] for p in trained.curves] == [1, 2, 3, 4, 5]
     assert len(points) == 5
@@ -123,11 +145,16 @@ def test_averaged_weights_are_what_is_kept(toy: Dataset, folder: Path) -> None:
     wanted = recipe(**SGD | {"ema": 0.5, "phases": (Phase(1, 1e-3),), "clip_norm": None})
     seen: list[dict[str, torch.Tensor]] = []
     trained = run(
-        detector, toy, small_plan(detector, 14, wanted, iterations=3, evaluations=1), folder,
-        progress=lambda done, total, message: seen.append(
-            {n: p.detach().clone() for n, p in detector.module.named_parameters()}
+        detector,
+        toy,
+        small_plan(detector, 14, wanted, iterations=3, evaluations=1),
+        folder,
+        Watch(
+            progress=lambda done, total, message: seen.append(
+                {n: p.detach().clone() for n, p in detector.module.named_parameters()}
+            )
         ),
-    )  # fmt: skip
+    )
     average = dict(begun)
     for step, weights in enumerate(seen, start=1):
         decay = min(0.5, (1 + step) / (10 + step))
@@ -203,9 +230,10 @@ def test_out_of_memory_halves_what_goes_through_at_once_and_no_number(
     whole = run(make(), toy, plan, tmp_path / "whole")
     detector, said = make(), []
     asked = out_of_memory_above(detector, 2)
-    parts = run(detector, toy, plan, tmp_path / "parts", log=said.append)
+    parts = run(detector, toy, plan, tmp_path / "parts", Watch(log=said.append))
     assert asked == [7, 3, *[1] * 14]
-    assert ["goes on with 3" in said[0], "goes on with 1" in said[1], len(said)] == [True, True, 2]
+    halved = [line for line in said if "goes on with" in line]
+    assert ["goes on with 3" in halved[0], "goes on with 1" in halved[1], len(halved)] == [True, True, 2]
     for one, other in zip(losses_of(whole.curves), losses_of(parts.curves), strict=True):
         assert one == pytest.approx(other, rel=1e-5, abs=1e-6)
     state = json.loads((tmp_path / "parts" / "state.json").read_text())
@@ -225,19 +253,23 @@ def test_images_without_objects_train_too(toy: Dataset, folder: Path) -> None:
     owner = next(i for i, labels in of_image.items() if len(labels) == 1)
     chosen = toy.annotation_ids[toy.annotation_image_ids == owner]
     trained = run(
-        detector, toy, small_plan(detector, 4, recipe(rois=8), iterations=4), folder,
-        train_ids=[owner, *[i for i in ids(toy, "train") if i != owner][:3]], annotation_ids=chosen.tolist(),
-    )  # fmt: skip
+        detector,
+        toy,
+        small_plan(detector, 4, recipe(rois=8), iterations=4),
+        folder,
+        train=[owner, *[i for i in ids(toy, "train") if i != owner][:3]],
+        annotations=chosen.tolist(),
+    )
     assert all(math.isfinite(p["loss"]) for p in trained.curves)
     missing = [name for label, name in enumerate(toy.categories) if label not in of_image[owner]]
     assert any("no training object of" in w and all(m in w for m in missing) for w in trained.warnings)
     with pytest.raises(Untrainable, match="no object to learn from"):
-        run(detector, toy, small_plan(detector, 4), folder / "other", annotation_ids=[])
+        run(detector, toy, small_plan(detector, 4), folder / "other", annotations=[])
 
 
 def test_without_validation_split_it_says_what_it_took(toy: Dataset, folder: Path) -> None:
     detector = fresh_detr()
-    trained = run(detector, toy, small_plan(detector, 14, iterations=1), folder, val_ids=[])
+    trained = run(detector, toy, small_plan(detector, 14, iterations=1), folder, val=[])
     assert any("no validation split: 1 of the 14" in warning for warning in trained.warnings)
     assert trained.val.images == 1
 
@@ -281,7 +313,7 @@ def test_stopping_from_outside_leaves_the_detector_usable(toy: Dataset, folder: 
     detector = two_stage()
     sampler = detector.module.roi_heads.fg_bg_sampler
     with pytest.raises(Cancelled):
-        run(detector, toy, small_plan(detector, 14, recipe(rois=8)), folder, check=check)
+        run(detector, toy, small_plan(detector, 14, recipe(rois=8)), folder, Watch(check=check))
     assert detector.module.roi_heads.fg_bg_sampler is sampler
     assert not any(p.requires_grad for p in detector.module.parameters())
 
@@ -300,13 +332,13 @@ def test_a_mask_branch_learns_where_there_are_masks(toy: Dataset, tmp_path: Path
     wanted = recipe(rois=8, augmentation=Augmentation(flip=0.5, crop=0.5))
     plan = small_plan(detector, 14, wanted, iterations=1, batch_size=2)
     before = weights_of(detector)
-    trained = run(detector, with_masks(toy), plan, tmp_path / "masks", val_ids=ids(toy, "val")[:1])
+    trained = run(detector, with_masks(toy), plan, tmp_path / "masks", val=ids(toy, "val")[:1])
     assert trained.curves[0]["losses"]["loss_mask"] > 0
     assert trained.val.mask is not None
     assert trained.warnings == []
     name = "roi_heads.mask_predictor.mask_fcn_logits.weight"
     assert not np.array_equal(before[name], weights_of(detector)[name])
-    without = run(detector, toy, plan, tmp_path / "boxes", val_ids=ids(toy, "val")[:1])
+    without = run(detector, toy, plan, tmp_path / "boxes", val=ids(toy, "val")[:1])
     assert "loss_mask" not in without.curves[0]["losses"]
     assert without.val.mask is None
     assert any("mask branch is not trained" in warning for warning in without.warnings)
@@ -319,7 +351,7 @@ def test_a_keypoint_detector_learns_boxes(toy: Dataset, folder: Path) -> None:
         toy,
         small_plan(detector, 14, recipe(rois=8), iterations=1),
         folder,
-        val_ids=ids(toy, "val")[:1],
+        val=ids(toy, "val")[:1],
     )
     assert "loss_keypoint" not in trained.curves[0]["losses"]
     assert detector.module.roi_heads.has_keypoint()

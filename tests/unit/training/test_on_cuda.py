@@ -9,7 +9,8 @@ import torch
 from small_training import MOBILENET, fresh, fresh_detr, ids, recipe, small_plan
 
 from worker.data.dataset import Dataset
-from worker.training import train
+from worker.training.fine_tune import train
+from worker.training.inputs import Host, Ids
 
 pytestmark = [
     pytest.mark.gpu,
@@ -30,7 +31,7 @@ def test_mixed_precision_trains_and_goes_on(
         )
 
     plan = small_plan(make(), 14, recipe(rois=16, ema=0.9), iterations=6, precision=precision, batch_size=4)
-    asked = {"train_ids": ids(toy, "train"), "val_ids": ids(toy, "val"), "test_ids": [], "device": "cuda"}
+    asked = {"ids": Ids(ids(toy, "train"), ids(toy, "val"), []), "host": Host("cuda")}
     whole = train(make(), toy, plan, **asked, folder=tmp_path / "whole")
     assert all(math.isfinite(point["loss"]) for point in whole.curves)
     assert next(whole.detector.module.parameters()).is_cuda
@@ -48,8 +49,12 @@ def test_in_float32_it_is_what_a_cpu_does(toy: Dataset, tmp_path: Path) -> None:
         detector = fresh_detr("detr", dropout=0.0)
         plan = small_plan(detector, 14, iterations=2, precision="float32", batch_size=4)
         trained = train(
-            detector, toy, plan, train_ids=ids(toy, "train"), val_ids=ids(toy, "val"), test_ids=[], device=device,
-            folder=tmp_path / device,
-        )  # fmt: skip
+            detector,
+            toy,
+            plan,
+            Ids(ids(toy, "train"), ids(toy, "val"), []),
+            tmp_path / device,
+            Host(device),
+        )
         losses[device] = trained.curves[0]["loss"]
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-2)

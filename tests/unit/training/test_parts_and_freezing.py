@@ -19,7 +19,9 @@ from small_training import (
 from models_store.detector import Detector
 from models_store.trainable import FROZEN, norm_parameters, parts, set_trainable
 from worker.data.dataset import Dataset
-from worker.training import Untrainable, train
+from worker.training.errors import Untrainable
+from worker.training.fine_tune import train
+from worker.training.inputs import Ids
 from worker.training.optimiser import optimiser_of
 from worker.training.recipe import Augmentation, Phase
 
@@ -33,7 +35,7 @@ CONVOLUTIONAL = {
     "retinanet": lambda: fresh("detrank/retinanet", MOBILENET),
     "ssdlite": lambda: fresh("torchvision/ssdlite320_mobilenet_v3_large"),
     "placed_detr": lambda: fresh("detrank/detr", "torchvision/mobilenet_v3_small", config=SMALL_DETR),
-}  # fmt: skip
+}
 MAKERS = CONVOLUTIONAL | {name: lambda name=name: fresh_detr(name) for name in CONFIGS}
 # What trains in a step of "stem" frozen; names of a few parameters of each part
 EXAMPLES = {
@@ -54,18 +56,24 @@ EXAMPLES = {
         "body": "backbone.body.layer3.1.conv2.weight",
         "head": "backbone.body.layer4.1.conv2.weight",
     },
-    "retinanet": {"neck": "backbone.fpn.extra_blocks.p6.weight", "head": "head.regression_head.bbox_reg.weight"},
+    "retinanet": {
+        "neck": "backbone.fpn.extra_blocks.p6.weight",
+        "head": "head.regression_head.bbox_reg.weight",
+    },
     "ssdlite": {
         "stem": "backbone.features.0.0.0.weight",
         "body": "backbone.features.1.1.block.2.fc1.weight",
         "neck": "backbone.extra.0.0.0.weight",
         "head": "head.classification_head.module_list.0.1.weight",
     },
-    "detr": {"neck": "model.encoder.layers.0.self_attn.q_proj.weight", "head": "class_labels_classifier.weight"},
+    "detr": {
+        "neck": "model.encoder.layers.0.self_attn.q_proj.weight",
+        "head": "class_labels_classifier.weight",
+    },
     "yolos": {"stem": "vit.embeddings.cls_token", "head": "vit.embeddings.detection_tokens"},
     "deformable_detr": {"neck": "model.level_embed", "head": "model.reference_points.weight"},
     "rt_detr": {"neck": "model.encoder_input_proj.0.0.weight", "head": "model.denoising_class_embed.weight"},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -90,15 +98,7 @@ def test_a_step_moves_what_is_not_frozen(name: str, toy: Dataset, tmp_path: Path
     plan = small_plan(
         detector, 14, recipe(**PLAIN), iterations=1, freeze="backbone", image_size=96, evaluations=1
     )
-    trained = train(
-        detector,
-        toy,
-        plan,
-        train_ids=ids(toy, "train"),
-        val_ids=ids(toy, "val")[:1],
-        test_ids=[],
-        folder=tmp_path,
-    )
+    trained = train(detector, toy, plan, Ids(ids(toy, "train"), ids(toy, "val")[:1], []), tmp_path)
     assert np.isfinite(trained.curves[0]["loss"])
     found, after = parts(detector), weights_of(detector)
     moved = {found[n] for n in found if n in before and not np.array_equal(before[n], after[n])}

@@ -7,22 +7,43 @@ from small_training import MOBILENET, fresh, fresh_detr
 
 from models_store.archs import ARCHITECTURES
 from models_store.manifest import Input, Manifest
-from worker.training import Plan, Recipe, Untrainable, default_recipe, fitting, plan_of, recipes
-from worker.training.recipe import FOLDER
+from worker.training.errors import Untrainable
+from worker.training.plan import Plan, plan_of
+from worker.training.recipe import FOLDER, Recipe, default_recipe, fitting, recipes
 
 NAMES = {
-    "frcnn_head", "frcnn_full", "sgd_1x", "sgd_2x", "sgd_6x", "maskrcnn_fpn_1x", "maskrcnn_fpn_2x", "maskrcnn_fpn_6x",
-    "maskrcnn_c4_1x", "maskrcnn_c4_2x", "detr", "deformable_detr", "detreg_1pct", "detreg_2pct", "detreg_5pct",
-    "detreg_10pct", "quick",
-}  # fmt: skip
+    "frcnn_head",
+    "frcnn_full",
+    "sgd_1x",
+    "sgd_2x",
+    "sgd_6x",
+    "maskrcnn_fpn_1x",
+    "maskrcnn_fpn_2x",
+    "maskrcnn_fpn_6x",
+    "maskrcnn_c4_1x",
+    "maskrcnn_c4_2x",
+    "detr",
+    "deformable_detr",
+    "detreg_1pct",
+    "detreg_2pct",
+    "detreg_5pct",
+    "detreg_10pct",
+    "quick",
+}
 COCO_IMAGES = 118_287
 
 
 def manifest(architecture: str) -> Manifest:
     return Manifest(
-        architecture=architecture, format="test", kind="detector", input=Input(), layers=(), parameters=0, source={},
+        architecture=architecture,
+        format="test",
+        kind="detector",
+        input=Input(),
+        layers=(),
+        parameters=0,
+        source={},
         weights_sha256="0",
-    )  # fmt: skip
+    )
 
 
 def test_every_recipe_is_one_file_with_title_source_and_help() -> None:
@@ -59,9 +80,14 @@ def test_a_wrong_recipe_names_the_fitting_ones() -> None:
 
 @pytest.mark.parametrize(
     ("name", "published", "drops"),
-    [("sgd_1x", 90_000, (60_000, 80_000)), ("sgd_2x", 180_000, (120_000, 160_000)), ("sgd_6x", 540_000, (480_000, 520_000)),
-     ("maskrcnn_c4_2x", 180_000, (120_000, 160_000)), ("maskrcnn_fpn_6x", 540_000, (480_000, 520_000))],
-)  # fmt: skip
+    [
+        ("sgd_1x", 90_000, (60_000, 80_000)),
+        ("sgd_2x", 180_000, (120_000, 160_000)),
+        ("sgd_6x", 540_000, (480_000, 520_000)),
+        ("maskrcnn_c4_2x", 180_000, (120_000, 160_000)),
+        ("maskrcnn_fpn_6x", 540_000, (480_000, 520_000)),
+    ],
+)
 def test_published_schedules_come_back_at_the_size_of_coco(
     name: str, published: int, drops: tuple[int, ...]
 ) -> None:
@@ -104,9 +130,20 @@ def test_a_plan_survives_json_and_tells_itself_from_others() -> None:
 
 @pytest.mark.parametrize(
     "asked",
-    [{"epochs": 3, "iterations": 5}, {"iterations": 0}, {"budget_s": -1.0}, {"batch_size": 0}, {"freeze": "everything"},
-     {"precision": "int8"}, {"ema": 1.0}, {"seed": -1}, {"colour": 3}, {"epochs": 0}, {"lr_factor": 0.0}],
-)  # fmt: skip
+    [
+        {"epochs": 3, "iterations": 5},
+        {"iterations": 0},
+        {"budget_s": -1.0},
+        {"batch_size": 0},
+        {"freeze": "everything"},
+        {"precision": "int8"},
+        {"ema": 1.0},
+        {"seed": -1},
+        {"colour": 3},
+        {"epochs": 0},
+        {"lr_factor": 0.0},
+    ],
+)
 def test_a_plan_that_cannot_be_is_refused(asked: dict) -> None:
     with pytest.raises(Untrainable) as refusal:
         plan_of("quick", manifest=manifest("detrank/fasterrcnn_fpn"), images=50, **asked)
@@ -115,9 +152,17 @@ def test_a_plan_that_cannot_be_is_refused(asked: dict) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"optimiser": "lion"}, {"schedule": "zigzag"}, {"families": ["three_stage"]}, {"phases": []}, {"colour": 1},
-     {"phases": [{"epochs": 1, "lr": 0.1, "freeze": "half"}]}, {"schedule": "steps", "steps": [2.0]}, {"batch_size": 0}],
-)  # fmt: skip
+    [
+        {"optimiser": "lion"},
+        {"schedule": "zigzag"},
+        {"families": ["three_stage"]},
+        {"phases": []},
+        {"colour": 1},
+        {"phases": [{"epochs": 1, "lr": 0.1, "freeze": "half"}]},
+        {"schedule": "steps", "steps": [2.0]},
+        {"batch_size": 0},
+    ],
+)
 def test_a_recipe_that_cannot_be_is_refused(changes: dict) -> None:
     raw = dataclasses.asdict(recipes()["quick"]) | changes
     with pytest.raises(Untrainable) as refusal:

@@ -17,17 +17,26 @@ from small_training import MOBILENET, fresh, fresh_detr, ids, losses_of, recipe,
 from models_store import load_detector
 from models_store.detector import Detector
 from worker.data.dataset import Dataset
-from worker.training import Plan, Trained, Untrainable, train
+from worker.training.errors import Untrainable
+from worker.training.fine_tune import train
+from worker.training.inputs import Host, Ids, Watch
+from worker.training.loop import Trained
+from worker.training.plan import Plan
 from worker.training.recipe import Augmentation, Phase
 
 LIVELY = Augmentation(flip=0.5, scales=(0.75, 1.0), crop=0.5, colour=0.2)
 
 
-def run(detector: Detector, dataset: Dataset, plan: Plan, folder: Path, **more: object) -> Trained:
-    return train(
-        detector, dataset, plan, train_ids=ids(dataset, "train"), val_ids=ids(dataset, "val")[:2], test_ids=[],
-        folder=folder, save_every_s=1e9, **more,
-    )  # fmt: skip
+def run(
+    detector: Detector,
+    dataset: Dataset,
+    plan: Plan,
+    folder: Path,
+    watch: Watch = Watch(),
+    annotations: list[int] | None = None,
+) -> Trained:
+    found = Ids(ids(dataset, "train"), ids(dataset, "val")[:2], [], annotations)
+    return train(detector, dataset, plan, found, folder, Host(save_every_s=1e9), watch)
 
 
 def assert_same(a: Trained, b: Trained) -> None:
@@ -54,11 +63,21 @@ def detr() -> Detector:
 TWO_PHASES = (Phase(1, 1e-3, "backbone"), Phase(2, 3e-4, "none"))
 CASES = {
     # moving norms, two phases with an optimiser each, a plateau, averaged weights
-    "two_stage": (two_stage, (1, 4), {"optimiser": "sgd", "rois": 16, "schedule": "plateau", "plateau_patience": 0,
-                              "phases": TWO_PHASES, "ema": 0.9}),
+    "two_stage": (
+        two_stage,
+        (1, 4),
+        {
+            "optimiser": "sgd",
+            "rois": 16,
+            "schedule": "plateau",
+            "plateau_patience": 0,
+            "phases": TWO_PHASES,
+            "ema": 0.9,
+        },
+    ),
     # dropout, adam, cosine
     "detr": (detr, range(1, 6), {}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -86,7 +105,7 @@ def test_a_finished_training_is_not_done_again(toy: Dataset, tmp_path: Path) -> 
     plan = small_plan(detr(), 14, iterations=3)
     first = run(detr(), toy, plan, tmp_path)
     steps: list[int] = []
-    again = run(detr(), toy, plan, tmp_path, progress=lambda done, total, message: steps.append(done))
+    again = run(detr(), toy, plan, tmp_path, Watch(progress=lambda done, total, message: steps.append(done)))
     assert steps == []
     assert_same(again, first)
 
@@ -98,7 +117,7 @@ def test_a_folder_belongs_to_one_plan_and_one_set_of_images(toy: Dataset, tmp_pa
         run(detr(), toy, dataclasses.replace(plan, seed=9), tmp_path)
     assert refusal.value.code == "other_plan"
     with pytest.raises(Untrainable, match="other images"):
-        run(detr(), toy, plan, tmp_path, annotation_ids=toy.annotation_ids.tolist()[:5])
+        run(detr(), toy, plan, tmp_path, annotations=toy.annotation_ids.tolist()[:5])
     tensors = next(tmp_path.glob("state-*.safetensors"))
     tensors.write_bytes(tensors.read_bytes()[:100])
     with pytest.raises(Untrainable) as refusal:
@@ -120,9 +139,14 @@ def test_the_state_has_one_set_of_files(toy: Dataset, tmp_path: Path) -> None:
     plan = small_plan(detr(), 14, iterations=4, evaluations=4)
     written: list[int] = []
     train(
-        detr(), toy, plan, train_ids=ids(toy, "train"), val_ids=ids(toy, "val")[:1], test_ids=[], folder=tmp_path,
-        save_every_s=0.0, saved=written.append,
-    )  # fmt: skip
+        detr(),
+        toy,
+        plan,
+        Ids(ids(toy, "train"), ids(toy, "val")[:1], []),
+        tmp_path,
+        Host(save_every_s=0.0),
+        Watch(saved=written.append),
+    )
     assert written == [1, 2, 3, 4, 4]
     names = sorted(path.name for path in tmp_path.iterdir())
     content = json.loads((tmp_path / "state.json").read_text())
@@ -136,11 +160,13 @@ import torch
 torch.set_num_threads(1)
 from models_store import load_detector
 from worker.data.dataset import open_dataset
-from worker.training import Plan, train
+from worker.training.fine_tune import train
+from worker.training.inputs import Host, Ids, Watch
+from worker.training.plan import Plan
 job = json.loads(Path(sys.argv[1]).read_text())
 train(load_detector(Path(job["checkpoint"])), open_dataset(Path(job["dataset"])), Plan.from_json(job["plan"]),
-      train_ids=job["train_ids"], val_ids=job["val_ids"], test_ids=[], folder=Path(job["folder"]), save_every_s=0.0,
-      progress=lambda done, total, message: print(done, flush=True))
+      Ids(job["train_ids"], job["val_ids"], []), Path(job["folder"]), Host(save_every_s=0.0),
+      Watch(progress=lambda done, total, message: print(done, flush=True)))
 """
 
 
@@ -149,16 +175,22 @@ def test_killed_at_random_moments_it_ends_as_if_uninterrupted(toy: Dataset, tmp_
     checkpoint = saved(detr(), tmp_path / "checkpoint", toy.categories)
     plan = small_plan(detr(), 14, recipe(augmentation=LIVELY, ema=0.9), iterations=40, evaluations=4)
     job = {
-        "checkpoint": str(checkpoint), "dataset": str(toy.root), "plan": plan.to_json(),
-        "train_ids": ids(toy, "train"), "val_ids": ids(toy, "val")[:2], "folder": str(tmp_path / "state"),
-    }  # fmt: skip
+        "checkpoint": str(checkpoint),
+        "dataset": str(toy.root),
+        "plan": plan.to_json(),
+        "train_ids": ids(toy, "train"),
+        "val_ids": ids(toy, "val")[:2],
+        "folder": str(tmp_path / "state"),
+    }
     (tmp_path / "job.json").write_text(json.dumps(job))
     reached = 0
     for _ in range(2):
         child = subprocess.Popen(
             [sys.executable, "-c", CHILD, str(tmp_path / "job.json")],
-            stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
         target = reached + int(rng.integers(2, 12))
         for line in child.stdout:
             reached = int(line)
