@@ -37,6 +37,7 @@ def cautions(
         *_of_score(ranked, place, unmatched),
         *(_of_gains(valued) if raw_by_default else ()),
         *_of_weights(valued),
+        *_of_files(ranked),
         *_of_order(ranked, ties, without_interval),
     )
 
@@ -109,7 +110,9 @@ def _of_score(
 def why_no_gain(scored: Scored) -> str:
     """Of a score without a gain, from its notes."""
     begin = "no zero point: "
-    return next((note.removeprefix(begin) for note in scored.notes if note.startswith(begin)), "it has no zero point")
+    return next(
+        (note.removeprefix(begin) for note in scored.notes if note.startswith(begin)), "it has no zero point"
+    )
 
 
 def _of_gains(valued: Sequence[tuple[Candidate, Scored]]) -> list[Caution]:
@@ -125,6 +128,15 @@ def _of_gains(valued: Sequence[tuple[Candidate, Scored]]) -> list[Caution]:
             f"{_verb(without, 'has', 'have')} no gain ({why}): values of different architectures compare less well. Leave "
             f"{_verb(without, 'it', 'them')} out, or rank by the quantity gain",
         )
+    ]
+
+
+def _of_files(ranked: Sequence[Candidate]) -> list[Caution]:
+    """What a candidate's file left open when it was read: wrong there, its scores are wrong too."""
+    return [
+        Caution("unread_fact", f"{candidate.name}: {warning}")
+        for candidate in ranked
+        for warning in candidate.unread
     ]
 
 

@@ -24,8 +24,8 @@ class Certainty:
     """
 
     groups: tuple[tuple[str, ...], ...] = ()
-    chance_of_best: Mapping[str, float] | None = None
-    unknown: Mapping[str, str] | None = None
+    chance_of_best: Mapping[str, float] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict)
     near: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -78,7 +78,7 @@ def sentence(names: Mapping[str, str], sure: Certainty) -> str:
     if sure.unknown:
         parts.append(f"nothing is known of {_places([place[id] for id in sure.unknown])}, without interval")
     if len(sure.groups) > 1 or len(sure.groups[0]) > 1:
-        parts.append(f"{names[best]} has the best chance of being best, {sure.chance_of_best[best]:.0%}")
+        parts.append(f"{names[best]} most probably has the highest score, {sure.chance_of_best[best]:.0%}")
     return "; ".join(parts)
 
 

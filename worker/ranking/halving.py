@@ -59,7 +59,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Entrant:
-    """A candidate as it stands: `rung` is the last round it ended (-1: none), `value` its validation mAP there.
+    """A candidate as it stands: `rung` is the last it ended (-1: none), `value` its validation mAP there.
 
     late: it enters only after all others, so slow that it would cost several their place. lost: it failed, and takes no
     further part.
@@ -76,16 +76,22 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Part:
-    """One candidate's training in a round, from where it stands to iteration `stop`."""
+    """One candidate's training in a round, from where it stands to iteration `stop`.
+
+    rung: of the stop, where parts of a round have several; improvement: by how much the mAP that the search ends with is
+    expected to rise by it, where that decided.
+    """
 
     id: str
     stop: int
     predicted_s: float
+    rung: int | None = None
+    improvement: float | None = None
 
 
 @dataclass(frozen=True)
 class Round:
-    """What to train next; `rung` counts from 0."""
+    """Candidates that train next, all up to the iteration at `rung` of the ladder (from 0); a rung may take several rounds."""
 
     rung: int
     parts: tuple[Part, ...]
@@ -107,9 +113,14 @@ class Ladder:
 
 
 def ladder(
-    paces: Sequence[Pace], *, longest: int, budget_s: float, eta: int = ETA, least: int = LEAST_ITERATIONS,
+    paces: Sequence[Pace],
+    *,
+    longest: int,
+    budget_s: float,
+    eta: int = ETA,
+    least: int = LEAST_ITERATIONS,
     halvings: int = MOST_HALVINGS,
-) -> Ladder | None:  # fmt: skip
+) -> Ladder | None:
     """Where the rounds end for candidates of these paces, given in the order of their scores.
 
     As many halvings as there are candidates to tell apart, at most `halvings`, with a whole training as long as the budget
@@ -167,7 +178,7 @@ def ranked(entrants: Iterable[Entrant]) -> list[Entrant]:
 
 
 def leader(entrants: Sequence[Entrant]) -> Entrant | None:
-    """The best of the furthest round; None where nobody was trained."""
+    """The best at the highest rung; None where nobody was trained."""
     trained = [each for each in entrants if not each.lost and each.rung >= 0]
     furthest = max((each.rung for each in trained), default=-1)
     return next(iter(ranked(each for each in trained if each.rung == furthest)), None)
@@ -181,7 +192,7 @@ def _opened(
     for k in range(most, -1, -1):
         fresh = [Entrant(str(place), pace) for place, pace in enumerate(paces[: eta**k])]
         fits = partial(_fits, fresh, k, budget_s, eta)
-        if (length := _largest(longest, fits)) and (stops := _stops(length, k, eta))[0] >= least:
+        if (length := largest(longest, fits)) and (stops := _stops(length, k, eta))[0] >= least:
             return stops, len(fresh)
     return (), 0
 
@@ -194,7 +205,9 @@ def _stops(length: int, halvings: int, eta: int) -> tuple[int, ...]:
     return tuple(length // eta ** (halvings - k) for k in range(halvings + 1))
 
 
-def _cost(there: Sequence[Entrant], going: Sequence[Entrant], stops: Sequence[int], rung: int, eta: int) -> float:
+def _cost(
+    there: Sequence[Entrant], going: Sequence[Entrant], stops: Sequence[int], rung: int, eta: int
+) -> float:
     """Seconds of `going` to the end of `rung`, and what follows for the best of them and of those who are `there`.
 
     Who that will be is not known, so they are taken for as fast as all are on average.
@@ -213,7 +226,12 @@ def _seconds(each: Entrant, begin: int, rung: int, stops: Sequence[int]) -> floa
 
 
 def _admitted(
-    there: Sequence[Entrant], waiting: Sequence[Entrant], stops: Sequence[int], rung: int, left_s: float, eta: int
+    there: Sequence[Entrant],
+    waiting: Sequence[Entrant],
+    stops: Sequence[int],
+    rung: int,
+    left_s: float,
+    eta: int,
 ) -> list[Entrant]:
     chosen: list[Entrant] = []
     for each in waiting:
@@ -240,7 +258,7 @@ def _part(each: Entrant, stop: int, whole: int) -> Part:
     return Part(each.id, stop, each.pace.seconds(min(each.iterations, stop), stop, whole))
 
 
-def _largest(most: int, holds: Callable[[int], bool]) -> int:
+def largest(most: int, holds: Callable[[int], bool]) -> int:
     """The largest number up to `most` for which `holds`, found by bisection; 0 is taken to."""
     low, high = 0, most
     if most and holds(most):

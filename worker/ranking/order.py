@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from worker.metrics import Interval
 from worker.ranking.cautions import cautions, why_no_gain
@@ -11,7 +11,9 @@ from worker.ranking.filters import reason_against
 from worker.ranking.records import GAIN, Candidate, Filters, LeftOut, Ordering, RankBy, Row, Scored, Target
 from worker.ranking.rule import at, choose, is_defined, is_size_matched, quantity, resolved
 
-STATIC_BASELINES = ("parameters", "coco_box_map")
+STATIC_BASELINES = ("parameters", "coco_box_map", "rf100_vl_ap")
+# published by few families: named only where a candidate has it
+RARE_BASELINES = frozenset({"rf100_vl_ap"})
 
 
 def order(
@@ -54,7 +56,8 @@ def order(
 
     ranked = [candidate for candidate, _ in valued]
     static = {
-        name: {candidate.id: _static(candidate, name) for candidate in ranked} for name in STATIC_BASELINES
+        name: {candidate.id: getattr(candidate, name) for candidate in ranked}
+        for name in baselines_of(ranked)
     }
     sure = certainty([(candidate.id, scored.measured_by(measure)) for candidate, scored in valued], seed)
     rows = _rows(valued, static, sure, measure)
@@ -85,6 +88,16 @@ def order(
     )
 
 
+def baselines_of(candidates: Iterable[Candidate]) -> list[str]:
+    """Names of the static baselines, which are fields of a candidate."""
+    known = list(candidates)
+    return [
+        name
+        for name in STATIC_BASELINES
+        if name not in RARE_BASELINES or any(getattr(each, name) is not None for each in known)
+    ]
+
+
 def _chosen_by(asked: RankBy, *, matched: bool) -> str:
     if matched:
         return "size of the objects"
@@ -106,17 +119,17 @@ def _rows(
             rank=ranks[candidate.id],
             id=candidate.id,
             name=candidate.name,
-            value=float(scored.value),
+            value=scored.known_value,
             near=tuple(
                 other
                 for other, its in values.items()
                 if other != candidate.id
                 and (its == values[candidate.id] or other in sure.near.get(candidate.id, ()))
             ),
-            static_ranks={name: static_ranks[name].get(candidate.id) for name in STATIC_BASELINES},
+            static_ranks={name: static_ranks[name].get(candidate.id) for name in static},
             z=scored.z,
             interval=_limits(scored.interval),
-            chance_of_best=sure.chance_of_best.get(candidate.id),
+            score_chance_of_highest=sure.chance_of_best.get(candidate.id),
             group=group.get(candidate.id),
             zero_point=scored.zero_point,
             gain=scored.gain,
@@ -127,14 +140,16 @@ def _rows(
 
 
 def _limits(interval: Interval | None) -> tuple[float, float] | None:
-    return interval and (interval.low, interval.high)
+    return None if interval is None else (interval.low, interval.high)
 
 
 def _score_at(
     candidate: Candidate, place: tuple[str, str, str] | None, asked: RankBy, measure: str
 ) -> Scored | LeftOut:
     if place is None:
-        wanted = ", ".join(f"{name} {value}" for name, value in vars(asked).items() if value and name != "quantity")
+        wanted = ", ".join(
+            f"{name} {value}" for name, value in vars(asked).items() if value and name != "quantity"
+        )
         return LeftOut(
             candidate.id, candidate.name, "no_score", f"it has no score with {wanted or 'any metric'}"
         )
@@ -155,11 +170,7 @@ def _score_at(
     return scored
 
 
-def _static(candidate: Candidate, name: str) -> float | None:
-    return {"parameters": candidate.parameters, "coco_box_map": candidate.coco_box_map}[name]
-
-
-def _ranks(values: dict[str, float | None]) -> dict[str, int]:
+def _ranks(values: Mapping[str, float | None]) -> dict[str, int]:
     """Rank by decreasing value, 1 + how many are greater; those without a value have no rank."""
     known = {key: value for key, value in values.items() if value is not None}
     return {key: 1 + sum(other > value for other in known.values()) for key, value in known.items()}

@@ -39,7 +39,11 @@ def bar_chart(ordering: Ordering, path: Path, title: str | None = None) -> Path:
         values = [getattr(row, ordering.quantity) for row in rows]
         intervals = [row.gain_interval if gains else row.interval for row in rows]
         limits = [interval or (value, value) for interval, value in zip(intervals, values, strict=True)]
-        zeros = {place: row.zero_point for place, row in enumerate(rows) if row.zero_point is not None and not gains}
+        zeros = {
+            place: row.zero_point
+            for place, row in enumerate(rows)
+            if row.zero_point is not None and not gains
+        }
         lowest = min([low for low, _ in limits] + list(zeros.values()) + [0.0] * gains)
         highest = max([high for _, high in limits] + list(zeros.values()) + [0.0] * gains)
         spread = (highest - lowest) or max(abs(values[0]), 1.0)
@@ -57,9 +61,7 @@ def bar_chart(ordering: Ordering, path: Path, title: str | None = None) -> Path:
             elinewidth=1.2,
             capsize=3,
         )
-        axes.plot(
-            list(zeros.values()), list(zeros), linestyle="none", marker="D", markersize=4, color=_ZERO
-        )
+        axes.plot(list(zeros.values()), list(zeros), linestyle="none", marker="D", markersize=4, color=_ZERO)
         axes.set_yticks(places, [f"{row.rank}  {_short(row.name)}" for row in rows])
         axes.invert_yaxis()
         axes.set_xlim(left, right)
@@ -94,7 +96,7 @@ def bar_chart(ordering: Ordering, path: Path, title: str | None = None) -> Path:
                 color="0.35",
             )
     if title:
-        axes.set_title(_plain(title), loc="left", fontsize=12)
+        axes.set_title(plain(title), loc="left", fontsize=12)
     figure.savefig(path, format="png", metadata={"Software": None})
     return path
 
@@ -109,14 +111,16 @@ def _label(value: float, row: Row) -> str:
     """What the bar shows, z and the chance of being best, as far as they are known."""
     parts = [f"{value:.4g}"]
     parts += [f"z {row.z:.3g}"] if row.z is not None else []
-    parts += [f"best: {row.chance_of_best:.0%}"] if row.chance_of_best is not None else []
+    parts += (
+        [f"highest: {row.score_chance_of_highest:.0%}"] if row.score_chance_of_highest is not None else []
+    )
     return ", ".join(parts)
 
 
 def _short(name: str) -> str:
-    return _plain(name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…")
+    return plain(name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """The text without the dollar signs that would start a formula."""
     return text.replace("$", r"\$")

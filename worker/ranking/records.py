@@ -32,6 +32,13 @@ class Scored:
     gain_interval: Interval | None = None
 
     @property
+    def known_value(self) -> float:
+        """The value of a score that is known to have one."""
+        if self.value is None:
+            raise ValueError(f"{self.metric} at {self.layer} has no value: {self.undefined}")
+        return self.value
+
+    @property
     def gain(self) -> float | None:
         """What the weights bring: the value less its zero point. None where either is not known."""
         if self.value is None or self.zero_point is None:
@@ -47,10 +54,11 @@ class Scored:
 class Candidate:
     """A checkpoint in a ranking.
 
-    error: why it has no scores, None where it ran; parameters, peak_memory_bytes, ms_per_image: its cost, None
-    where unknown; coco_box_map: published COCO box mAP in 0..1; untrained: names of layers with untrained weights;
+    error: why it has no scores, None where it ran; parameters, peak_memory_bytes, ms_per_image (of reading it), inference_ms,
+    inference_memory_bytes (of finding the objects of one picture), training_s, training_memory_bytes, fits (of fine-tuning
+    it): its cost, None where unknown; coco_box_map, rf100_vl_ap: published box mAP on COCO and RF100-VL in per cent; untrained: names of layers with untrained weights;
     architecture: with its backbone where it takes any; object_pixels: the median side of an object, sqrt(w h), in pixels
-    of its input.
+    of its input; unread: what its file could not tell and may be read wrongly.
     """
 
     id: str
@@ -60,11 +68,18 @@ class Candidate:
     parameters: int | None = None
     peak_memory_bytes: int | None = None
     ms_per_image: float | None = None
+    inference_ms: float | None = None
+    inference_memory_bytes: int | None = None
+    training_s: float | None = None
+    training_memory_bytes: int | None = None
+    fits: bool | None = None
     licence: str | None = None
     coco_box_map: float | None = None
+    rf100_vl_ap: float | None = None
     untrained: frozenset[str] = frozenset()
     architecture: str | None = None
     object_pixels: float | None = None
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,11 +98,18 @@ class RankBy:
 
 @dataclass(frozen=True)
 class Filters:
-    """Limits a candidate must keep; None is no limit. `licences` are the names allowed."""
+    """Limits a candidate must keep; None is no limit. `fits`: whether fine-tuning fits into the device's memory, as wanted.
+    `licences` are the names allowed.
+    """
 
     max_parameters: int | None = None
     max_memory_bytes: int | None = None
     max_ms_per_image: float | None = None
+    max_inference_ms: float | None = None
+    max_inference_memory_bytes: int | None = None
+    max_training_s: float | None = None
+    max_training_memory_bytes: int | None = None
+    fits: bool | None = None
     licences: tuple[str, ...] | None = None
 
 
@@ -107,7 +129,7 @@ class Row:
     """A place in the order. Equal values share a rank, and the next rank is skipped (1, 1, 3).
 
     near: ids of candidates that cannot be told apart from this one, of its group or not.
-    z, interval and gain_interval (low, high), chance_of_best, group (1, 2, ... in `Ordering.groups`), zero_point and gain:
+    z, interval and gain_interval (low, high), score_chance_of_highest, group (1, 2, ... in `Ordering.groups`), zero_point and gain:
     None where not known.
     static_ranks: rank of this candidate by each static baseline, None where the baseline has no value.
     """
@@ -120,7 +142,7 @@ class Row:
     static_ranks: Mapping[str, int | None] = field(default_factory=dict)
     z: float | None = None
     interval: tuple[float, float] | None = None
-    chance_of_best: float | None = None
+    score_chance_of_highest: float | None = None
     group: int | None = None
     zero_point: float | None = None
     gain: float | None = None

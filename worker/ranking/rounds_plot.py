@@ -21,12 +21,24 @@ def rounds_plot(course: Mapping[str, Sequence[tuple[int, float]]], path: Path, t
     for place, (name, points) in enumerate(course.items(), 1):
         best = place == len(course)
         colour = _BEST if best else _OTHER
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=2.4 if best else 1.1, color=colour, alpha=1.0 if best else 0.65)  # fmt: skip
+        axes.plot(
+            *zip(*points, strict=True),
+            marker="o",
+            markersize=4,
+            linewidth=2.4 if best else 1.1,
+            color=colour,
+            alpha=1.0 if best else 0.65,
+        )
         if best or len(course) - place < _NAMED:
             axes.annotate(
                 name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…",
-                points[-1], xytext=(6, 0), textcoords="offset points", va="center", fontsize=8, color=colour,
-            )  # fmt: skip
+                points[-1],
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=colour,
+            )
     stops = sorted({iterations for points in course.values() for iterations, _ in points})
     if stops[-1] >= 4 * stops[0]:
         axes.set_xscale("log")

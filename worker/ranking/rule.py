@@ -14,8 +14,15 @@ from worker.ranking.records import GAIN, VALUE, Candidate, RankBy, Scored
 # asked for the published score for detection, then what is left of it when there is one category only, then those that
 # tolerate candidates of different feature width. The last two do not, and come last.
 PREFERRED_METRICS = (
-    "detection_evidence_single", "detection_evidence", "tlogme", "logme_boxes", "logme", "h_score_regularized", "transrate", "h_score",
-)  # fmt: skip
+    "detection_evidence_single",
+    "detection_evidence",
+    "tlogme",
+    "logme_boxes",
+    "logme",
+    "h_score_regularized",
+    "transrate",
+    "h_score",
+)
 
 # The default place first, then the other backbone maps by how close their stride is, then the rest.
 PREFERRED_LAYERS = tuple(

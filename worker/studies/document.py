@@ -43,14 +43,14 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Plot:
     """A PNG file that lies in `plots/` beside the report."""
 
     path: Path
     caption: str
 
 
-Block = Heading | Paragraph | Table | Picture
+Block = Heading | Paragraph | Table | Plot
 
 
 def as_html(title: str, blocks: Sequence[Block]) -> str:
@@ -76,7 +76,7 @@ def _html(block: Block) -> str:
             return f"<h{level}>{escape(text)}</h{level}>"
         case Paragraph(text):
             return f"<p>{escape(text)}</p>"
-        case Picture(path, caption):
+        case Plot(path, caption):
             data = base64.b64encode(path.read_bytes()).decode("ascii")
             return (
                 f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
@@ -104,7 +104,7 @@ def _markdown(block: Block) -> str:
             return f"{'#' * level} {_md(text)}"
         case Paragraph(text):
             return _md(text)
-        case Picture(path, caption):
+        case Plot(path, caption):
             return f"![{_md(caption)}](plots/{path.name})"
         case Table(header, rows, strong):
             lines = [f"| {' | '.join(_md(cell) for cell in header)} |", f"|{'---|' * len(header)}"]

@@ -5,7 +5,8 @@ class StudyRefused(Exception):
     """Observations or sources that no study can stand on.
 
     ``code`` is stable and short: ``no_observations duplicate not_finite no_map``, of a benchmark also ``few_sources
-    unknown_source unknown_scale other_study no_body``, of a study file ``bad_file bad_dataset``; ``detail`` names what was found and what to change.
+    unknown_source unknown_scale other_study no_body``, of a study file ``bad_file bad_dataset
+    not_trained``; ``detail`` names what was found and what to change.
     """
 
     def __init__(self, code: str, detail: str) -> None:

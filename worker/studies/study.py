@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker.studies.correlation import Correlations, correlate
 from worker.studies.document import Table
-from worker.studies.observations import Observation, Place
+from worker.studies.measures.correlation import Correlations, correlate
+from worker.studies.measures.observations import Observation, Place
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyResults:
     """facts: settings and costs as (name, text); tables: others to print, as (title, text, table)."""
 
     title: str
@@ -37,9 +37,17 @@ class Study:
 
 
 def section(
-    slug: str, title: str, text: Sequence[str], observations: Sequence[Observation], *,
-    dataset: str = "dataset", candidate: str = "candidate", featured: Sequence[Place] = (), bootstrap: int = 1000, seed: int = 0,
-) -> Section:  # fmt: skip
+    slug: str,
+    title: str,
+    text: Sequence[str],
+    observations: Sequence[Observation],
+    *,
+    dataset: str = "dataset",
+    candidate: str = "candidate",
+    featured: Sequence[Place] = (),
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> Section:
     """A Section with its correlations. Raises StudyRefused."""
     found = correlate(observations, bootstrap=bootstrap, seed=seed)
     return Section(slug, title, tuple(text), tuple(observations), found, dataset, candidate, tuple(featured))

@@ -8,7 +8,7 @@ from worker.data.formats import READERS
 from worker.features.layers import LAYER_HELP, SOURCE_LAYER
 from worker.metrics.registry import METRICS
 from worker.ranking.rule import PREFERRED_LAYERS, PREFERRED_METRICS
-from worker.training import default_recipe, fitting, recipes
+from worker.training.recipe import default_recipe, fitting, recipes
 
 
 def test_the_committed_file_is_what_the_code_says():

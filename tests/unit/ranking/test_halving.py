@@ -29,9 +29,16 @@ class Played:
 
 
 def play(
-    candidates: list[Pace], budget_s: float, *, longest: int = 300, least: int = 20, eta: int = 3, chance: random.Random,
-    failing: float = 0.0, truth: float = 1.0,
-) -> Played:  # fmt: skip
+    candidates: list[Pace],
+    budget_s: float,
+    *,
+    longest: int = 300,
+    least: int = 20,
+    eta: int = 3,
+    chance: random.Random,
+    failing: float = 0.0,
+    truth: float = 1.0,
+) -> Played:
     """`truth`: real seconds for each predicted one, known after a candidate's first part."""
     found = ladder(candidates, longest=longest, budget_s=budget_s, eta=eta, least=least)
     late = found.late if found else frozenset()
@@ -51,17 +58,25 @@ def play(
             if before.rung < 0:
                 pace = Pace(*(value * truth for value in dataclasses.astuple(pace)))
             entrants[place] = dataclasses.replace(
-                before, pace=pace, rung=step.rung, iterations=part.stop, value=round(chance.random(), 1),
+                before,
+                pace=pace,
+                rung=step.rung,
+                iterations=part.stop,
+                value=round(chance.random(), 1),
                 lost=chance.random() < failing,
-            )  # fmt: skip
+            )
     return Played(stops, rounds, entrants, spent)
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(paces, min_size=1, max_size=30), st.floats(1.0, 3000.0), st.integers(1, 2000), st.integers(2, 5),
-    st.sampled_from([0.0, 0.2, 0.6]), st.randoms(use_true_random=False),
-)  # fmt: skip
+    st.lists(paces, min_size=1, max_size=30),
+    st.floats(1.0, 3000.0),
+    st.integers(1, 2000),
+    st.integers(2, 5),
+    st.sampled_from([0.0, 0.2, 0.6]),
+    st.randoms(use_true_random=False),
+)
 def test_never_above_the_budget_and_every_round_is_part_of_the_one_before(
     candidates, budget_s, longest, eta, failing, chance
 ):
@@ -80,10 +95,16 @@ def test_never_above_the_budget_and_every_round_is_part_of_the_one_before(
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(paces, min_size=1, max_size=20), st.floats(1.0, 3000.0), st.integers(1, 2000),
-    st.sampled_from([0.0, 0.3]), st.floats(0.2, 1.0), st.randoms(use_true_random=False),
-)  # fmt: skip
-def test_what_is_left_carries_nobody_who_waits_to_the_end(candidates, budget_s, longest, failing, truth, chance):
+    st.lists(paces, min_size=1, max_size=20),
+    st.floats(1.0, 3000.0),
+    st.integers(1, 2000),
+    st.sampled_from([0.0, 0.3]),
+    st.floats(0.2, 1.0),
+    st.randoms(use_true_random=False),
+)
+def test_what_is_left_carries_nobody_who_waits_to_the_end(
+    candidates, budget_s, longest, failing, truth, chance
+):
     """Also where candidates turn out faster than was thought, or fail."""
     played = play(candidates, budget_s, longest=longest, chance=chance, failing=failing, truth=truth)
     left = budget_s - played.spent_s
@@ -105,7 +126,13 @@ def way(each: Entrant, stops: tuple[int, ...]) -> float:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(1, 40), st.floats(0.01, 2.0), st.floats(0, 5), st.floats(5, 2000), st.randoms(use_true_random=False))
+@given(
+    st.integers(1, 40),
+    st.floats(0.01, 2.0),
+    st.floats(0, 5),
+    st.floats(5, 2000),
+    st.randoms(use_true_random=False),
+)
 def test_equal_candidates_leave_less_than_one_of_them_takes(count, iteration_s, part_s, budget_s, chance):
     played = play([Pace(iteration_s, part_s)] * count, budget_s, chance=chance)
     last = len(played.stops) - 1
@@ -197,7 +224,11 @@ def test_where_nobody_can_come_to_the_end_the_best_goes_as_far_as_it_lasts():
 
 def test_mean_average_precision_decides_and_the_score_breaks_ties():
     stops = (10, 30)
-    entrants = [Entrant("a", Pace(1.0), 0, 10, 0.2), Entrant("b", Pace(1.0), 0, 10, 0.3), Entrant("c", Pace(1.0), 0, 10, 0.3)]
+    entrants = [
+        Entrant("a", Pace(1.0), 0, 10, 0.2),
+        Entrant("b", Pace(1.0), 0, 10, 0.3),
+        Entrant("c", Pace(1.0), 0, 10, 0.3),
+    ]
     assert [part.id for part in next_round(entrants, stops, 21.0).parts] == ["b"]
     unknown = [dataclasses.replace(each, value=None) for each in entrants]
     assert [part.id for part in next_round(unknown, stops, 21.0).parts] == ["a"]

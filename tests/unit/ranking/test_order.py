@@ -110,11 +110,11 @@ def test_the_chance_of_being_best_sums_to_one_and_falls_with_the_value():
         candidate(name, at("tlogme", value), error_of_images=0.1)
         for name, value in {"a": 1.0, "b": 0.95, "c": 0.0}.items()
     ]
-    chances = [row.chance_of_best for row in order(pool, TARGET).rows]
+    chances = [row.score_chance_of_highest for row in order(pool, TARGET).rows]
     assert sum(chances) == pytest.approx(1.0)
     assert chances[0] > chances[1] > 0.1
     assert chances[2] < 0.01
-    assert chances == [row.chance_of_best for row in order(list(reversed(pool)), TARGET).rows]
+    assert chances == [row.score_chance_of_highest for row in order(list(reversed(pool)), TARGET).rows]
 
 
 def test_a_checkpoint_that_is_there_twice_shares_its_chance():
@@ -123,8 +123,8 @@ def test_a_checkpoint_that_is_there_twice_shares_its_chance():
         for id in ("x", "y")
     ]
     rows = order([*twice, candidate("b", at("tlogme", 0.9), error_of_images=0.1)], TARGET).rows
-    assert rows[0].chance_of_best == pytest.approx(rows[1].chance_of_best)
-    assert sum(row.chance_of_best for row in rows) == pytest.approx(1.0)
+    assert rows[0].score_chance_of_highest == pytest.approx(rows[1].score_chance_of_highest)
+    assert sum(row.score_chance_of_highest for row in rows) == pytest.approx(1.0)
 
 
 def test_without_intervals_nothing_is_invented():
@@ -134,7 +134,9 @@ def test_without_intervals_nothing_is_invented():
     ]
     ordering = order(pool, TARGET)
     assert (ordering.groups, ordering.ties) == ((), (("ckpt_a", "ckpt_b"),))
-    assert {(row.interval, row.chance_of_best, row.group) for row in ordering.rows} == {(None, None, None)}
+    assert {(row.interval, row.score_chance_of_highest, row.group) for row in ordering.rows} == {
+        (None, None, None)
+    }
     assert "not known" in ordering.summary
     assert "scored without one" in next(w.detail for w in ordering.warnings if w.code == "no_interval")
 
@@ -151,7 +153,7 @@ def test_one_without_interval_is_named_with_its_reason_and_the_others_are_compar
     ]
     ordering = order(pool, TARGET)
     assert ordering.groups == (("ckpt_a",), ("ckpt_c",))
-    assert [row.chance_of_best for row in ordering.rows] == [1.0, None, 0.0]
+    assert [row.score_chance_of_highest for row in ordering.rows] == [1.0, None, 0.0]
     assert "3 images or groups" in next(w.detail for w in ordering.warnings if w.code == "no_interval")
     assert "nothing is known of 2, without interval" in ordering.summary
 
@@ -171,7 +173,7 @@ def test_an_interval_over_other_groups_counts_as_none():
         ({"a": 1.0}, "only one candidate has a place"),
         (
             {"a": 9.0, "b": 1.0, "c": 0.99, "d": 0.98},
-            "candidates 2 to 4 cannot be told apart; a has the best chance of being best, 100%",
+            "candidates 2 to 4 cannot be told apart; a most probably has the highest score, 100%",
         ),
         (
             {"a": 9.0, "b": 8.99, "c": 1.0, "d": 0.99},
@@ -315,6 +317,16 @@ def test_static_baselines_are_ranked_among_the_ordered_ones():
     }
 
 
+def test_a_rare_figure_is_a_baseline_where_a_candidate_has_it():
+    pool = [
+        candidate("has", at("tlogme", 1.0), parameters=1, rf100_vl_ap=57.1),
+        candidate("lacks", at("tlogme", 2.0), parameters=9),
+    ]
+    ordering = order(pool, TARGET)
+    assert list(ordering.static) == ["parameters", "coco_box_map", "rf100_vl_ap"]
+    assert {row.name: row.static_ranks["rf100_vl_ap"] for row in ordering.rows} == {"has": 1, "lacks": None}
+
+
 def test_untrained_layers_lose_against_trained_ones_and_are_warned_of():
     scores = at("tlogme", 1.0) | at("tlogme", 1.0, "backbone.c5")
     pool = [candidate(name, scores, untrained=frozenset({"backbone.c4"})) for name in "ab"]
@@ -354,13 +366,20 @@ def test_nothing_given_is_changed_and_the_same_scores_give_the_same_order():
 
 
 def zeroed(
-    name: str, value: float, zero: float | None, *, error_of_images: float = 1e-6, notes: tuple[str, ...] = (), **facts
+    name: str,
+    value: float,
+    zero: float | None,
+    *,
+    error_of_images: float = 1e-6,
+    notes: tuple[str, ...] = (),
+    **facts,
 ) -> Candidate:
     """error_of_images: of the value and of the gain."""
     made = candidate(name, at("logme", value), error_of_images=error_of_images, **facts)
     gained = None if zero is None else interval(f"gain of {name}", value - zero, error_of_images)
     scores = tuple(
-        dataclasses.replace(score, zero_point=zero, gain_interval=gained, notes=notes) for score in made.scores
+        dataclasses.replace(score, zero_point=zero, gain_interval=gained, notes=notes)
+        for score in made.scores
     )
     return dataclasses.replace(made, scores=scores)
 
@@ -374,8 +393,10 @@ def test_the_gain_is_what_is_above_the_zero_point_and_orders_the_candidates():
     ordering = order(pool, TARGET)
     assert ordering.quantity == "gain"
     assert [(row.rank, row.name, row.value, row.zero_point, row.gain) for row in ordering.rows] == [
-        (1, "c", 0.25, -1.0, 1.25), (2, "a", 0.5, 0.25, 0.25), (3, "b", 0.75, 0.625, 0.125),
-    ]  # fmt: skip
+        (1, "c", 0.25, -1.0, 1.25),
+        (2, "a", 0.5, 0.25, 0.25),
+        (3, "b", 0.75, 0.625, 0.125),
+    ]
     assert brought_nothing(*pool) == []
     undefined = dataclasses.replace(pool[0].scores[0], value=None, undefined="why")
     assert undefined.gain is None
@@ -389,7 +410,11 @@ def test_values_order_where_they_are_asked_for():
 
 
 def test_one_without_a_gain_keeps_all_from_being_ordered_by_it_and_is_named():
-    pool = [zeroed("a", 0.5, 0.25), zeroed("b", 0.75, None, notes=("no zero point: NaN",)), zeroed("c", 0.25, -1.0)]
+    pool = [
+        zeroed("a", 0.5, 0.25),
+        zeroed("b", 0.75, None, notes=("no zero point: NaN",)),
+        zeroed("c", 0.25, -1.0),
+    ]
     ordering = order(pool, TARGET)
     assert (ordering.quantity, [row.name for row in ordering.rows]) == ("value", ["b", "a", "c"])
     [said] = [each.detail for each in ordering.warnings if each.code == "no_gain"]
@@ -398,8 +423,10 @@ def test_one_without_a_gain_keeps_all_from_being_ordered_by_it_and_is_named():
     assert [row.name for row in ordering.rows] == ["c", "a"]
     [out] = ordering.left_out
     assert (out.name, out.code, out.reason) == (
-        "b", "undefined", "the gain of logme at backbone.c4 (local) is undefined: NaN"
-    )  # fmt: skip
+        "b",
+        "undefined",
+        "the gain of logme at backbone.c4 (local) is undefined: NaN",
+    )
 
 
 def test_without_any_zero_point_values_order_and_nothing_is_said_of_gains():
@@ -420,8 +447,8 @@ def test_ties_groups_and_chances_are_those_of_the_gain():
     first, second, _ = ordering.rows
     assert first.gain_interval[0] < 1.0 < first.gain_interval[1]
     assert first.interval[0] < 5.0 < first.interval[1]
-    assert 0.4 < first.chance_of_best < 0.9
-    assert first.chance_of_best + second.chance_of_best == pytest.approx(1.0)
+    assert 0.4 < first.score_chance_of_highest < 0.9
+    assert first.score_chance_of_highest + second.score_chance_of_highest == pytest.approx(1.0)
     by_value = order(pool, TARGET, RankBy(quantity="value"))
     assert by_value.groups == (("ckpt_c",), ("ckpt_a",), ("ckpt_b",))
 
@@ -517,7 +544,9 @@ def test_where_nothing_matches_the_default_order_is_taken_and_said():
     pool = [maps("a", EVERYWHERE, None)]
     ordering = order(pool, TARGET, RankBy(layer=rule.SIZE_MATCHED))
     assert (ordering.layer, ordering.chosen_by) == ("backbone.c4", "default rule")
-    assert "backbone.c4 was chosen" in next(w.detail for w in ordering.warnings if w.code == "not_size_matched")
+    assert "backbone.c4 was chosen" in next(
+        w.detail for w in ordering.warnings if w.code == "not_size_matched"
+    )
     assert "not_size_matched" not in {w.code for w in order(pool, TARGET).warnings}
 
 
@@ -537,6 +566,7 @@ def test_it_is_the_default_and_one_constant_makes_it_so(monkeypatch):
 
 def test_the_score_of_what_a_detector_has_to_learn_comes_first():
     pool = [
-        candidate(n, at("tlogme", v) | at("detection_evidence_single", -v) | at("logme", v)) for n, v in (("a", 1.0), ("b", 2.0))
+        candidate(n, at("tlogme", v) | at("detection_evidence_single", -v) | at("logme", v))
+        for n, v in (("a", 1.0), ("b", 2.0))
     ]
     assert order(pool, TARGET).metric == "detection_evidence_single"

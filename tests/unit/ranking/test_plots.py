@@ -75,7 +75,10 @@ def test_the_same_order_draws_the_same_file(tmp_path):
 def test_gains_begin_at_zero_which_is_inside_the_picture(tmp_path):
     def drawn(gains: list[float]) -> np.ndarray:
         made = ordering([1.0, 2.0, 2.1])
-        rows = tuple(dataclasses.replace(row, gain=gain, zero_point=9.0) for row, gain in zip(made.rows, gains, strict=True))
+        rows = tuple(
+            dataclasses.replace(row, gain=gain, zero_point=9.0)
+            for row, gain in zip(made.rows, gains, strict=True)
+        )
         path = bar_chart(dataclasses.replace(made, rows=rows, quantity="gain"), tmp_path / "gains.png")
         pixels = np.asarray(PIL.Image.open(path).convert("RGB")).astype(int)
         assert not (pixels - (0xB5, 0x46, 0x2F) == 0).all(-1).any(), "the zero point is the zero"
@@ -90,7 +93,9 @@ def test_gains_begin_at_zero_which_is_inside_the_picture(tmp_path):
 def test_a_mark_stands_at_the_zero_point_of_each_bar_inside_the_picture(tmp_path):
     def marks(zeros: list[float | None]) -> np.ndarray:
         made = ordering([1.0, 2.0, 2.1])
-        rows = tuple(dataclasses.replace(row, zero_point=zero) for row, zero in zip(made.rows, zeros, strict=True))
+        rows = tuple(
+            dataclasses.replace(row, zero_point=zero) for row, zero in zip(made.rows, zeros, strict=True)
+        )
         path = bar_chart(dataclasses.replace(made, rows=rows), tmp_path / "scores.png")
         pixels = np.asarray(PIL.Image.open(path).convert("RGB")).astype(int)
         assert len(lengths(path)) == 3

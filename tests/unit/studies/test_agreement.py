@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
-from worker.studies.agreement import kendall, pearson, regret_at, rel_at, spearman, weighted_tau
+from worker.studies.measures.agreement import kendall, pearson, regret_at, rel_at, spearman, weighted_tau
 
 SCIPY = {
     "pearson": (pearson, lambda a, b: stats.pearsonr(a, b).statistic),

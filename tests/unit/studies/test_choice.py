@@ -5,10 +5,14 @@ from dataclasses import replace
 import pytest
 from scipy.stats import weightedtau
 
-from worker.studies.choice import choose, leave_one_out, ranks_of, stand_last, tau_on
-from worker.studies.observations import Observation
+from worker.studies.measures.choice import choose, leave_one_out, ranks_of, stand_last, tau_on
+from worker.studies.measures.observations import Observation
 
-GOOD, BAD, PARTIAL = ("good", "stride 16", "local"), ("bad", "stride 16", "local"), ("partial", "stride 16", "local")
+GOOD, BAD, PARTIAL = (
+    ("good", "stride 16", "local"),
+    ("bad", "stride 16", "local"),
+    ("partial", "stride 16", "local"),
+)
 PLACES = (BAD, GOOD, PARTIAL)
 MAPS = {"a": (0.1, 0.2, 0.3, 0.4), "b": (0.5, 0.2, 0.4, 0.1), "c": (0.3, 0.1, 0.4, 0.2)}
 
@@ -20,7 +24,16 @@ def observed(maps=MAPS):
         for n, (value, real) in enumerate(zip(MAPS[dataset], values, strict=True)):
             scores = {GOOD: value if dataset != "c" else -value, BAD: -value, PARTIAL: value}
             undefined = {PARTIAL: "one class"} if dataset == "b" else {}
-            found.append(Observation(dataset, f"c{n}", {p: v for p, v in scores.items() if p not in undefined}, {}, {0: real}, undefined))
+            found.append(
+                Observation(
+                    dataset,
+                    f"c{n}",
+                    {p: v for p, v in scores.items() if p not in undefined},
+                    {},
+                    {0: real},
+                    undefined,
+                )
+            )
     return found
 
 
@@ -42,7 +55,12 @@ def test_what_other_datasets_hold_does_not_change_the_choice():
     worse = [replace(o, scores=dict.fromkeys(o.scores, 0.0)) if o.dataset == "c" else o for o in rows]
     assert choose(rows, PLACES, ("a", "b")) == before
     assert choose(worse, PLACES, ("a", "b")) == before
-    assert choose(observed({**MAPS, "a": (0.4, 0.3, 0.2, 0.1), "b": (0.1, 0.4, 0.2, 0.5)}), PLACES, ("a", "b")).place == BAD
+    assert (
+        choose(
+            observed({**MAPS, "a": (0.4, 0.3, 0.2, 0.1), "b": (0.1, 0.4, 0.2, 0.5)}), PLACES, ("a", "b")
+        ).place
+        == BAD
+    )
 
 
 def test_the_tau_is_that_of_scipy():

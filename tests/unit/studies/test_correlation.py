@@ -71,12 +71,16 @@ def test_the_interval_of_a_dataset_resamples_its_candidates():
     plain = [stats.pearsonr(scores[i], truth[i]).statistic for i in index]
     assert (found.low, found.high) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.02)
     assert found.low < found.value < found.high
-    assert found == correlate(rows, bootstrap=4000, seed=1).per_dataset["d"][GOOD]["pearson"], "the seed decides"
+    assert found == correlate(rows, bootstrap=4000, seed=1).per_dataset["d"][GOOD]["pearson"], (
+        "the seed decides"
+    )
 
 
 def test_the_interval_of_an_average_resamples_datasets():
     found = correlate(observations(), bootstrap=500).average[SIZE]["kendall"]
-    values = [correlate(observations()).per_dataset[d][SIZE]["kendall"].value for d in ("cells", "ships", "cards")]
+    values = [
+        correlate(observations()).per_dataset[d][SIZE]["kendall"].value for d in ("cells", "ships", "cards")
+    ]
     assert found.value == pytest.approx(np.mean(values))
     assert min(values) - 1e-12 <= found.low < found.value < found.high <= max(values) + 1e-12
     alone = correlate(observations(("cells",))).average[GOOD]["kendall"]
@@ -95,7 +99,9 @@ def test_no_interval_where_most_resamples_have_no_value():
 def test_what_is_not_finite_is_refused_by_name(value):
     rows = observations()
     broken = Observation("ships", "broken one", {GOOD: value}, {}, {0: 0.5})
-    with pytest.raises(StudyRefused, match=r"logme backbone.c4 local = (nan|inf|-inf) of broken one on ships") as refusal:
+    with pytest.raises(
+        StudyRefused, match=r"logme backbone.c4 local = (nan|inf|-inf) of broken one on ships"
+    ) as refusal:
         correlate([*rows, broken])
     assert refusal.value.code == "not_finite"
     for other in (
@@ -121,7 +127,9 @@ def test_an_empty_study_a_candidate_twice_and_a_missing_map_are_refused():
 def test_the_undefined_is_left_out_by_name_and_reason_and_counted():
     rows = observations()
     rows = [
-        Observation(o.dataset, o.candidate, {GOOD: o.scores[GOOD]}, o.static, o.map_by_seed, {BAD: "one class only"})
+        Observation(
+            o.dataset, o.candidate, {GOOD: o.scores[GOOD]}, o.static, o.map_by_seed, {BAD: "one class only"}
+        )
         if o.dataset == "ships"
         else o
         for o in rows
@@ -144,7 +152,9 @@ def test_constant_scores_constant_map_and_too_few_are_undefined():
     assert found[GOOD]["pearson"].undefined == "all candidates have the same score"
     assert found[BAD]["pearson"].undefined == "all candidates have the same mAP"
     assert found[BAD]["rel_at_1"].value == pytest.approx(1), "any choice is the best one"
-    two = correlate([Observation("d", str(i), {GOOD: float(i)}, {}, {0: i / 2}) for i in range(2)]).per_dataset["d"]
+    two = correlate(
+        [Observation("d", str(i), {GOOD: float(i)}, {}, {0: i / 2}) for i in range(2)]
+    ).per_dataset["d"]
     assert two[GOOD]["pearson"].undefined == "2 candidates have a value, at least 3 are needed"
     assert two[GOOD]["rel_at_1"].value == pytest.approx(1)
     assert two[GOOD]["rel_at_3"].value is None
@@ -163,7 +173,9 @@ def test_the_noise_ceiling_is_the_agreement_of_two_seeds():
     # the truth is the mean of both
     truth = np.mean([first, second], axis=0)
     scores = [o.scores[GOOD] for o in group]
-    assert found.per_dataset["ships"][GOOD]["kendall"].value == pytest.approx(stats.kendalltau(scores, truth).statistic)
+    assert found.per_dataset["ships"][GOOD]["kendall"].value == pytest.approx(
+        stats.kendalltau(scores, truth).statistic
+    )
 
 
 def test_one_seed_has_no_ceiling():

@@ -8,9 +8,10 @@ from models_store.manifest import Layer
 from worker.ranking import rule as service
 from worker.ranking.records import Candidate, Scored
 from worker.studies import StudyRefused
-from worker.studies.layer_rules import MEAN, RULES, rule_named, shared_maps, with_rules
-from worker.studies.observations import Observation
-from worker.studies.zero_point import gain_of, with_gains
+from worker.studies.measures.gains import gain_of
+from worker.studies.measures.layer_rules import MEAN, RULES, rule_named, shared_maps, with_rules
+from worker.studies.measures.observations import Observation
+from worker.studies.measures.zero_point import with_gains
 
 ALL = ("backbone.c2", "backbone.c3", "backbone.c4", "backbone.c5")
 
@@ -34,7 +35,10 @@ def test_the_layers_of_a_rule(rule, pixels, layers):
 
 def test_only_maps_that_all_candidates_have_are_matched():
     whole = [Layer(name, 4, 8, "map", True) for name in (*ALL, "neck.p6")]
-    short, fresh = whole[:3], [dataclasses.replace(layer, trained=layer.name != "backbone.c2") for layer in whole]
+    short, fresh = (
+        whole[:3],
+        [dataclasses.replace(layer, trained=layer.name != "backbone.c2") for layer in whole],
+    )
     assert shared_maps([whole, short]) == ALL[:3]
     assert shared_maps([whole, short, fresh]) == ALL[1:3]
     assert shared_maps([]) == ()
@@ -45,7 +49,13 @@ def test_only_maps_that_all_candidates_have_are_matched():
 @pytest.mark.parametrize("pixels", [12.0, 20.0, 22.0, 23.0, 40.0])
 def test_it_is_the_map_that_the_service_would_match(pixels):
     candidates = [
-        Candidate(id=str(n), name=str(n), scores=tuple(Scored("logme", layer, "local", 1.0) for layer in ALL), object_pixels=pixels + n - 1) for n in range(3)
+        Candidate(
+            id=str(n),
+            name=str(n),
+            scores=tuple(Scored("logme", layer, "local", 1.0) for layer in ALL),
+            object_pixels=pixels + n - 1,
+        )
+        for n in range(3)
     ]
     own = rule_named(f"size_matched / {service.SIZE_PER_STRIDE:g}").layers(ALL, pixels)
     assert own == (service.size_matched_layer(candidates),)
@@ -60,13 +70,19 @@ def test_every_known_rule_can_be_named_and_others_are_refused():
 
 def observation():
     scores = {("m", f"backbone.c{n}", "local"): float(n) for n in (2, 3, 4, 5)}
-    scores |= {("m", "backbone.c4", "global"): 9.0, ("m", "neck.roi", "local"): 9.0, ("m", "backbone.c4", "small"): 9.0}
+    scores |= {
+        ("m", "backbone.c4", "global"): 9.0,
+        ("m", "neck.roi", "local"): 9.0,
+        ("m", "backbone.c4", "small"): 9.0,
+    }
     scores |= {("half", "backbone.c4", "local"): 7.0}
     return Observation("d", "c", scores, {}, {0: 0.5}, {("half", "backbone.c3", "local"): "one class"})
 
 
 def test_a_rule_becomes_a_place():
-    found = with_rules(observation(), {"matched": ("backbone.c3",), MEAN: ALL, "backbone.c4": ("backbone.c4",), "none": ()})
+    found = with_rules(
+        observation(), {"matched": ("backbone.c3",), MEAN: ALL, "backbone.c4": ("backbone.c4",), "none": ()}
+    )
     assert found.scores["m", "matched", "local"] == 3.0
     assert found.scores["m", MEAN, "local"] == 3.5
     assert found.undefined["half", "matched", "local"] == "one class"
@@ -79,7 +95,14 @@ def test_a_gain_is_the_score_above_its_zero_point():
     def row(metric, layer, value, undefined=None):
         return {"metric": metric, "layer": layer, "level": "local", "value": value, "undefined": undefined}
 
-    zero = {"rows": [row("m", "backbone.c4", 1.5), row("m", "backbone.c3", None, "NaN features"), row("half", "backbone.c3", 1.0), row("other", "x", 1.0)]}
+    zero = {
+        "rows": [
+            row("m", "backbone.c4", 1.5),
+            row("m", "backbone.c3", None, "NaN features"),
+            row("half", "backbone.c3", 1.0),
+            row("other", "x", 1.0),
+        ]
+    }
     found = with_gains(observation(), zero)
     gain = gain_of("m")
     assert found.scores[gain, "backbone.c4", "local"] == 2.5

@@ -1,5 +1,6 @@
 """Tasks of a study: in order, once, over processes, and not again when done."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from worker.studies.files import read_json, write_json
-from worker.studies.parallel import Task, carry_out, with_eta
+from worker.studies.runs.parallel import Task, carry_out, give_back_memory, with_eta
 
 
 def note(done: Path, needs: Path | None = None) -> None:
@@ -32,6 +33,22 @@ def chain(folder: Path) -> list[Task]:
         Task("b", note, (file["b"], file["a"]), file["b"], ("a",)),
         Task("a", note, (file["a"],), file["a"]),
     ]
+
+
+STAY: list[bytearray] = []
+
+
+def fill_and_free(done: Path) -> None:
+    """200 MB in blocks that the allocator keeps, for a few between them stay."""
+    blocks = [bytearray(b"x" * 64_000) for _ in range(3000)]
+    STAY.extend([*blocks[::100], blocks[-1]])
+    del blocks
+    write_json(done, {"megabytes": resident_mb()})
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def quiet(done, total, message):
@@ -58,7 +75,10 @@ def test_each_task_runs_once_after_what_it_needs(tmp_path, workers):
 
 def test_a_failure_stops_and_keeps_what_is_done(tmp_path):
     tasks = chain(tmp_path)
-    broken = [Task("c", fail, (tmp_path / "c.json",), tmp_path / "c.json", ("a",)), *(t for t in tasks if t.name != "c")]
+    broken = [
+        Task("c", fail, (tmp_path / "c.json",), tmp_path / "c.json", ("a",)),
+        *(t for t in tasks if t.name != "c"),
+    ]
     with pytest.raises(ValueError, match=r"cannot write c\.json"):
         carry_out(broken, 2, quiet)
     assert (tmp_path / "a.json").exists()
@@ -111,7 +131,7 @@ KILLED = """
 from collections.abc import Callable
 from pathlib import Path
 from tests.unit.studies.{module} import sleep_long
-from worker.studies.parallel import Task, carry_out
+from worker.studies.runs.parallel import give_back_memory, Task, carry_out
 if __name__ == "__main__":
     folder = Path({folder!r})
     carry_out([Task("a", sleep_long, (folder / "begun.json",), folder / "done.json")], 2, print)
@@ -121,7 +141,9 @@ if __name__ == "__main__":
 def test_processes_end_with_one_that_was_killed(tmp_path):
     root = Path(__file__).parents[3]
     (tmp_path / "parent.py").write_text(KILLED.format(module=Path(__file__).stem, folder=str(tmp_path)))
-    parent = subprocess.Popen([sys.executable, tmp_path / "parent.py"], env={**os.environ, "PYTHONPATH": str(root)})
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"], env={**os.environ, "PYTHONPATH": str(root)}
+    )
     try:
         wait_until(lambda: (tmp_path / "begun.json").exists())
     finally:
@@ -144,3 +166,12 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.1)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")
+def test_what_a_task_freed_is_given_back_to_the_system(tmp_path: Path) -> None:
+    give_back_memory()  # what other tests freed would serve these blocks
+    before = resident_mb()
+    carry_out([Task("a", fill_and_free, (tmp_path / "a.json",), tmp_path / "a.json")], 1, quiet)
+    assert read_json(tmp_path / "a.json")["megabytes"] > before + 100, "freed, and kept by the allocator"
+    assert resident_mb() < before + 50

@@ -12,17 +12,18 @@ from typer.testing import CliRunner
 from app.cli.main import build
 from models_store import load_detector
 from worker.data.dataset import open_dataset
-from worker.data.glyphs import digits
-from worker.data.synthetic import synth
+from worker.data.glyphs import Glyphs, digits
+from worker.data.synthetic import Scenes, synth
 from worker.features.extract import extract
+from worker.features.reading import reading_of
 from worker.metrics import FeatureSet, RegionSet, score
 from worker.studies import StudyRefused
+from worker.studies.evidence.material import material_of
 from worker.studies.files import write_json
-from worker.studies.fine_tuning import ids_of
-from worker.studies.material import material_of
-from worker.studies.real import RealStudy, Settings, run, study_of
-from worker.studies.report import write_report
-from worker.studies.study_file import make_ready, read_study
+from worker.studies.reports.report import write_report
+from worker.studies.runs.fine_tuning import ids_of
+from worker.studies.runs.real import RealStudy, StudySettings, run, study_of
+from worker.studies.runs.study_file import make_ready, read_study
 
 OPTIONS = "neck_channels = 16, head_width = 32, box_batch_size_per_image = 16, rpn_post_nms_top_n_train = 20, rpn_post_nms_top_n_test = 10"
 FILE = f"""
@@ -71,9 +72,12 @@ def data(tmp_path_factory) -> Path:
     for name, classes in (("one", 1), ("two", 3)):
         few = glyphs.labels < classes
         synth(
-            folder / "sets" / name, glyphs.images[few], glyphs.labels[few], glyphs.names[:classes],
-            images_train=12, images_test=4, image_size=64, max_size=30, max_objects=3,
-        )  # fmt: skip
+            folder / "sets" / name,
+            Glyphs(glyphs.images[few], glyphs.labels[few], glyphs.names[:classes]),
+            Scenes(image_size=64, max_size=30, max_objects=3),
+            images_train=12,
+            images_test=4,
+        )
     torch.manual_seed(1)
     save_file(torchvision.models.mobilenet_v3_small().state_dict(), folder / "body.safetensors")
     (folder / "study.toml").write_text(FILE)
@@ -84,7 +88,9 @@ def data(tmp_path_factory) -> Path:
 def out(data, tmp_path_factory) -> Path:
     """Where the command ran the file's study."""
     folder = tmp_path_factory.mktemp("out")
-    result = CliRunner().invoke(build(), ["study", "local", str(data / "study.toml"), "--out", str(folder), "--workers", "1"])
+    result = CliRunner().invoke(
+        build(), ["study", "local", str(data / "study.toml"), "--out", str(folder), "--workers", "1"]
+    )
     assert result.exit_code == 0, result.output
     assert "Ranking candidates for a dataset" in result.output
     return folder
@@ -101,14 +107,23 @@ def test_a_file_becomes_a_report(data, out):
     real = again(data, out)
     assert real.left_out() == {}
     rows = real.observations()
-    assert [(o.dataset, o.candidate) for o in rows] == [("one", "kept"), ("one", "random"), ("two", "kept"), ("two", "random")]
+    assert [(o.dataset, o.candidate) for o in rows] == [
+        ("one", "kept"),
+        ("one", "random"),
+        ("two", "kept"),
+        ("two", "random"),
+    ]
     assert all(set(o.map_by_seed) == {0, 1} for o in rows)
     assert {o.static["static_coco_map"] for o in rows} == {21.5, None}
     assert rows[0].static["static_parameters"] == real.scores["one", "kept"]["parameters"]
     one, two = rows[0], rows[2]
     assert ("tlogme", "backbone.c4", "local") in two.scores
-    assert one.undefined["tlogme", "backbone.c4", "local"], "a single class has no scores over classes, with the reason"
-    assert "etran_s_en" not in {metric for metric, _, _ in (*one.scores, *two.scores)}, "terms nobody asked for"
+    assert one.undefined["tlogme", "backbone.c4", "local"], (
+        "a single class has no scores over classes, with the reason"
+    )
+    assert "etran_s_en" not in {metric for metric, _, _ in (*one.scores, *two.scores)}, (
+        "terms nobody asked for"
+    )
     assert ("leep", "head.class_probabilities", "local") in two.undefined
     page = (out / "report.html").read_text()
     assert "A study" in page
@@ -125,9 +140,24 @@ def test_nothing_is_done_twice_and_more_may_be_added(data, out):
     fewer = run({"one": datasets["one"]}, candidates, out / "work", asked.settings)
     assert len(fewer.observations()) == 2
     with pytest.raises(StudyRefused, match="other settings"):
-        run(datasets, candidates, out / "work", Settings(recipe="sgd_1x"))
+        run(datasets, candidates, out / "work", StudySettings(recipe="sgd_1x"))
     with pytest.raises(StudyRefused, match="candidate kept changed"):
         run(datasets, {"kept": candidates["random"]}, out / "work", asked.settings)
+
+
+def test_scores_of_metrics_that_gave_other_numbers_are_not_taken_over(data, out, monkeypatch):
+    asked = read_study(data / "study.toml")
+    datasets, candidates = make_ready(asked, data, out / "work")
+    monkeypatch.setattr("worker.studies.runs.real.METRICS_VERSION", -1)
+    told = []
+    run(
+        {"one": datasets["one"]},
+        {"kept": candidates["kept"]},
+        out / "work",
+        asked.settings,
+        progress=lambda *each: told.append(each),
+    )
+    assert told[0][0] == told[0][1] - 1, "its fine-tunings stay, its scores are computed anew"
 
 
 EVIDENCE = """
@@ -157,7 +187,17 @@ def test_the_same_fine_tunings_serve_another_question(data, out, tmp_path):
     kept = json.loads((work / "settings.json").read_text())
     write_json(work / "settings.json", {**kept, "spec": {"layers": ["all"]}, "metrics": ["tlogme"]})
     (data / "evidence.toml").write_text(EVIDENCE)
-    command = ["study", "local", str(data / "evidence.toml"), "--out", str(tmp_path), "--work", str(work), "--workers", "1"]
+    command = [
+        "study",
+        "local",
+        str(data / "evidence.toml"),
+        "--out",
+        str(tmp_path),
+        "--work",
+        str(work),
+        "--workers",
+        "1",
+    ]
     result = CliRunner().invoke(build(), command)
     assert result.exit_code == 0, result.output
     assert {path: path.stat().st_mtime_ns for path in (work / "tunings").iterdir()} == before
@@ -168,10 +208,15 @@ def test_the_same_fine_tunings_serve_another_question(data, out, tmp_path):
     real = run(datasets, candidates, work, asked.settings)
     found = {(o.dataset, o.candidate): o for o in material_of(real, asked.question).observations}
     kept, random = found["two", "kept"], found["two", "random"]
-    gain, evidence = ("gain of detection_evidence", "backbone.c4", "local"), ("detection_evidence", "backbone.c4", "local")
+    gain, evidence = (
+        ("gain of detection_evidence", "backbone.c4", "local"),
+        ("detection_evidence", "backbone.c4", "local"),
+    )
     zero = {(r["metric"], r["layer"], r["level"]): r["value"] for r in real.zeros["two", "kept"]["rows"]}
     assert evidence in kept.scores, kept.undefined
-    assert kept.scores[gain] == pytest.approx(kept.scores[evidence] - zero["detection_evidence", "backbone.c4", "local"])
+    assert kept.scores[gain] == pytest.approx(
+        kept.scores[evidence] - zero["detection_evidence", "backbone.c4", "local"]
+    )
     assert real.zeros["two", "kept"] == real.zeros["two", "random"], "one architecture has one zero point"
     assert len(list((work / "scores").rglob("zero/*.json"))) == 2
     assert len({kept.scores[gain], random.scores[gain], 0.0}) == 3, "the zero point has weights of its own"
@@ -183,20 +228,32 @@ def test_the_same_fine_tunings_serve_another_question(data, out, tmp_path):
 
 def of_small(real, dataset, candidate, spec):
     """The score of the small objects is that of their regions, and of background as small."""
-    features = extract(load_detector(candidate), open_dataset(dataset), spec)
+    features = extract(reading_of(load_detector(candidate), open_dataset(dataset), spec))
     part = real.scores["two", "kept"]
     low = np.quantile(features.object_pixels, 1 / 3)
     assert part["object_pixels"]["limits"][0] == pytest.approx(low, abs=1e-3)
-    regions, sides = features.regions, np.sqrt(np.prod(features.regions.boxes[:, 2:] - features.regions.boxes[:, :2], axis=1))
+    regions, sides = (
+        features.regions,
+        np.sqrt(np.prod(features.regions.boxes[:, 2:] - features.regions.boxes[:, :2], axis=1)),
+    )
     # images of 64 pixels, seen at 64 pixels
     chosen = np.where(regions.jittered, features.object_pixels[regions.objects], sides) < low
     assert 0 < chosen.sum() < len(chosen)
     own = RegionSet(
-        features=features.region_layers["backbone.c4"][chosen], labels=regions.labels[chosen], deltas=regions.deltas[chosen], ious=regions.ious[chosen],
-    )  # fmt: skip
-    objects = FeatureSet(features=np.zeros((3, own.features.shape[1])), labels=np.zeros(3, dtype=int), regions=own)
+        features=features.region_layers["backbone.c4"][chosen],
+        labels=regions.labels[chosen],
+        deltas=regions.deltas[chosen],
+        ious=regions.ious[chosen],
+    )
+    objects = FeatureSet(
+        features=np.zeros((3, own.features.shape[1])), labels=np.zeros(3, dtype=int), regions=own
+    )
     value = score(objects, ["logme_regions"])["logme_regions"].value
-    row = next(r for r in part["rows"] if (r["metric"], r["layer"], r["level"]) == ("logme_regions", "backbone.c4", "small"))
+    row = next(
+        r
+        for r in part["rows"]
+        if (r["metric"], r["layer"], r["level"]) == ("logme_regions", "backbone.c4", "small")
+    )
     assert value is not None
     assert row["value"] == pytest.approx(value, rel=1e-6)
 
@@ -217,7 +274,7 @@ def test_a_part_that_fails_is_named_and_the_rest_stands(data, out, tmp_path):
 def test_a_recipe_that_does_not_fit_is_a_result(data, out, tmp_path):
     asked = read_study(data / "study.toml")
     datasets, candidates = make_ready(asked, data, out / "work")
-    settings = Settings(recipe="detr", spec=asked.settings.spec, metrics=asked.settings.metrics)
+    settings = StudySettings(recipe="detr", spec=asked.settings.spec, metrics=asked.settings.metrics)
     real = run({"one": datasets["one"]}, {"kept": candidates["kept"]}, tmp_path / "work", settings)
     assert real.left_out()["one", "kept"].startswith("wrong_family: ")
 
@@ -225,7 +282,7 @@ def test_a_recipe_that_does_not_fit_is_a_result(data, out, tmp_path):
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden"])
 def test_a_name_is_never_a_path(tmp_path, name):
     with pytest.raises(StudyRefused, match="files of these names"):
-        run({name: tmp_path}, {}, tmp_path / "work", Settings())
+        run({name: tmp_path}, {}, tmp_path / "work", StudySettings())
     assert not (tmp_path / "work").exists()
 
 
@@ -248,7 +305,7 @@ def test_a_dataset_without_a_test_split_is_tested_on_validation():
     ("change", "said"),
     [
         (("recipe =", "recipee ="), "recipee mean nothing"),
-        (('name = "kept"\nsource', 'source'), "a candidate has a name"),
+        (('name = "kept"\nsource', "source"), "a candidate has a name"),
         (('random = "torchvision', 'source = "x"\nrandom = "torchvision'), "either a source or random"),
         (('name = "random"', 'name = "kept"'), "of different names"),
         (("[plan]", "[plan"), "cannot be read"),
@@ -270,9 +327,15 @@ def test_what_a_file_cannot_say_is_refused(tmp_path, change, said):
         (("jittered = 2", "jitered = 2"), "regions: .*jitered"),
         (('"backbone.c3", "backbone.c4", "size', '"best", "size'), "is no layer rule"),
         (('"tlogme", "logme_boxes"', '"tlogme", "no_such"'), "no metric no_such"),
-        (('metrics_by_size = ["logme_regions"]', 'metrics_by_size = ["leep"]'), "leep cannot be scored by size"),
-        (('choose_on = ["one"]', 'choose_on = ["one"]\nchoose_metrics = ["leep"]'), "for one candidate alone: leep"),
-        (('extends = "study.toml"', 'extends = "evidence.toml"'), "cannot extend one itself"),
+        (
+            ('metrics_by_size = ["logme_regions"]', 'metrics_by_size = ["leep"]'),
+            "leep cannot be scored by size",
+        ),
+        (
+            ('choose_on = ["one"]', 'choose_on = ["one"]\nchoose_metrics = ["leep"]'),
+            "for one candidate alone: leep",
+        ),
+        (('extends = "study.toml"', 'extends = "evidence.toml"'), "one has to stand alone"),
         (('extends = "study.toml"', 'extends = "none.toml"'), "cannot be read"),
     ],
 )
@@ -289,7 +352,9 @@ def test_the_evidence_of_this_repository_asks_of_the_study_beside_it():
     folder = Path(__file__).resolve().parents[3] / "docs" / "studies"
     evidence, real = read_study(folder / "evidence.toml"), read_study(folder / "real.toml")
     for shared in ("recipe", "overrides", "max_train"):
-        assert getattr(evidence.settings, shared) == getattr(real.settings, shared), "it takes over the other's fine-tunings"
+        assert getattr(evidence.settings, shared) == getattr(real.settings, shared), (
+            "it takes over the other's fine-tunings"
+        )
     assert (evidence.datasets, evidence.candidates) == (real.datasets, real.candidates)
     assert evidence.question.choose_on == ("bccd", "pennfudan", "cards")
     assert evidence.question.untrained == {"mobilenet_v2 random", "squeezenet1_1 random"}

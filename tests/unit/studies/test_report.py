@@ -9,11 +9,11 @@ import PIL.Image
 import pytest
 
 from worker.studies import Observation
-from worker.studies.chance import luck_of
-from worker.studies.default_rule import DEFAULT_RULE, chosen_places, with_default_rule
 from worker.studies.document import Heading, Paragraph, Table, as_html, as_markdown
-from worker.studies.report import share_of_ceiling, verdict, write_report
-from worker.studies.study import Study, section
+from worker.studies.measures.chance import luck_of
+from worker.studies.measures.default_rule import DEFAULT_RULE, chosen_places, with_default_rule
+from worker.studies.reports.report import share_of_ceiling, verdict, write_report
+from worker.studies.study import StudyResults, section
 
 HOSTILE = "<img src=http://example.org/x onerror=alert(1)> | `$x$` =cmd"
 TLOGME = ("tlogme", "backbone.c4", "local")
@@ -37,9 +37,19 @@ def observations(agreement=1.0, size=0.0, datasets=("cells", "ships", HOSTILE), 
             if dataset == "ships":
                 scores.pop(TLOGME)
                 undefined[TLOGME] = "all objects are of one class"
-            static = {"static_parameters": float(size * truth[i] + (1 - size) * noise[i]), "static_coco_map": None}
+            static = {
+                "static_parameters": float(size * truth[i] + (1 - size) * noise[i]),
+                "static_coco_map": None,
+            }
             found.append(
-                Observation(dataset, f"{HOSTILE} {i}", scores, static, {0: float(truth[i]), 1: float(truth[i]) + 0.01 * i}, undefined)
+                Observation(
+                    dataset,
+                    f"{HOSTILE} {i}",
+                    scores,
+                    static,
+                    {0: float(truth[i]), 1: float(truth[i]) + 0.01 * i},
+                    undefined,
+                )
             )
     return found
 
@@ -48,7 +58,13 @@ def observations(agreement=1.0, size=0.0, datasets=("cells", "ships", HOSTILE), 
 def report(tmp_path_factory):
     rows = with_default_rule(observations())
     part = section("all", HOSTILE, ["About & <this>"], rows, bootstrap=100)
-    study = Study(HOSTILE, ("An abstract.",), (("budget", HOSTILE),), (part,), (("Table", HOSTILE, Table(("a",), ((HOSTILE,),))),))
+    study = StudyResults(
+        HOSTILE,
+        ("An abstract.",),
+        (("budget", HOSTILE),),
+        (part,),
+        (("Table", HOSTILE, Table(("a",), ((HOSTILE,),))),),
+    )
     return write_report(study, tmp_path_factory.mktemp("study"))
 
 
@@ -70,7 +86,9 @@ def test_the_page_stands_alone(report):
     page = Reader()
     page.feed(text)
     assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
-    references = [value for name, value in page.attributes if name in ("src", "href", "srcset", "data", "action")]
+    references = [
+        value for name, value in page.attributes if name in ("src", "href", "srcset", "data", "action")
+    ]
     assert references
     assert all(value.startswith("data:image/png;base64,") for value in references)
     style = re.search(r"<style>(.*?)</style>", text, re.S)[1]
@@ -102,14 +120,20 @@ def test_the_tables_can_be_read_back(report):
         observed = list(csv.DictReader(file))
     scores = [row for row in observed if row["name"] == "tlogme" and row["layer"] == "backbone.c4"]
     assert len(scores) == 18
-    assert {row["undefined"] for row in scores if row["dataset"] == "ships"} == {"all objects are of one class"}
+    assert {row["undefined"] for row in scores if row["dataset"] == "ships"} == {
+        "all objects are of one class"
+    }
     assert all(np.isfinite(float(row["value"])) for row in scores if not row["undefined"])
     with report.correlations.open(encoding="utf-8", newline="") as file:
         said = list(csv.DictReader(file))
     average = [
-        row for row in said
-        if row["dataset"] == "average" and row["metric"] == "tlogme" and row["layer"] == "backbone.c4" and row["measure"] == "pearson"
-    ]  # fmt: skip
+        row
+        for row in said
+        if row["dataset"] == "average"
+        and row["metric"] == "tlogme"
+        and row["layer"] == "backbone.c4"
+        and row["measure"] == "pearson"
+    ]
     assert [row["n"] for row in average] == ["2"]
     assert "ships: 0 candidates" in average[0]["excluded"]
     assert not any((row["value"] or "").lower() in ("nan", "inf") for row in said)
@@ -117,7 +141,7 @@ def test_the_tables_can_be_read_back(report):
 
 def test_text_that_would_run_in_a_spreadsheet_is_inert(tmp_path):
     rows = [Observation("=1+1", f"@{i}", {TLOGME: -float(i)}, {}, {0: i / 10}) for i in range(4)]
-    files = write_report(Study("t", (), (), (section("s", "S", [], rows, bootstrap=10),)), tmp_path)
+    files = write_report(StudyResults("t", (), (), (section("s", "S", [], rows, bootstrap=10),)), tmp_path)
     for path in (files.observations, files.correlations):
         with path.open(encoding="utf-8", newline="") as file:
             cells = [cell for row in csv.reader(file) for cell in row]
@@ -143,9 +167,17 @@ def test_a_clear_winner_is_named_with_what_luck_would_do():
 
 def test_a_share_of_the_ceiling_is_of_the_datasets_that_have_both():
     found = section("s", "S", [], observations(), bootstrap=0).correlations
-    pairs = [(found.per_dataset[d][TLOGME]["weighted_tau"].value, found.ceiling[d]["weighted_tau"].value) for d in ("cells", HOSTILE)]
-    assert share_of_ceiling(found, TLOGME) == pytest.approx(sum(t for t, _ in pairs) / sum(c for _, c in pairs))
-    alone = [Observation(o.dataset, o.candidate, o.scores, o.static, {0: o.map}, o.undefined) for o in observations()]
+    pairs = [
+        (found.per_dataset[d][TLOGME]["weighted_tau"].value, found.ceiling[d]["weighted_tau"].value)
+        for d in ("cells", HOSTILE)
+    ]
+    assert share_of_ceiling(found, TLOGME) == pytest.approx(
+        sum(t for t, _ in pairs) / sum(c for _, c in pairs)
+    )
+    alone = [
+        Observation(o.dataset, o.candidate, o.scores, o.static, {0: o.map}, o.undefined)
+        for o in observations()
+    ]
     assert share_of_ceiling(section("s", "S", [], alone, bootstrap=0).correlations, TLOGME) is None
 
 
@@ -175,20 +207,37 @@ def test_the_default_rule_is_what_the_service_would_order_by():
 
 def test_the_default_rule_orders_by_gains_at_the_map_that_fits_where_they_are_known():
     def made(name, pixels, gain):
-        scores = {(m, layer, "local"): 1.0 for m in ("tlogme", "detection_evidence_single") for layer in ("backbone.c3", "backbone.c4")}
-        gains = {("gain of detection_evidence_single", layer, "local"): gain for layer in ("backbone.c3", "backbone.c4")}
+        scores = {
+            (m, layer, "local"): 1.0
+            for m in ("tlogme", "detection_evidence_single")
+            for layer in ("backbone.c3", "backbone.c4")
+        }
+        gains = {
+            ("gain of detection_evidence_single", layer, "local"): gain
+            for layer in ("backbone.c3", "backbone.c4")
+        }
         return Observation("d", name, scores | (gains if gain else {}), {}, {0: 0.1}, object_pixels=pixels)
 
     gain = "gain of detection_evidence_single"
-    assert chosen_places([made("a", 15.0, 0.5), made("b", 15.0, 0.25)]) == {"d": (gain, "backbone.c3", "local")}
-    assert chosen_places([made("a", 60.0, 0.5), made("b", 60.0, 0.25)]) == {"d": (gain, "backbone.c4", "local")}
+    assert chosen_places([made("a", 15.0, 0.5), made("b", 15.0, 0.25)]) == {
+        "d": (gain, "backbone.c3", "local")
+    }
+    assert chosen_places([made("a", 60.0, 0.5), made("b", 60.0, 0.25)]) == {
+        "d": (gain, "backbone.c4", "local")
+    }
     some = chosen_places([made("a", 60.0, 0.5), made("b", 60.0, None)])
     assert some == {"d": ("detection_evidence_single", "backbone.c4", "local")}
-    assert [o.scores[DEFAULT_RULE] for o in with_default_rule([made("a", 60.0, 0.5), made("b", 60.0, 0.25)])] == [0.5, 0.25]
+    assert [
+        o.scores[DEFAULT_RULE] for o in with_default_rule([made("a", 60.0, 0.5), made("b", 60.0, 0.25)])
+    ] == [0.5, 0.25]
 
 
 def test_blocks_in_both_languages():
-    blocks = [Heading("H & <b>"), Paragraph("a*b_c"), Table(("x|y", "n"), (("p|q", "0.5"), ("r\ns", "–")), frozenset({1}))]
+    blocks = [
+        Heading("H & <b>"),
+        Paragraph("a*b_c"),
+        Table(("x|y", "n"), (("p|q", "0.5"), ("r\ns", "–")), frozenset({1})),
+    ]
     page = as_html("T", blocks)
     assert "<h2>H &amp; &lt;b&gt;</h2>" in page
     assert '<td class="number">0.5</td>' in page

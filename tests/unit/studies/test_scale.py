@@ -5,7 +5,7 @@ import pytest
 from worker.features.layers import LAYER_HELP
 from worker.metrics import METRICS
 from worker.studies import StudyRefused
-from worker.studies.scale import scale_named, scales
+from worker.studies.runs.scale import scale_named, scales
 
 
 @pytest.mark.parametrize("name", scales())
@@ -26,9 +26,18 @@ def test_paper_is_the_published_setting():
     assert (paper.image_size, paper.min_size, paper.max_size, paper.max_objects) == (128, 15, 50, 5)
     assert (paper.train_images, paper.test_images, paper.feature_images) == (10_000, 1_000, 1_000)
     assert paper.network_size == (800, 1333)
-    assert [(p.epochs, p.lr) for p in (*paper.pretraining, *paper.transfer)] == [(10, 1e-4), (20, 1e-5), (5, 1e-4)]
+    assert [(p.epochs, p.lr) for p in (*paper.pretraining, *paper.transfer)] == [
+        (10, 1e-4),
+        (20, 1e-5),
+        (5, 1e-4),
+    ]
     recipe = paper.recipe("transfer")
-    assert (recipe.optimiser, recipe.weight_decay, recipe.batch_size, recipe.schedule) == ("adam", 0.0, 8, "plateau")
+    assert (recipe.optimiser, recipe.weight_decay, recipe.batch_size, recipe.schedule) == (
+        "adam",
+        0.0,
+        8,
+        "plateau",
+    )
 
 
 def test_an_unknown_scale_is_refused():

@@ -4,7 +4,7 @@ import numpy as np
 
 from worker.data.dataset import Image
 from worker.features.regions import Regions
-from worker.studies.sizes import region_pixels, size_of, terciles
+from worker.studies.measures.sizes import region_pixels, size_of, terciles
 
 
 def test_thirds():
@@ -21,7 +21,9 @@ def test_a_region_has_the_size_of_its_object_and_background_its_own():
 
     class Detector:
         def resized(self, height, width, image_size):
-            return round(height * image_size / min(height, width)), round(width * image_size / min(height, width))
+            return round(height * image_size / min(height, width)), round(
+                width * image_size / min(height, width)
+            )
 
     regions = Regions(
         image_ids=np.array([7, 7, 9]),

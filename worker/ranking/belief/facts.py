@@ -1,0 +1,37 @@
+"""What a belief knows of a checkpoint, from its manifest and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from worker.ranking.belief.records import MAPS, SCORES
+
+
+def architecture_of(architecture: str, backbone: str | None) -> str:
+    """With its body where it takes any."""
+    return f"{architecture} over {backbone}" if backbone else architecture
+
+
+def is_untrained(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest says that no layer of its body was trained."""
+    layers = [each for each in manifest.get("layers", []) if each["name"].startswith("backbone.")]
+    told = str(manifest.get("provenance", {}).get("trained_on", "")).startswith("nothing")
+    return told or (bool(layers) and not any(each.get("trained", True) for each in layers))
+
+
+def scores_of(
+    values: Mapping[tuple[str, str], tuple[float | None, float | None]],
+) -> dict[tuple[str, str], float]:
+    """SCORES of one candidate, not yet standardised, from {(metric, layer): (value, zero point)}: means over MAPS."""
+    found = {}
+    for metric, quantity in SCORES:
+        own = [values[metric, layer] for layer in MAPS if (metric, layer) in values]
+        known = [
+            value - zero if quantity == "gain" else value
+            for value, zero in ((v, 0.0 if quantity == "value" else z) for v, z in own)
+            if value is not None and zero is not None
+        ]
+        if known:
+            found[metric, quantity] = sum(known) / len(known)
+    return found

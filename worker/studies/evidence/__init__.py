@@ -1,0 +1,1 @@
+"""The study of scores: which of them says what a detector has to learn."""

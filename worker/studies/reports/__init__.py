@@ -1,0 +1,1 @@
+"""What is written of a study: pages, tables, plots."""

@@ -1,0 +1,1 @@
+"""What runs a study: its file, its parts, the processes that work on them."""
