@@ -16,7 +16,7 @@ def configure(level: str = "INFO") -> None:
         logging.getLogger(name).setLevel(level.upper())
     if any(getattr(handler, _MARK, False) for handler in root.handlers):
         return
-    shared = [
+    shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,

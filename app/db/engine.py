@@ -1,18 +1,21 @@
 """Connections and transactions: SQLite (WAL, every writer begins IMMEDIATE) or Postgres, behind one `Database`."""
 
+import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, select, text
+from sqlalchemy import Connection, Engine, Row, Select, create_engine, event, func, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.orm import Session
 
 READ_ONLY = "detrank_read_only"
+NO_TRANSACTION = "detrank_no_transaction"
 # libpq waits for ever for a server that vanished without a word; and nobody may hold locks while frozen
 PATIENCE = {
     "connect_timeout": 10,
@@ -31,6 +34,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
         self._reader = self.engine.execution_options(**{READ_ONLY: True})
+        own = NO_TRANSACTION if self.engine.dialect.name == "sqlite" else "isolation_level"
+        self._glancer = self.engine.execution_options(**{own: "AUTOCOMMIT"})
 
     @contextmanager
     def unit_of_work(self) -> Iterator[Session]:
@@ -44,6 +49,16 @@ class Database:
         with Session(self._reader, expire_on_commit=False) as session:
             yield session
 
+    def glance(self, statement: Select[Any], values: Mapping[str, Any]) -> Row[Any] | None:
+        """The first row of one statement that only reads: outside any transaction, which would take longer than it."""
+        with self._glancer.connect() as connection:
+            return connection.execute(statement, values).first()
+
+    def glances(self, statement: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any]]:
+        """Its rows, as `glance` has the first."""
+        with self._glancer.connect() as connection:
+            return connection.execute(statement, values).all()
+
     def dispose(self) -> None:
         self.engine.dispose()
 
@@ -53,20 +68,27 @@ def make_engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         engine = create_engine(
-            parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_recycle=1800, connect_args=dict(PATIENCE)
+            parsed,
+            pool_pre_ping=True,
+            pool_size=10,
+            max_overflow=20,
+            pool_recycle=1800,
+            connect_args=dict(PATIENCE),
         )
         event.listen(engine, "connect", _prepare_postgres)
         return engine
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, pool_size=10, max_overflow=20, connect_args={"timeout": BUSY_S, "check_same_thread": False})
+    engine = create_engine(
+        parsed, pool_size=10, max_overflow=20, connect_args={"timeout": BUSY_S, "check_same_thread": False}
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
 def _prepare_postgres(connection: DBAPIConnection, _record: object) -> None:
-    with connection.cursor() as cursor:
+    with contextlib.closing(connection.cursor()) as cursor:
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}'")
     connection.commit()
 
@@ -95,7 +117,10 @@ def _keep_wal(cursor: DBAPICursor) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # A deferred BEGIN that later writes can fail at once with "database is locked"; IMMEDIATE waits its turn.
-    read_only = connection.get_execution_options().get(READ_ONLY, False)
+    options = connection.get_execution_options()
+    if NO_TRANSACTION in options:
+        return
+    read_only = options.get(READ_ONLY, False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
 
@@ -104,4 +129,4 @@ def database_now(session: Session) -> datetime:
     if session.get_bind().dialect.name == "sqlite":
         seconds = session.scalar(text("SELECT (julianday('now') - 2440587.5) * 86400.0"))
         return datetime.fromtimestamp(seconds, UTC)
-    return session.scalar(select(func.clock_timestamp())).astimezone(UTC)
+    return session.scalars(select(func.clock_timestamp())).one().astimezone(UTC)

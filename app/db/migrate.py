@@ -58,7 +58,10 @@ def _wait_for_others(connection: Connection) -> None:
 
 def _config(connection: Connection | None = None) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(find_spec("migrations").submodule_search_locations[0]))
+    package = find_spec("migrations")
+    if package is None or not package.submodule_search_locations:
+        raise RuntimeError("the package `migrations` is not installed beside `app`: install detrank whole")
+    config.set_main_option("script_location", package.submodule_search_locations[0])
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config

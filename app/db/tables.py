@@ -3,60 +3,19 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Text,
-    UniqueConstraint,
-)
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column, validates
 
+from app.db import documents
+from app.db.access_tables import ApiKey, AuditEntry, RateCount, Workspace
+from app.db.base import STORED_FILES, Base, BigId, Id, Sha256, listing_indexes
 from app.db.headline import headline
-from app.db.types import Json, UtcDateTime
+from app.db.types import Json
+from app.db.webhook_tables import Delivery, Webhook
+from app.db.work import Work
+from app.errors import Problem
 
-Id = String(48)
-Sha256 = String(64)
-# SQLite counts upwards by itself only for INTEGER
-BigId = BigInteger().with_variant(Integer, "sqlite")
-
-
-class Base(DeclarativeBase):
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: Json, list[Any]: Json}  # noqa: RUF012
-
-
-class Workspace(Base):
-    __tablename__ = "workspace"
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
-    name: Mapped[str] = mapped_column(String(200), unique=True)
-    created_at: Mapped[datetime]
-
-
-class ApiKey(Base):
-    """Only the hash is kept; `prefix` lets a person tell keys apart."""
-
-    __tablename__ = "api_key"
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
-    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id"))
-    name: Mapped[str] = mapped_column(String(200))
-    prefix: Mapped[str] = mapped_column(String(20))
-    hash: Mapped[str] = mapped_column(Sha256, unique=True)
-    created_at: Mapped[datetime]
-    last_used_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
+__all__ = ["ApiKey", "AuditEntry", "Base", "Delivery", "RateCount", "Webhook", "Workspace"]
 
 
 class Blob(Base):
@@ -87,7 +46,7 @@ class Dataset(Base):
     """A target dataset. `version` grows with every change and is the ETag."""
 
     __tablename__ = "dataset"
-    __table_args__ = (Index("ix_dataset_listing", "workspace_id", "id"),)
+    __table_args__ = (*listing_indexes("dataset", "state", "supervision"),)
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id"))
     name: Mapped[str] = mapped_column(String(200))
@@ -95,14 +54,18 @@ class Dataset(Base):
     request: Mapped[dict[str, Any]]  # format, seed, val_fraction, ... as asked
     source_sha256: Mapped[str | None] = mapped_column(ForeignKey("blob.sha256"))
     source_path: Mapped[str | None] = mapped_column(Text)  # embedded mode only
+    stays_at: Mapped[str | None] = mapped_column(Text)  # URL of a source whose pictures are not stored
     format: Mapped[str | None] = mapped_column(String(40))
     supervision: Mapped[str | None] = mapped_column(String(16))
     digest: Mapped[str | None] = mapped_column(Sha256)
-    archive_sha256: Mapped[str | None] = mapped_column(ForeignKey("blob.sha256"))  # the canonical form, zip, stored
-    summary: Mapped[dict[str, Any] | None]
+    archive_sha256: Mapped[str | None] = mapped_column(
+        ForeignKey("blob.sha256")
+    )  # zip, stored: the canonical form, or where the pictures stay elsewhere what was pinned of them
+    summary: Mapped[documents.DatasetSummary | None] = mapped_column(Json)
     report: Mapped[dict[str, Any] | None]
-    previews: Mapped[list[Any] | None]  # [{"sha256", "file_name"}]
-    error: Mapped[dict[str, Any] | None]
+    previews: Mapped[list[documents.Preview] | None] = mapped_column(Json, info=STORED_FILES)
+    lineage: Mapped[documents.DatasetLineage | None] = mapped_column(Json)  # of one with pseudo boxes
+    error: Mapped[Problem | None] = mapped_column(Json)
     job_id: Mapped[str | None] = mapped_column(Id)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
@@ -113,7 +76,7 @@ class Checkpoint(Base):
     """Pretrained weights with the architecture that holds them."""
 
     __tablename__ = "checkpoint"
-    __table_args__ = (Index("ix_checkpoint_listing", "workspace_id", "id"),)
+    __table_args__ = (*listing_indexes("checkpoint", "state", "kind", "architecture"),)
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id"))
     name: Mapped[str] = mapped_column(String(200))
@@ -126,40 +89,32 @@ class Checkpoint(Base):
     parameters: Mapped[int | None] = mapped_column(BigInteger)
     licence: Mapped[str | None] = mapped_column(String(200))
     provenance: Mapped[dict[str, Any] | None]
-    manifest: Mapped[dict[str, Any] | None]
+    manifest: Mapped[documents.Manifest | None] = mapped_column(Json)
     weights_sha256: Mapped[str | None] = mapped_column(ForeignKey("blob.sha256"))
-    plain: Mapped[dict[str, Any] | None]  # of a fine-tuned one: what its own library needs beside the weights
-    error: Mapped[dict[str, Any] | None]
+    # of a fine-tuned one: what its own library needs beside the weights
+    plain: Mapped[documents.PlainForm | None] = mapped_column(Json)
+    error: Mapped[Problem | None] = mapped_column(Json)
     job_id: Mapped[str | None] = mapped_column(Id)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     version: Mapped[int] = mapped_column(default=1)
 
 
-class Ranking(Base):
+class Ranking(Work, Base):
     """The request to order candidates for a dataset, and its result."""
 
     __tablename__ = "ranking"
-    __table_args__ = (Index("ix_ranking_listing", "workspace_id", "id"),)
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
-    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id"))
+    __table_args__ = (*listing_indexes("ranking", "state", "dataset_id"),)
     dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id"), index=True)
-    state: Mapped[str] = mapped_column(String(16))
-    stage: Mapped[str | None] = mapped_column(String(24))
-    request: Mapped[dict[str, Any]]  # normalised: every default filled in
-    result: Mapped[dict[str, Any] | None]  # order, left_out, warnings, verified, ...: written by the rank job
+    result: Mapped[documents.RankingResult | None] = mapped_column(Json)
     plot_sha256: Mapped[str | None] = mapped_column(ForeignKey("blob.sha256"))
     map_plot_sha256: Mapped[str | None] = mapped_column(ForeignKey("blob.sha256"))  # scores against mAP
-    error: Mapped[dict[str, Any] | None]
-    rank_job_id: Mapped[str | None] = mapped_column(Id)
+    cost_plot_sha256: Mapped[str | None] = mapped_column(ForeignKey("blob.sha256"))  # against milliseconds
     search_id: Mapped[str | None] = mapped_column(ForeignKey("search.id"), index=True)  # whose part it is
     study_id: Mapped[str | None] = mapped_column(ForeignKey("study.id"), index=True)
-    cancel_requested_at: Mapped[datetime | None]
-    created_at: Mapped[datetime]
-    started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
-    event_seq: Mapped[int] = mapped_column(default=0)
-    version: Mapped[int] = mapped_column(default=1)
+    belief: Mapped[documents.Belief | None] = mapped_column(Json)
+    # what of the workspace the belief was made from, as app/queue/beliefs.py marks it; another mark: it is made anew
+    believed_from: Mapped[str | None] = mapped_column(String(100))
 
 
 class Candidate(Base):
@@ -172,20 +127,31 @@ class Candidate(Base):
     state: Mapped[str] = mapped_column(String(16))
     rank: Mapped[int | None]
     job_id: Mapped[str] = mapped_column(Id)
-    cost: Mapped[dict[str, Any] | None]  # parameters, ms_per_image, peak_memory_bytes, device
+    cost: Mapped[documents.Cost | None] = mapped_column(Json)
     timings: Mapped[dict[str, Any] | None]  # seconds by step
     warnings: Mapped[list[Any] | None]
-    error: Mapped[dict[str, Any] | None]
+    error: Mapped[Problem | None] = mapped_column(Json)
+    training_key: Mapped[str | None] = mapped_column(
+        Sha256, index=True
+    )  # of `cost`: the MeasuredStep it asks for
+
+    @validates("cost")
+    def _asks_for(self, _: str, cost: documents.Cost | None) -> documents.Cost | None:
+        training = cost.get("training") if cost is not None else None
+        self.training_key = training["key"] if training is not None else None
+        return cost
 
 
-class Shard(Base):
-    """A part of a candidate's images that a `shard` job of its own reads. A candidate without any is read as a whole."""
+class MeasuredStep(Base):
+    """What a step of a training costs on a device, measured once for all that train alike (app/queue/training_costs.py).
 
-    __tablename__ = "shard"
-    ranking_id: Mapped[str] = mapped_column(ForeignKey("ranking.id"), primary_key=True)
-    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id"), primary_key=True, index=True)
-    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # from 0
-    job_id: Mapped[str] = mapped_column(Id)
+    It is of the machine and of an architecture, of nobody's data: no workspace owns it.
+    """
+
+    __tablename__ = "measured_step"
+    key: Mapped[str] = mapped_column(Sha256, primary_key=True)
+    step: Mapped[documents.StepCost] = mapped_column(Json)
+    measured_at: Mapped[datetime]
 
 
 class FeatureFile(Base):
@@ -214,8 +180,10 @@ class Score(Base):
     value: Mapped[float | None]
     undefined: Mapped[str | None] = mapped_column(Text)
     seconds: Mapped[float]
-    details: Mapped[dict[str, Any] | None]  # notes, null, z, interval, zero_point, gain, gain_interval, dimensions
-    replicates: Mapped[bytes | None]  # of the interval, little-endian float64: what candidates are compared by
+    details: Mapped[documents.ScoreDetails | None] = mapped_column(Json)
+    replicates: Mapped[
+        bytes | None
+    ]  # of the interval, little-endian float64: what candidates are compared by
     gain_replicates: Mapped[bytes | None]  # the same of the gain's interval
 
 
@@ -227,7 +195,7 @@ class Subset(Base):
     """
 
     __tablename__ = "subset"
-    __table_args__ = (UniqueConstraint("dataset_id", "key"), Index("ix_subset_listing", "workspace_id", "id"))
+    __table_args__ = (UniqueConstraint("dataset_id", "key"), *listing_indexes("subset", "dataset_id"))
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id"))
     dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id"))
@@ -237,14 +205,16 @@ class Subset(Base):
     seed: Mapped[int] = mapped_column(BigInteger)
     split: Mapped[str] = mapped_column(String(16))
     images: Mapped[int | None]  # how many; None until it has been drawn
-    image_ids: Mapped[list[Any] | None]
-    annotation_ids: Mapped[list[Any] | None]  # None: all boxes of its images
-    coverage: Mapped[dict[str, Any] | None]  # objects by category, absent ones with 0
+    image_ids: Mapped[list[int] | None] = mapped_column(Json)
+    # None: all boxes of its images
+    annotation_ids: Mapped[list[int] | None] = mapped_column(Json)
+    # objects by category, absent ones with 0
+    coverage: Mapped[dict[str, int] | None] = mapped_column(Json)
     created_at: Mapped[datetime]
     drawn_at: Mapped[datetime | None]
 
 
-class Verification(Base):
+class Verification(Work, Base):
     """Fine-tuning one checkpoint on a dataset by a recipe, to know its mAP. Alone, or a part of at most one owner."""
 
     __tablename__ = "verification"
@@ -254,10 +224,10 @@ class Verification(Base):
             "AND (search_id IS NULL OR study_id IS NULL)",
             name="one_owner",
         ),
-        Index("ix_verification_listing", "workspace_id", "id"),
+        *listing_indexes(
+            "verification", "state", "dataset_id", "checkpoint_id", "ranking_id", "search_id", "study_id"
+        ),
     )
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
-    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id"))
     dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id"), index=True)
     checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id"), index=True)
     subset_id: Mapped[str] = mapped_column(ForeignKey("subset.id"), index=True)
@@ -265,88 +235,101 @@ class Verification(Base):
     search_id: Mapped[str | None] = mapped_column(ForeignKey("search.id"), index=True)
     study_id: Mapped[str | None] = mapped_column(ForeignKey("study.id"), index=True)
     position: Mapped[int] = mapped_column(default=0)  # among those of its owner
-    state: Mapped[str] = mapped_column(String(16))
-    stage: Mapped[str | None] = mapped_column(String(24))
-    request: Mapped[dict[str, Any]]  # normalised: every default filled in
     terms: Mapped[str] = mapped_column(
         Sha256
     )  # equal where only checkpoint and seed differ: what may be compared
-    stop_at: Mapped[
-        dict[str, Any] | None
-    ]  # {"iterations": n} or {"seconds": s}: pause there, to be continued
+    # pause there, to be continued
+    stop_at: Mapped[documents.StopAt | None] = mapped_column(Json)
     plan: Mapped[dict[str, Any] | None]  # as resolved for this architecture and number of images
-    progress: Mapped[dict[str, Any] | None]  # as last told: done, total, unit, fraction, eta_s, message
-    curves: Mapped[list[Any] | None]  # all points, once it has succeeded; until then they are its `curve` events
-    result: Mapped[dict[str, Any] | None]  # val, test, best, iterations, finished, warnings
+    progress: Mapped[documents.Progress | None] = mapped_column(Json)  # as last told
+    # all points, once it has succeeded; until then they are its `curve` events
+    curves: Mapped[list[Any] | None]
+    result: Mapped[documents.VerificationResult | None] = mapped_column(Json)
     map: Mapped[float | None]  # these three follow `result`: for lists, which need not read all of it
     ap50: Mapped[float | None]
     split: Mapped[str | None] = mapped_column(String(8))
-    pictures: Mapped[list[Any] | None]  # [{"sha256", "file_name", ...}]
-    plots: Mapped[list[Any] | None]  # [{"sha256", "file_name", ...}]
+    # of what it finds, with documents.PREDICTIONS
+    pictures: Mapped[list[documents.StoredFile] | None] = mapped_column(Json, info=STORED_FILES)
+    plots: Mapped[list[documents.StoredFile] | None] = mapped_column(Json, info=STORED_FILES)
     state_sha256: Mapped[str | None] = mapped_column(ForeignKey("blob.sha256"))  # to go on from, on any host
     state_iteration: Mapped[int | None]
     trained_checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id"), index=True)
     seconds: Mapped[float | None]  # of training and evaluation, over all attempts that counted
-    error: Mapped[dict[str, Any] | None]
-    job_id: Mapped[str | None] = mapped_column(Id)
-    cancel_requested_at: Mapped[datetime | None]
-    created_at: Mapped[datetime]
-    started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
-    event_seq: Mapped[int] = mapped_column(default=0)
-    version: Mapped[int] = mapped_column(default=1)
-
 
     @validates("result")
-    def _show(self, _: str, result: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _show(
+        self, _: str, result: documents.VerificationResult | None
+    ) -> documents.VerificationResult | None:
         self.map, self.ap50, self.split = headline(result)
         return result
 
 
-class Search(Base):
+class Search(Work, Base):
     """A budget spent on finding the best of many checkpoints: a ranking gives the order, verifications are its parts."""
 
     __tablename__ = "search"
-    __table_args__ = (Index("ix_search_listing", "workspace_id", "id"),)
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
-    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id"))
+    __table_args__ = (*listing_indexes("search", "state", "dataset_id"),)
     dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id"), index=True)
-    state: Mapped[str] = mapped_column(String(16))
-    stage: Mapped[str | None] = mapped_column(String(24))
-    request: Mapped[dict[str, Any]]  # normalised: every default filled in
-    rungs: Mapped[list[Any] | None]  # what was decided and spent so far, in order
-    result: Mapped[dict[str, Any] | None]
+    # what was decided and spent so far, in order
+    rounds: Mapped[list[documents.Round] | None] = mapped_column("rungs", Json)
+    result: Mapped[documents.SearchResult | None] = mapped_column(Json)
     plot_sha256: Mapped[str | None] = mapped_column(ForeignKey("blob.sha256"))
-    error: Mapped[dict[str, Any] | None]
-    job_id: Mapped[str | None] = mapped_column(Id)  # the one that decides the next rung
-    cancel_requested_at: Mapped[datetime | None]
-    created_at: Mapped[datetime]
-    started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
-    event_seq: Mapped[int] = mapped_column(default=0)
-    version: Mapped[int] = mapped_column(default=1)
 
 
-class Study(Base):
+class Study(Work, Base):
     """Candidates x datasets, ranked and verified: a ranking for each dataset is its part."""
 
     __tablename__ = "study"
-    __table_args__ = (Index("ix_study_listing", "workspace_id", "id"),)
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
-    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id"))
-    state: Mapped[str] = mapped_column(String(16))
-    stage: Mapped[str | None] = mapped_column(String(24))
-    request: Mapped[dict[str, Any]]  # normalised: every default filled in
-    result: Mapped[dict[str, Any] | None]  # correlations of every metric and baseline
-    files: Mapped[list[Any] | None]  # report, tables and plots: [{"sha256", "file_name", "media_type"}]
-    error: Mapped[dict[str, Any] | None]
-    job_id: Mapped[str | None] = mapped_column(Id)  # the one that writes the report
-    cancel_requested_at: Mapped[datetime | None]
-    created_at: Mapped[datetime]
-    started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
-    event_seq: Mapped[int] = mapped_column(default=0)
-    version: Mapped[int] = mapped_column(default=1)
+    __table_args__ = (*listing_indexes("study", "state"),)
+    result: Mapped[documents.StudyResult | None] = mapped_column(Json)
+    # report, tables and plots
+    files: Mapped[list[documents.StoredFile] | None] = mapped_column(Json, info=STORED_FILES)
+
+
+class Pretraining(Work, Base):
+    """A detector pretrained on pictures without labels, and whether that was worth it: regions, training, comparisons."""
+
+    __tablename__ = "pretraining"
+    __table_args__ = (*listing_indexes("pretraining", "state", "dataset_id"),)
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id"), index=True)
+    # what it starts from; of a fresh detector known once its training has begun
+    start_checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id"), index=True)
+    encoder_checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id"), index=True)
+    plan: Mapped[dict[str, Any] | None]  # as resolved for this architecture and number of pictures
+    progress: Mapped[documents.Progress | None] = mapped_column(Json)  # of its training, as of a verification
+    curves: Mapped[list[Any] | None]  # all points, once trained; until then they are its `curve` events
+    result: Mapped[documents.PretrainingResult | None] = mapped_column(Json)
+    pictures: Mapped[list[documents.StoredFile] | None] = mapped_column(Json, info=STORED_FILES)
+    plots: Mapped[list[documents.StoredFile] | None] = mapped_column(Json, info=STORED_FILES)
+    state_sha256: Mapped[str | None] = mapped_column(ForeignKey("blob.sha256"))  # to go on from, on any host
+    state_iteration: Mapped[int | None]
+    trained_checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id"), index=True)
+    seconds: Mapped[float | None]  # of training
+
+
+class PseudoLabelling(Work, Base):
+    """What a teacher says of the pictures of a dataset, as a dataset of its own, and what that is worth."""
+
+    __tablename__ = "pseudo_labelling"
+    __table_args__ = (*listing_indexes("pseudo_labelling", "state", "dataset_id"),)
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id"), index=True)
+    # the teacher, or the body that it reads pictures with
+    checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id"), index=True)
+    # with true boxes of some of the pictures: measured on, never shown to the teacher
+    truth_dataset_id: Mapped[str | None] = mapped_column(ForeignKey("dataset.id"), index=True)
+    made_dataset_id: Mapped[str | None] = mapped_column(ForeignKey("dataset.id"), index=True)
+    # a detector that learned on the way
+    trained_checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id"), index=True)
+    progress: Mapped[documents.Progress | None] = mapped_column(Json)  # as last told
+    curves: Mapped[list[Any] | None]  # of a teacher that learns, once it has learned
+    result: Mapped[documents.PseudoLabellingResult | None] = mapped_column(Json)
+    pictures: Mapped[list[documents.StoredFile] | None] = mapped_column(Json, info=STORED_FILES)
+    plots: Mapped[list[documents.StoredFile] | None] = mapped_column(Json, info=STORED_FILES)
+    # boxes and pictures for a person to look at, with what was decided
+    review: Mapped[documents.Review | None] = mapped_column(Json)
+    state_sha256: Mapped[str | None] = mapped_column(ForeignKey("blob.sha256"))  # to go on from, on any host
+    state_iteration: Mapped[int | None]
+    seconds: Mapped[float | None]  # of the teacher
 
 
 class Job(Base):
@@ -354,18 +337,23 @@ class Job(Base):
 
     __tablename__ = "job"
     __table_args__ = (
-        Index("ix_job_listing", "workspace_id", "id"),
+        *listing_indexes("job", "state", "kind", "resource_id"),
         Index("ix_job_sweep", "state", "lease_until"),
         Index("ix_job_resource", "resource_id"),
+        # whose turn it is (app/queue/turns.py)
+        Index("ix_job_turn", "queue", "state", "workspace_id", "priority", "id"),
+        Index("ix_job_served", "workspace_id", "queue", "claimed_at"),
     )
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id"))
     kind: Mapped[str] = mapped_column(String(16))
     queue: Mapped[str] = mapped_column(String(16))
     resource_id: Mapped[str] = mapped_column(Id)  # the dataset, checkpoint, ranking, ... it works for
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("job.id"), index=True)  # never changed
     payload: Mapped[dict[str, Any]]  # ids only, e.g. {"checkpoint_id": ...} of a score job
     state: Mapped[str] = mapped_column(String(16))
     stage: Mapped[str | None] = mapped_column(String(24))
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")  # within the workspace, larger first
     attempt: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int]
     token: Mapped[str | None] = mapped_column(String(36))  # who may write: changes with every claim
@@ -378,16 +366,20 @@ class Job(Base):
     progress_unit: Mapped[str | None] = mapped_column(String(20))
     progress_message: Mapped[str | None] = mapped_column(String(500))
     progress_eta_s: Mapped[float | None]
-    error: Mapped[dict[str, Any] | None]
+    error: Mapped[Problem | None] = mapped_column(Json)
     created_at: Mapped[datetime]
-    started_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]  # when it, or something below it, was first at work
     finished_at: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]  # when a worker took it last
+    # seconds in the hands of workers, with what was lost there
+    worked_s: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    traceparent: Mapped[str | None] = mapped_column(String(55))  # W3C Trace Context of what added it
     event_seq: Mapped[int] = mapped_column(default=0)
     version: Mapped[int] = mapped_column(default=1)
 
 
 class Event(Base):
-    """What happened, for the event streams of jobs, rankings, verifications, searches and studies.
+    """What happened, for the event streams of jobs, rankings, verifications, searches, studies, pretrainings and pseudo-labellings.
 
     `seq` is taken from the stream's own row (`event_seq`) under its lock, so numbers become visible in order and a
     reader that asks for "after n" never misses one that commits late.
@@ -411,7 +403,7 @@ class Outbox(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), unique=True)
     not_before: Mapped[datetime] = mapped_column(index=True)
-    rung: Mapped[int] = mapped_column(default=0)  # how often it was handed to the broker
+    rings: Mapped[int] = mapped_column("rung", default=0)  # how often it was handed to the broker
 
 
 class WorkerRecord(Base):

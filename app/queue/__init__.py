@@ -1,5 +1,6 @@
-"""Jobs: the database is the truth, the broker a doorbell.
+"""Jobs in the database, and the broker that only rings for them.
 
-jobs.add_job adds work; control.cancel, cancel_ranking, cancel_whole and retry steer it; leases.* is the worker's side; flow.py says what
-follows; events.append tells the streams; relay.Relay rings the bells that outbox.py holds, through broker.Broker.
+`tree.py` has the rule: a job may have children and sleeps until they have ended; `kinds.py` says how each kind differs,
+`mirror.py` keeps rows as their jobs are. `jobs.py` locks and moves single rows, `leases.py` is the worker's side, `removal.py`
+deletes. `outbox.py` keeps a bell for each queued job, `relay.py` hands bells to `broker.py`.
 """

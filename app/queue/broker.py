@@ -1,5 +1,7 @@
 """The doorbell: tells workers of a job's id through Redis, RabbitMQ or files. Only the relay speaks to it."""
 
+import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -7,14 +9,35 @@ from celery import Celery
 from kombu import Queue
 
 from app.errors import Unavailable
-from app.queue.states import QUEUES
-from app.queue.transport import SCHEME
+from app.queue.kinds import QUEUES
+from app.queue.transport import SCHEME, waiting
 from app.settings import Settings
 
 CONNECT_S = 2.0
 ANSWER_S = 3.0
 CLOSE_S = 0.5
 AMQP = ("amqp", "amqps", "pyamqp")
+
+
+def look_at_broker(settings: Settings) -> None:
+    """Connect, and nothing else. Raises Unavailable within seconds where there is no broker."""
+    url = settings.resolved_broker_url
+    if url.startswith(f"{SCHEME}://"):
+        folder = Path(url.removeprefix(f"{SCHEME}://"))
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise Unavailable("the folder of messages cannot be written to")
+        return
+    app = Celery("detrank-look", set_as_current=False)
+    app.conf.update(celery_config(settings))
+    connection = app.connection_for_read()
+    try:
+        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=CONNECT_S)
+        connection.default_channel  # noqa: B018  # asking for it is the look: Redis is spoken to only now
+    except Exception as failure:  # each client library has errors of its own
+        raise Unavailable(f"does not answer: {type(failure).__name__}: {failure}"[:300]) from failure
+    finally:
+        connection.collect(socket_timeout=CLOSE_S)
 
 
 class Broker:
@@ -76,15 +99,24 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "task_publish_retry": False,
         "task_serializer": "json",
         "accept_content": ["json"],
-        "task_queues": [Queue(name, routing_key=name) for name in queue_names(settings)],
+        "task_queues": [_queue(name) for name in queue_names(settings)],
         "task_create_missing_queues": False,
         "task_default_queue": settings.queue_prefix + "cpu",
     }
 
 
 def queue_names(settings: Settings, queues: tuple[str, ...] | None = None) -> list[str]:
-    """The names on the broker of our queues (all of them unless given)."""
-    return [settings.queue_prefix + name for name in queues or sorted(set(QUEUES.values()))]
+    """Names of these queues on the broker; without `queues`, of all."""
+    return [settings.queue_prefix + name for name in queues or QUEUES]
+
+
+def has_messages(settings: Settings, queue: str) -> bool:
+    """Whether a message waits in the queue of an embedded broker; of any other it is not known, which counts as yes."""
+    url = settings.resolved_broker_url
+    if not url.startswith(f"{SCHEME}://"):
+        return True
+    (name,) = queue_names(settings, (queue,))
+    return bool(waiting(Path(url.removeprefix(f"{SCHEME}://")) / name))
 
 
 def _transport_options(url: str, prefix: str) -> dict[str, Any]:
@@ -111,3 +143,7 @@ def _transport_options(url: str, prefix: str) -> dict[str, Any]:
                 "global_keyprefix": prefix,
             }
     return options
+
+
+def _queue(name: str) -> Queue:
+    return Queue(name, routing_key=name)  # type: ignore[no-untyped-call]

@@ -1,5 +1,6 @@
 """Event streams: what happened to a job, a ranking, a verification, ..., numbered from 1 without gaps."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -7,14 +8,16 @@ from sqlalchemy import insert, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
+from app.db.documents import Progress
 from app.db.engine import database_now
-from app.db.tables import Event, Job, Ranking, Search, Study, Verification
+from app.db.tables import Event, Job
+from app.db.work import Work
 
-Stream = Job | Ranking | Verification | Search | Study
+Stream = Job | Work
 
 
 def append(
-    session: Session, stream: Stream, kind: str, data: dict[str, Any], *, now: datetime | None = None
+    session: Session, stream: Stream, kind: str, data: Mapping[str, Any], *, now: datetime | None = None
 ) -> int:
     """Add an event to the stream of a row and return its number; the row's `version` grows with it.
 
@@ -41,7 +44,7 @@ def append(
             created_at=now or database_now(session),
         )
     )
-    return taken.event_seq
+    return int(taken.event_seq)
 
 
 def advance(
@@ -58,7 +61,7 @@ def advance(
     """Record a locked job's progress and tell its stream. Progress never goes back.
 
     Against the same total a smaller `done` is ignored; against another total or unit, whatever would make the finished
-    fraction smaller is. The message is always taken: it says what is being done now.
+    fraction smaller is. The message is always written: it says what the worker does now.
     """
     if _goes_forward(job, done, total, unit):
         job.progress_done, job.progress_total, job.progress_unit, job.progress_eta_s = (
@@ -71,8 +74,8 @@ def advance(
     append(session, job, "progress", progress_of(job), now=now)
 
 
-def progress_of(job: Job) -> dict[str, Any]:
-    """`{done, total, unit, fraction, eta_s, message}`; fraction is None while the total is not known."""
+def progress_of(job: Job) -> Progress:
+    """A job's progress as callers see it; `fraction` is None while the total is not known."""
     fraction = min(1.0, job.progress_done / job.progress_total) if job.progress_total else None
     return {
         "done": job.progress_done,

@@ -1,95 +1,60 @@
-"""Job rows: adding, locking and moving them. Every change of state passes through `move`.
+"""Job rows: adding them, locking them, taking them from one state to the next. What follows from that is `tree.py`.
 
-Order of locks, everywhere: who owns the resource (the ranking of a verification, ...) outermost first, the resource, then
-the job. Who keeps to it cannot deadlock.
+Order of locks, everywhere: the jobs above first, outermost before the others, then the job, then rows. Callers that
+keep to this order cannot deadlock.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy.orm import Session, aliased
 
+from app import tracing
 from app.db.engine import database_now
-from app.db.tables import Checkpoint, Dataset, Job, Ranking, Search, Study, Verification
+from app.db.tables import Job
+from app.errors import Problem
 from app.ids import new_id
 from app.queue import events, outbox
-from app.queue.states import ENDED, FOLLOWS, QUEUES, JobKind, JobState
+from app.queue.states import ACTIVE, ENDED, FOLLOWS, JobKind, JobState
 
-Owner = Ranking | Search | Study
-Resource = Dataset | Checkpoint | Ranking | Verification | Search | Study
-
-RESOURCES: dict[JobKind, type[Resource]] = {
-    JobKind.INGEST: Dataset,
-    JobKind.INSPECT: Checkpoint,
-    JobKind.SHARD: Ranking,
-    JobKind.SCORE: Ranking,
-    JobKind.RANK: Ranking,
-    JobKind.VERIFY: Verification,
-    JobKind.SEARCH: Search,
-    JobKind.STUDY: Study,
-}
-
-# Whose part a row may be, by the column that says so; it is never changed.
-OWNERS: dict[type[Resource], dict[str, type[Owner]]] = {
-    Ranking: {"search_id": Search, "study_id": Study},
-    Verification: {"ranking_id": Ranking, "search_id": Search, "study_id": Study},
-}
+MAX_ATTEMPTS = 3
 
 
 class IllegalTransition(RuntimeError):
     """A bug of ours: a job was about to enter a state that may not follow its own."""
 
 
-@dataclass(frozen=True)
-class Locked:
-    """A job, its resource and whose part that is, all locked until the transaction ends.
-
-    `resource` is None where it was deleted; `owners` are outermost first, and there are none for most.
-    """
-
-    job: Job
-    resource: Resource | None
-    owners: tuple[Owner, ...] = ()
-
-    @property
-    def owner(self) -> Owner | None:
-        return self.owners[-1] if self.owners else None
-
-    @property
-    def ranking(self) -> Ranking | None:
-        return self.resource if isinstance(self.resource, Ranking) else None
-
-
-def add_job(
+def new_job(
     session: Session,
     *,
-    workspace_id: str,
     kind: JobKind,
-    resource_id: str,
-    payload: Mapping[str, Any] | None = None,
-    max_attempts: int = 3,
+    queue: str,
+    row_id: str,
+    workspace_id: str,
+    parent: Job | None,
+    payload: Mapping[str, Any],
+    max_attempts: int,
 ) -> Job:
-    """A queued job with its first event and its bell, all in the caller's transaction.
-
-    `payload` holds ids and small numbers; a `score` job names its candidate: `{"checkpoint_id": ...}`, a `shard` job also
-    which part it reads: `{"checkpoint_id": ..., "shard": 0, "shards": 3}`.
-    """
+    """A queued job with its first event and its bell, all in the caller's transaction."""
     now = database_now(session)
     job = Job(
         id=new_id("job"),
         workspace_id=workspace_id,
         kind=kind.value,
-        queue=QUEUES[kind],
-        resource_id=resource_id,
-        payload=dict(payload or {}),
+        queue=queue,
+        resource_id=row_id,
+        parent_id=parent.id if parent is not None else None,
+        priority=parent.priority if parent is not None else 0,
+        payload=dict(payload),
         state=JobState.QUEUED.value,
         attempt=0,
         max_attempts=max_attempts,
         progress_done=0,
+        worked_s=0.0,
         created_at=now,
+        traceparent=tracing.traceparent(),
         event_seq=0,
         version=1,
     )
@@ -100,58 +65,68 @@ def add_job(
     return job
 
 
-def lock(session: Session, job_id: str, *, skip_locked: bool = False) -> Locked | None:
-    """Lock a job's resource (its owners first) and then the job; None where there is no such job.
+def lock(session: Session, job_id: str, *, skip_locked: bool = False) -> Job | None:
+    """Lock all jobs above a job, outermost first, then the job; None where there is no such job.
 
     With `skip_locked`, None also where somebody else holds one of them (Postgres; SQLite has one writer at a time).
     """
-    found = session.execute(select(Job.kind, Job.resource_id).where(Job.id == job_id)).one_or_none()
-    if found is None:
-        return None
-    table = RESOURCES[JobKind(found.kind)]
-    owners = []
-    for owner, id in _owners(session, table, found.resource_id):
-        owners.append(_lock_row(session, owner, id, skip_locked))
-        if owners[-1] is None:
+    chain = [*reversed(above(session, job_id)), job_id]
+    job = None
+    for id in chain:
+        job = _lock_row(session, id, skip_locked)
+        if job is None:
             return None
-    resource = _lock_row(session, table, found.resource_id, skip_locked)
-    if resource is None and skip_locked and session.get(table, found.resource_id) is not None:
-        return None
-    job = _lock_row(session, Job, job_id, skip_locked)
-    return None if job is None else Locked(job, resource, tuple(owners))
+    return job
 
 
-def lock_resource(session: Session, table: type[Any], row_id: str) -> Any:
-    """Lock a resource alone, its owners first; None where there is none."""
-    for owner, id in _owners(session, table, row_id):
-        _lock_row(session, owner, id, skip_locked=False)
-    return _lock_row(session, table, row_id, skip_locked=False)
+def above(session: Session, job_id: str) -> list[str]:
+    """Ids of the jobs above a job, the nearest first. A job's parent never changes, so no lock is needed."""
+    first = select(Job.id, Job.parent_id).where(Job.id == job_id).cte(recursive=True)
+    up = aliased(Job)
+    chain = first.union_all(select(up.id, up.parent_id).where(up.id == first.c.parent_id))
+    parents = dict(session.execute(select(chain.c.id, chain.c.parent_id)).all())
+    found: list[str] = []
+    at = parents.get(job_id)
+    while at is not None:
+        found.append(at)
+        at = parents.get(at)
+    return found
 
 
-def _owners(session: Session, table: type[Any], row_id: str) -> list[tuple[type[Owner], str]]:
-    """Tables and ids of whose part a row is, outermost first; a foreign key holds them there."""
-    columns = OWNERS.get(table)
-    if columns is None:
-        return []
-    ids = session.execute(select(*(getattr(table, name) for name in columns)).where(table.id == row_id))
-    for owner, id in zip(columns.values(), ids.one_or_none() or (), strict=False):
-        if id is not None:
-            return [*_owners(session, owner, id), (owner, id)]
-    return []
-
-
-def _lock_row(session: Session, table: type[Any], row_id: str, skip_locked: bool) -> Any:
-    query = select(table).where(table.id == row_id).with_for_update(skip_locked=skip_locked)
+def _lock_row(session: Session, job_id: str, skip_locked: bool) -> Job | None:
+    query = select(Job).where(Job.id == job_id).with_for_update(skip_locked=skip_locked)
     return session.execute(query, execution_options={"populate_existing": True}).scalar_one_or_none()
 
 
-def move(
+def shown(job: Job) -> JobState:
+    """A job's state as callers see it: one that waits for its children is at work as they are."""
+    if job.state != JobState.WAITING:
+        return JobState(job.state)
+    if job.cancel_requested_at is not None:
+        return JobState.CANCELLING
+    return JobState.QUEUED if job.started_at is None else JobState.RUNNING
+
+
+def shown_as(state: JobState) -> list[ColumnElement[bool]]:
+    """`shown` in SQL: the jobs that callers see in a state are those of one condition and those of the next."""
+    waits = {
+        JobState.CANCELLING: Job.cancel_requested_at.is_not(None),
+        JobState.QUEUED: and_(Job.cancel_requested_at.is_(None), Job.started_at.is_(None)),
+        JobState.RUNNING: and_(Job.cancel_requested_at.is_(None), Job.started_at.is_not(None)),
+    }
+    own = Job.state == state.value
+    if state not in waits:
+        return [own]
+    return [own, and_(Job.state == JobState.WAITING.value, waits[state])]
+
+
+def set_state(
     session: Session,
     job: Job,
     state: JobState,
     *,
     now: datetime,
-    error: dict[str, Any] | None = None,
+    error: Problem | None = None,
     delay_s: float = 0.0,
 ) -> None:
     """Take a locked job to `state` and say so in its events; a job that is queued again rings after `delay_s`.
@@ -163,9 +138,11 @@ def move(
         raise IllegalTransition(f"{job.id}: {before} cannot become {state}")
     if before is JobState.QUEUED:
         outbox.drop(session, job.id)
+    if before in ACTIVE and state not in ACTIVE and job.claimed_at is not None:
+        job.worked_s += max(0.0, (now - job.claimed_at).total_seconds())
     job.state = state.value
     job.error = error
-    if state is not JobState.RUNNING and state is not JobState.CANCELLING:
+    if state not in ACTIVE:
         job.token = None
         job.lease_until = None
         job.stage = None
@@ -174,21 +151,15 @@ def move(
     if state is JobState.QUEUED:
         job.not_before = now + timedelta(seconds=delay_s) if delay_s > 0 else None
         outbox.add(session, job.id, now=now, delay_s=delay_s)
-    data: dict[str, Any] = {"state": state.value, "attempt": job.attempt}
+    data: dict[str, Any] = {"state": shown(job).value, "attempt": job.attempt}
     if error is not None and state is not JobState.RUNNING:
         data["error"] = error
     events.append(session, job, "state", data, now=now)
 
 
-def stop(session: Session, job: Job, *, now: datetime) -> None:
-    """Ask a locked job to stop: a queued one is over at once, a running one when its worker hears of it."""
-    job.cancel_requested_at = now
-    move(session, job, JobState.CANCELLED if job.state == JobState.QUEUED else JobState.CANCELLING, now=now)
-
-
-def queue_again(session: Session, job: Job, *, now: datetime) -> None:
-    """Put a locked job that failed or was cancelled back in the queue, with all its attempts and no progress."""
+def forget_progress(job: Job) -> None:
+    """Give a locked job all its attempts back and remove its progress."""
     job.attempt, job.cancel_requested_at, job.started_at = 0, None, None
+    job.claimed_at, job.worked_s = None, 0.0
     job.progress_done, job.progress_total, job.progress_unit = 0, None, None
     job.progress_message, job.progress_eta_s = None, None
-    move(session, job, JobState.QUEUED, now=now)

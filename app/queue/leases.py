@@ -15,11 +15,11 @@ from sqlalchemy.orm import Session
 
 from app.db.engine import Database, database_now
 from app.db.tables import Job
-from app.errors import AttemptsExhausted, TransientFailure
-from app.queue import events, flow, jobs
-from app.queue.states import JobKind, JobState
+from app.errors import AttemptsExhausted, Problem, TransientFailure
+from app.queue import events, jobs, tree
+from app.queue.states import ACTIVE, JobKind, JobState
 
-ACTIVE = (JobState.RUNNING.value, JobState.CANCELLING.value)
+_ACTIVE = [state.value for state in ACTIVE]
 LONGEST_RETRY_S = 300.0
 
 
@@ -31,7 +31,7 @@ class LeaseLost(BaseException):
 
 
 @dataclass(frozen=True)
-class JobView:
+class ClaimedJob:
     """What a handler is told of its job."""
 
     id: str
@@ -40,13 +40,14 @@ class JobView:
     payload: dict[str, Any]
     attempt: int
     workspace_id: str
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
 class Claim:
     """The right to work on a job for `lease_s` seconds at a time."""
 
-    job: JobView
+    job: ClaimedJob
     token: str
     worker: str
     lease_s: float
@@ -62,25 +63,30 @@ class Beat:
 
 def claim(session: Session, job_id: str, worker: str, *, lease_s: float) -> Claim | None:
     """Take a job that is queued and due, or whose worker fell silent; None where there is nothing to take."""
-    locked = jobs.lock(session, job_id)
-    if locked is None:
+    job = jobs.lock(session, job_id)
+    if job is None:
         return None
-    job, now = locked.job, database_now(session)
+    now = database_now(session)
     if job.state in ACTIVE and job.lease_until is not None and job.lease_until < now:
-        _lapse(session, locked, now)
+        _lapse(session, job, now)
     if job.state != JobState.QUEUED or (job.not_before is not None and job.not_before > now):
         return None
     job.attempt += 1
-    jobs.move(session, job, JobState.RUNNING, now=now, error=job.error)
-    job.token = uuid.uuid4().hex
-    job.worker = worker
-    job.lease_until = now + timedelta(seconds=lease_s)
+    token = uuid.uuid4().hex
+    job.token, job.worker, job.lease_until = token, worker, now + timedelta(seconds=lease_s)
+    job.claimed_at = now
     job.started_at = job.started_at or now
-    flow.follow(session, locked, now=now)
-    view = JobView(
-        job.id, JobKind(job.kind), job.resource_id, dict(job.payload), job.attempt, job.workspace_id
+    tree.move(session, job, JobState.RUNNING, now=now, error=job.error)
+    view = ClaimedJob(
+        job.id,
+        JobKind(job.kind),
+        job.resource_id,
+        dict(job.payload),
+        job.attempt,
+        job.workspace_id,
+        job.traceparent,
     )
-    return Claim(view, job.token, worker, lease_s)
+    return Claim(view, token, worker, lease_s)
 
 
 def beat(session: Session, claim: Claim) -> Beat:
@@ -88,7 +94,7 @@ def beat(session: Session, claim: Claim) -> Beat:
     until = database_now(session) + timedelta(seconds=claim.lease_s)
     row = session.execute(
         update(Job)
-        .where(Job.id == claim.job.id, Job.token == claim.token, Job.state.in_(ACTIVE))
+        .where(Job.id == claim.job.id, Job.token == claim.token, Job.state.in_(_ACTIVE))
         .values(lease_until=until)
         .returning(Job.cancel_requested_at),
         execution_options={"synchronize_session": False},
@@ -100,22 +106,22 @@ def look(session: Session, claim: Claim) -> Beat:
     """As `beat`, but only reads: cheap enough for every second."""
     row = session.execute(
         select(Job.cancel_requested_at).where(
-            Job.id == claim.job.id, Job.token == claim.token, Job.state.in_(ACTIVE)
+            Job.id == claim.job.id, Job.token == claim.token, Job.state.in_(_ACTIVE)
         )
     ).one_or_none()
     return Beat(held=row is not None, cancel=row is not None and row.cancel_requested_at is not None)
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a worker has to tell between two beats: stage changes and log lines in order, and the latest progress."""
+class News:
+    """What a worker reports between two beats: stage changes and log lines in order, and the latest progress."""
 
     events: tuple[tuple[str, dict[str, Any]], ...] = ()
     progress: dict[str, Any] | None = None  # arguments of events.advance
 
 
-def report(session: Session, claim: Claim, told: Report) -> Beat:
-    """A beat that also writes what a worker has to tell."""
+def report(session: Session, claim: Claim, told: News) -> Beat:
+    """A beat that also writes a worker's news."""
     job = session.execute(
         select(Job).where(Job.id == claim.job.id).with_for_update(),
         execution_options={"populate_existing": True},
@@ -135,67 +141,72 @@ def report(session: Session, claim: Claim, told: Report) -> Beat:
     return Beat(held=True, cancel=job.cancel_requested_at is not None)
 
 
-def hold(session: Session, claim: Claim) -> jobs.Locked:
-    """Lock the job and its resource for writing on behalf of `claim`; raises LeaseLost where it is no longer its own."""
-    locked = jobs.lock(session, claim.job.id)
-    if locked is None or locked.job.token != claim.token or locked.job.state not in ACTIVE:
+def hold(session: Session, claim: Claim) -> Job:
+    """Lock the job, and those above it, for writing on behalf of `claim`; raises LeaseLost where it is no longer its own."""
+    job = jobs.lock(session, claim.job.id)
+    if job is None or job.token != claim.token or job.state not in ACTIVE:
         raise LeaseLost(f"{claim.job.id} is no longer held by {claim.worker}")
-    return locked
+    return job
 
 
 def headway(session: Session, claim: Claim) -> None:
-    """The job got to where another attempt would go on from: those before no longer count. Raises LeaseLost."""
-    hold(session, claim).job.attempt = 1
+    """Count this attempt as the first: the job reached a point from which another would go on. Raises LeaseLost."""
+    job = hold(session, claim)
+    if job.attempt != 1:
+        job.attempt = 1
+        job.version += 1  # its page shows the attempt
 
 
 def finish(session: Session, claim: Claim, write: Callable[[Session], None] | None = None) -> None:
-    """The job succeeded: write its result and what follows from it, in this transaction. Raises LeaseLost."""
-    locked = hold(session, claim)
+    """Write the handler's result, and the children that it added, in this transaction. Raises LeaseLost."""
+    job = hold(session, claim)
     if write is not None:
         write(session)
         session.flush()
-    now = database_now(session)
-    if locked.job.progress_total:
-        locked.job.progress_done, locked.job.progress_eta_s = locked.job.progress_total, 0.0
-    _move(session, locked, JobState.SUCCEEDED, now)
+    if job.progress_total:
+        job.progress_done, job.progress_eta_s = job.progress_total, 0.0
+    tree.finish(session, job, now=database_now(session))
 
 
 def cancelled(session: Session, claim: Claim) -> None:
     """The job stopped because it was asked to. Raises LeaseLost."""
-    _move(session, hold(session, claim), JobState.CANCELLED, database_now(session))
+    tree.move(session, hold(session, claim), JobState.CANCELLED, now=database_now(session))
 
 
-def fail(session: Session, claim: Claim, error: dict[str, Any], *, retry_s: float | None = None) -> JobState:
+def fail(session: Session, claim: Claim, error: Problem, *, retry_s: float | None = None) -> JobState:
     """The attempt failed with the problem `error`; with `retry_s`, and attempts left, it is tried again after a while.
 
     Returns the state the job is in now. Raises LeaseLost.
     """
-    locked = hold(session, claim)
+    job = hold(session, claim)
     now = database_now(session)
     if retry_s is None:
-        _move(session, locked, JobState.FAILED, now, error)
+        tree.move(session, job, JobState.FAILED, now=now, error=error)
     else:
-        _try_again(session, locked, now, error, retry_s * 2.0 ** (locked.job.attempt - 1))
-    return JobState(locked.job.state)
+        _try_again(session, job, now, error, retry_s * 2.0 ** (job.attempt - 1))
+    return JobState(job.state)
 
 
-def release(session: Session, claim: Claim) -> None:
-    """Hand an unfinished job back at once: its worker was told to stop. The attempt does not count. Raises LeaseLost."""
-    locked = hold(session, claim)
+def release(session: Session, claim: Claim, *, error: Problem | None = None, delay_s: float = 0.0) -> None:
+    """Hand an unfinished job back: its worker was told to stop, or has no room. The attempt does not count.
+
+    It is tried again after `delay_s`; `error` says meanwhile what it waits for. Raises LeaseLost.
+    """
+    job = hold(session, claim)
     now = database_now(session)
-    if locked.job.state == JobState.CANCELLING:
-        _move(session, locked, JobState.CANCELLED, now)
+    if job.state == JobState.CANCELLING:
+        tree.move(session, job, JobState.CANCELLED, now=now)
         return
-    locked.job.attempt -= 1
-    _move(session, locked, JobState.QUEUED, now, locked.job.error)
+    job.attempt -= 1
+    tree.move(session, job, JobState.QUEUED, now=now, error=error or job.error, delay_s=delay_s)
 
 
 def lost(session: Session, job_id: str, worker: str) -> bool:
     """The process that worked on a job died: put the job back without waiting for the lease. True where it was so."""
-    locked = jobs.lock(session, job_id)
-    if locked is None or locked.job.state not in ACTIVE or locked.job.worker != worker:
+    job = jobs.lock(session, job_id)
+    if job is None or job.state not in ACTIVE or job.worker != worker:
         return False
-    _lapse(session, locked, database_now(session), f"the process that worked on it ({worker}) died")
+    _lapse(session, job, database_now(session), f"the process that worked on it ({worker}) died")
     return True
 
 
@@ -205,55 +216,40 @@ def requeue_lapsed(database: Database, *, limit: int = 100) -> list[str]:
         now = database_now(session)
         silent = session.scalars(
             select(Job.id)
-            .where(Job.state.in_(ACTIVE), Job.lease_until < now)
+            .where(Job.state.in_(_ACTIVE), Job.lease_until < now)
             .order_by(Job.lease_until)
             .limit(limit)
         ).all()
     lapsed = []
     for job_id in silent:
         with database.unit_of_work() as session:
-            locked = jobs.lock(session, job_id, skip_locked=True)
+            job = jobs.lock(session, job_id, skip_locked=True)
             now = database_now(session)
-            if locked is None or locked.job.state not in ACTIVE or locked.job.lease_until >= now:
+            if job is None or job.state not in ACTIVE or job.lease_until is None or job.lease_until >= now:
                 continue
-            _lapse(session, locked, now)
+            _lapse(session, job, now)
             lapsed.append(job_id)
     return lapsed
 
 
-def _lapse(session: Session, locked: jobs.Locked, now: datetime, reason: str | None = None) -> None:
-    reason = (
-        reason or f"the worker {locked.job.worker} fell silent; it may have been killed, or run out of memory"
-    )
-    _try_again(session, locked, now, TransientFailure(reason).to_dict(), 0.0)
+def _lapse(session: Session, job: Job, now: datetime, reason: str | None = None) -> None:
+    reason = reason or f"the worker {job.worker} fell silent; it may have been killed, or run out of memory"
+    _try_again(session, job, now, TransientFailure(reason).to_dict(), 0.0)
 
 
-def _try_again(
-    session: Session, locked: jobs.Locked, now: datetime, error: dict[str, Any], delay_s: float
-) -> None:
-    job = locked.job
+def _try_again(session: Session, job: Job, now: datetime, error: Problem, delay_s: float) -> None:
     if job.state == JobState.CANCELLING:
-        _move(session, locked, JobState.CANCELLED, now)
+        tree.move(session, job, JobState.CANCELLED, now=now)
     elif job.attempt >= job.max_attempts:
-        _move(session, locked, JobState.FAILED, now, _exhausted(job, error))
+        tree.move(session, job, JobState.FAILED, now=now, error=_exhausted(job, error))
     else:
-        _move(session, locked, JobState.QUEUED, now, error, min(delay_s, LONGEST_RETRY_S))
+        delay_s = min(delay_s, LONGEST_RETRY_S)
+        tree.move(session, job, JobState.QUEUED, now=now, error=error, delay_s=delay_s)
 
 
-def _exhausted(job: Job, error: dict[str, Any]) -> dict[str, Any]:
+def _exhausted(job: Job, error: Problem) -> Problem:
     return AttemptsExhausted(
-        f"tried {job.attempt} of {job.max_attempts} times; the last time: {error.get('detail') or error.get('title')}",
-        errors=[{"pointer": "", "message": f"{error.get('code')}: {error.get('detail')}"}],
+        f"tried {job.attempt} of {job.max_attempts} times; the last time: "
+        f"{error['detail'] or error['title']}",
+        errors=[{"pointer": "", "message": f"{error['code']}: {error['detail']}"}],
     ).to_dict()
-
-
-def _move(
-    session: Session,
-    locked: jobs.Locked,
-    state: JobState,
-    now: datetime,
-    error: dict[str, Any] | None = None,
-    delay_s: float = 0.0,
-) -> None:
-    jobs.move(session, locked.job, state, now=now, error=error, delay_s=delay_s)
-    flow.follow(session, locked, now=now)

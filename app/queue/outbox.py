@@ -14,7 +14,6 @@ from app.db.engine import Database, database_now
 from app.db.tables import Job, Outbox
 from app.errors import Unavailable
 
-RETRY_S = 1.0
 LONGEST_S = 600.0
 
 
@@ -28,7 +27,9 @@ class Ringer(Protocol):
 def add(session: Session, job_id: str, *, now: datetime, delay_s: float = 0.0) -> None:
     """A bell for a queued job, to be rung `delay_s` from now; replaces the one it may have."""
     drop(session, job_id)
-    session.execute(insert(Outbox).values(job_id=job_id, not_before=now + timedelta(seconds=delay_s), rung=0))
+    session.execute(
+        insert(Outbox).values(job_id=job_id, not_before=now + timedelta(seconds=delay_s), rings=0)
+    )
 
 
 def drop(session: Session, job_id: str) -> None:
@@ -40,7 +41,8 @@ def relay_once(database: Database, broker: Ringer, *, limit: int = 100, bell_s: 
     """Ring up to `limit` due bells, oldest first, and return how many the broker took.
 
     The rows are postponed in one short transaction and the broker is spoken to after it, so a silent broker holds no lock.
-    Raises Unavailable where the broker refused; the bells it did not take are due again after RETRY_S.
+    Raises Unavailable where the broker refused; the bells it did not take are due as they were, so that their age shows in
+    the metrics. How long to leave such a broker alone is the relay's to say.
     """
     with database.reading() as session:
         due = session.scalar(
@@ -51,7 +53,7 @@ def relay_once(database: Database, broker: Ringer, *, limit: int = 100, bell_s: 
     with database.unit_of_work() as session:
         now = database_now(session)
         bells = session.execute(
-            select(Outbox.id, Outbox.rung, Outbox.job_id, Job.kind, Job.queue)
+            select(Outbox.id, Outbox.rings, Outbox.not_before, Outbox.job_id, Job.kind, Job.queue)
             .join(Job, Job.id == Outbox.job_id)
             .where(Outbox.not_before <= now)
             .order_by(Outbox.id)
@@ -59,24 +61,24 @@ def relay_once(database: Database, broker: Ringer, *, limit: int = 100, bell_s: 
             .with_for_update(of=Outbox, skip_locked=True)
         ).all()
         for bell in bells:
-            again = now + timedelta(seconds=min(LONGEST_S, bell_s * 2.0**bell.rung))
+            again = now + timedelta(seconds=min(LONGEST_S, bell_s * 2.0**bell.rings))
             session.execute(
-                update(Outbox).where(Outbox.id == bell.id).values(not_before=again, rung=Outbox.rung + 1)
+                update(Outbox).where(Outbox.id == bell.id).values(not_before=again, rings=Outbox.rings + 1)
             )
     for taken, bell in enumerate(bells):
         try:
             broker.ring(bell.job_id, bell.kind, bell.queue)
         except Unavailable:
-            _put_back(database, [left.id for left in bells[taken:]])
+            _put_back(database, {left.id: left.not_before for left in bells[taken:]})
             raise
     return len(bells)
 
 
-def _put_back(database: Database, ids: list[int]) -> None:
+def _put_back(database: Database, due: dict[int, datetime]) -> None:
     with database.unit_of_work() as session:
-        soon = database_now(session) + timedelta(seconds=RETRY_S)
-        session.execute(
-            update(Outbox)
-            .where(Outbox.id.in_(ids), Outbox.rung > 0)
-            .values(not_before=soon, rung=Outbox.rung - 1)
-        )
+        for id, not_before in due.items():
+            session.execute(
+                update(Outbox)
+                .where(Outbox.id == id, Outbox.rings > 0)
+                .values(not_before=not_before, rings=Outbox.rings - 1)
+            )

@@ -8,15 +8,17 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from app.db.documents import StopAt
 from app.db.engine import database_now
-from app.db.tables import Ranking, Search, Study, Subset, Verification
+from app.db.tables import Job, Subset, Verification
 from app.ids import new_id
-from app.queue import events
-from app.queue.jobs import Owner, add_job
+from app.queue import tree
+from app.queue.jobs import MAX_ATTEMPTS
 from app.queue.states import JobKind, JobState
 
-_OWNER_COLUMNS = {Ranking: "ranking_id", Search: "search_id", Study: "study_id"}
-# what may differ between verifications whose mAP is compared
+# the column of a verification that names its parent's row, by the parent's kind
+_OWNERS = {JobKind.RANK: "ranking_id", JobKind.SEARCH: "search_id", JobKind.STUDY: "study_id"}
+# fields that may differ between verifications whose mAP is compared
 _FREE = frozenset({"checkpoint_id", "seed", "name"})
 
 
@@ -25,15 +27,16 @@ def add(
     *,
     workspace_id: str,
     request: dict[str, Any],
-    owner: Owner | None = None,
+    parent: Job | None = None,
     position: int = 0,
     terms: str | None = None,
-    stop_at: dict[str, Any] | None = None,
-    max_attempts: int = 3,
+    stop_at: StopAt | None = None,
+    max_attempts: int = MAX_ATTEMPTS,
 ) -> Verification:
-    """A queued verification of a normalised request, with its job, in the caller's transaction; `owner` is locked.
+    """A queued verification of a normalised request, with its job, in the caller's transaction.
 
-    `terms`: digest of what makes it comparable with others; by default everything but checkpoint, seed and name.
+    `parent`: the locked job above it, whose number of attempts it gets. `terms`: digest of the fields that make verifications
+    comparable; by default of all but checkpoint, seed and name.
     """
     subset = subset_for(
         session,
@@ -57,40 +60,24 @@ def add(
         stop_at=stop_at,
         created_at=now,
     )
-    if owner is not None:
-        setattr(row, _OWNER_COLUMNS[type(owner)], owner.id)
-    session.add(row)
-    session.flush()
-    queue_job(session, row, max_attempts=max_attempts)
-    events.append(session, row, "state", {"state": row.state}, now=now)
+    if parent is not None:
+        owner = _OWNERS.get(JobKind(parent.kind))
+        if owner is not None:
+            setattr(row, owner, parent.resource_id)
+    payload = {"checkpoint_id": row.checkpoint_id}
+    tree.begin(session, row, JobKind.VERIFY, parent=parent, payload=payload, max_attempts=max_attempts)
     return row
 
 
-def queue_job(session: Session, row: Verification, *, max_attempts: int) -> None:
-    """The job that trains a locked verification from where it stands; its former one, if any, has ended."""
-    job = add_job(
-        session,
-        workspace_id=row.workspace_id,
-        kind=JobKind.VERIFY,
-        resource_id=row.id,
-        payload={"checkpoint_id": row.checkpoint_id},
-        max_attempts=max_attempts,
-    )
-    row.job_id = job.id
-
-
-def go_on(
-    session: Session, row: Verification, *, stop_at: dict[str, Any], max_attempts: int
-) -> None:
-    """Queue a verification of a locked owner that has paused again, from where it stands to another stop."""
-    row.stop_at, row.state, row.stage = stop_at, JobState.QUEUED.value, None
-    row.finished_at, row.error, row.progress = None, None, None
-    queue_job(session, row, max_attempts=max_attempts)
-    events.append(session, row, "state", {"state": row.state})
+def go_on(session: Session, row: Verification, job: Job, *, stop_at: StopAt | None) -> None:
+    """Queue the locked job of a paused verification again: it goes on to another stop, or with None to its end."""
+    row.stop_at, row.progress = stop_at, None
+    session.flush()
+    tree.go_on(session, job)
 
 
 def terms_of(request: dict[str, Any]) -> str:
-    """SHA-256 of a request without what may differ between verifications that are compared."""
+    """SHA-256 of a request without the fields that may differ between verifications that are compared."""
     kept = {name: value for name, value in request.items() if name not in _FREE}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -105,8 +92,9 @@ def subset_for(
     seed: int = 0,
     split: str = "train",
 ) -> Subset:
-    """The row of a subset, the same one for everybody who asks for the same; a job fills in its images."""
-    kind, value = "all", None
+    """The row of a subset, one for all equal requests; a job fills in its images."""
+    kind: str = "all"
+    value: float | None = None
     if shots is not None:
         kind, value = "shots", shots
     elif fraction is not None and fraction < 1.0:

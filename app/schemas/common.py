@@ -1,10 +1,17 @@
 """Types and shapes that every resource uses."""
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
+from annotated_types import GroupedMetadata
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import core_schema
+
+from app.queue.states import SHOWN, ResourceState
 
 Item = TypeVar("Item", bound=BaseModel)
 
@@ -16,10 +23,28 @@ def _storable(text: str) -> str:
     return text
 
 
-def text(max_length: int, min_length: int = 1) -> Any:
-    """The type of a line of text that every database and terminal can hold."""
-    limits = StringConstraints(min_length=min_length, max_length=max_length, strip_whitespace=True)
-    return Annotated[str, limits, AfterValidator(_storable)]
+@dataclass(frozen=True)
+class Line(GroupedMetadata):
+    """Of a `str`: a line of text that every database and terminal can hold."""
+
+    max_length: int
+    min_length: int = 1
+
+    def __iter__(self) -> Iterator[object]:
+        yield from StringConstraints(
+            min_length=self.min_length, max_length=self.max_length, strip_whitespace=True
+        )
+        yield AfterValidator(_storable)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Of a `str`: one of these words, which OpenAPI tells."""
+
+    words: Sequence[StrEnum]
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> core_schema.CoreSchema:
+        return core_schema.literal_schema([word.value for word in self.words])
 
 
 def _storable_json(value: Any, depth: int = 0) -> Any:
@@ -40,21 +65,41 @@ def _storable_json(value: Any, depth: int = 0) -> Any:
     return value
 
 
-Name = text(200)
+Name = Annotated[str, Line(200)]
 JsonObject = Annotated[dict[str, Any], AfterValidator(_storable_json)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 DatasetId = Annotated[str, StringConstraints(pattern=r"^ds_[0-9a-f]{32}$")]
 CheckpointId = Annotated[str, StringConstraints(pattern=r"^ckpt_[0-9a-f]{32}$")]
 UploadId = Annotated[str, StringConstraints(pattern=r"^up_[0-9a-f]{32}$")]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-JobStateName = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
-ResourceStateName = Literal["processing", "ready", "invalid"]
+JobStateName = Annotated[str, OneOf(SHOWN)]
+ResourceStateName = Annotated[str, OneOf(tuple(ResourceState))]
 
 
 class Body(BaseModel):
     """What a caller sends: a field nobody knows is a mistake worth saying."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+Priority = Annotated[
+    int,
+    Field(
+        ge=-10,
+        le=10,
+        description="among the jobs of the workspace that wait, those of a larger number go first",
+    ),
+]
+
+
+class Prioritised(Body):
+    """What makes jobs."""
+
+    priority: Priority = 0
+
+
+class NewPriority(Body):
+    priority: Priority
 
 
 class View(BaseModel):
@@ -86,7 +131,7 @@ class FieldFault(BaseModel):
 class Problem(BaseModel):
     """What went wrong and what to change (RFC 9457)."""
 
-    type: str
+    type: str = Field(description="where the service explains this kind of problem; relative to its address")
     title: str
     status: int
     detail: str
@@ -99,7 +144,7 @@ class Problem(BaseModel):
         json_schema_extra={
             "examples": [
                 {
-                    "type": "urn:detrank:problem:invalid_request",
+                    "type": "/problems/invalid_request",
                     "title": "The request cannot be carried out as written",
                     "status": 422,
                     "detail": "1 field is wrong: /metrics/1",

@@ -1,20 +1,21 @@
 """Requests and answers about datasets."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from app.schemas.common import Body, Name, PageQuery, ResourceStateName, Seed, UploadId, View, text
+from app.schemas.common import Line, Name, PageQuery, Prioritised, ResourceStateName, Seed, UploadId, View
 
-Supervision = Literal["boxes", "masks", "image_labels", "none"]
+Supervision = Literal["boxes", "masks", "pseudo_boxes", "image_labels", "none"]
 
 
-class DatasetOptions(Body):
+class DatasetOptions(Prioritised):
     """How to read the archive. All of it can be left out."""
 
     name: Name = "dataset"
-    format: text(40) | None = Field(
+    format: Annotated[str, Line(40)] | None = Field(
         default=None, description="see GET /v1/formats; recognised where left out"
     )
     seed: Seed = Field(default=0, description="of the drawn splits")
@@ -23,6 +24,10 @@ class DatasetOptions(Body):
     )
     test_fraction: float = Field(
         default=0.0, ge=0, lt=1, description="of the images, where the archive has no splits"
+    )
+    unlabelled: Literal["leave_out", "background"] = Field(
+        default="leave_out",
+        description="what a picture counts as that no label belongs to, in an archive with labels",
     )
 
     @model_validator(mode="after")
@@ -35,11 +40,14 @@ class DatasetOptions(Body):
 
 
 class DatasetCreate(DatasetOptions):
-    """A dataset from a finished upload, or from a path on the server's disk where that is allowed."""
+    """A dataset from a finished upload, or from a source or a path on the server's disk where that is allowed."""
 
     upload_id: UploadId | None = None
-    source: text(4000) | None = Field(
-        default=None, description="an absolute path; only where DETRANK_ALLOW_LOCAL_PATHS is set"
+    source: Annotated[str, Line(4000)] | None = Field(
+        default=None,
+        description="`file:///folder`, `s3://bucket/prefix` or `hf://datasets/org/name@revision`: the pictures stay there and "
+        "only those of samples are fetched; only what DETRANK_ALLOWED_SOURCES names. Or an absolute path, which is read whole; "
+        "only where DETRANK_ALLOW_LOCAL_PATHS is set",
     )
 
     @model_validator(mode="after")
@@ -63,12 +71,22 @@ class DatasetView(View):
     state: ResourceStateName
     request: dict[str, Any] = Field(description="format, seed and fractions as asked")
     format: str | None
-    supervision: str | None
-    digest: str | None = Field(description="SHA-256 over pictures and annotations, the same on every machine")
+    supervision: str | None = Field(
+        description="boxes, masks, pseudo_boxes (a teacher said them), image_labels or none"
+    )
+    lineage: dict[str, Any] | None = Field(
+        default=None,
+        description="of one with pseudo boxes: the pseudo-labelling, its teacher, dataset and settings",
+    )
+    digest: str | None = Field(
+        description="SHA-256 over pictures and annotations, the same on every machine; of pictures that stay elsewhere over "
+        "name, size and mark"
+    )
+    stays_at: str | None = Field(description="where the pictures stay; null where they were sent")
     source_sha256: str | None
     summary: dict[str, Any] | None = Field(description="images, annotations, categories, splits, histograms")
     previews: list[str] = Field(description="links to pictures with boxes drawn")
-    error: dict[str, Any] | None
+    error: Mapping[str, Any] | None
     job_id: str | None
     created_at: datetime
     updated_at: datetime
@@ -80,11 +98,18 @@ class DatasetView(View):
                     "id": "ds_0197c0de9a5b7f0e8a5b7f0e8a5b7f0e",
                     "name": "wheat heads",
                     "state": "ready",
-                    "request": {"format": None, "seed": 0, "val_fraction": 0.2, "test_fraction": 0.0},
+                    "request": {
+                        "format": None,
+                        "seed": 0,
+                        "val_fraction": 0.2,
+                        "test_fraction": 0.0,
+                        "unlabelled": "leave_out",
+                    },
                     "format": "coco",
                     "supervision": "boxes",
                     "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
                     "source_sha256": "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
+                    "stays_at": None,
                     "summary": {
                         "images": 40,
                         "annotations": 512,
@@ -104,4 +129,4 @@ class DatasetView(View):
 class DatasetQuery(PageQuery):
     state: ResourceStateName | None = None
     supervision: Supervision | None = None
-    name: text(200) | None = Field(default=None, description="part of the name, in any case")
+    name: Annotated[str, Line(200)] | None = Field(default=None, description="part of the name, in any case")

@@ -1,13 +1,15 @@
 """Answers about jobs, workers and events."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.common import JobStateName, PageQuery, View, text
+from app.queue.states import JobKind
+from app.schemas.common import JobStateName, Line, OneOf, PageQuery, View
 
-JobKindName = Literal["ingest", "inspect", "shard", "score", "rank", "verify", "search", "study"]
+JobKindName = Annotated[str, OneOf(tuple(JobKind))]
 
 
 class Progress(BaseModel):
@@ -33,11 +35,12 @@ class JobView(View):
     shard: int | None = Field(description="which part of its images a shard job reads, from 0")
     shards: int | None = Field(description="in how many parts the candidate is read; null: as a whole")
     queue: str
+    priority: int = Field(description="within the workspace, larger first")
     attempt: int
     max_attempts: int
     worker: str | None
     progress: Progress
-    error: dict[str, Any] | None
+    error: Mapping[str, Any] | None
     cancel_requested_at: datetime | None
     created_at: datetime
     started_at: datetime | None
@@ -47,7 +50,7 @@ class JobView(View):
 class JobQuery(PageQuery):
     state: JobStateName | None = None
     kind: JobKindName | None = None
-    resource_id: text(48) | None = Field(
+    resource_id: Annotated[str, Line(48)] | None = Field(
         default=None, description="jobs of this dataset, checkpoint, ranking, verification, search or study"
     )
 
@@ -73,7 +76,9 @@ class WorkerDetails(BaseModel):
     device_name: str | None = Field(default=None, examples=["NVIDIA H200"])
     memory_total_bytes: int | None = Field(default=None, description="of the device: its own, or main memory")
     memory_free_bytes: int | None = Field(default=None, description="of a GPU: after its last job")
-    precisions: list[str] | None = Field(default=None, description="number formats that cost no more time than float32")
+    precisions: list[str] | None = Field(
+        default=None, description="number formats that cost no more time than float32"
+    )
     torch: str | None = Field(default=None, description="version")
     models: list[HeldModel] = Field(default=[], description="kept loaded, used last first")
     problem: str | None = Field(default=None, description="why the device could not be asked")
@@ -86,13 +91,6 @@ class WorkerView(View):
     queues: list[str]
     alive: bool
     details: WorkerDetails
+    jobs: list[str] = Field(description="of your workspace, in its hands now")
     started_at: datetime
     seen_at: datetime
-
-
-class EventView(BaseModel):
-    """The data of one server-sent event."""
-
-    kind: str
-    at: datetime
-    data: dict[str, Any]

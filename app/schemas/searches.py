@@ -1,13 +1,15 @@
 """Requests and answers about searches: the best checkpoint that a budget can find."""
 
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.common import CheckpointId, DatasetId, JobStateName, Name, PageQuery, Seed, View, text
-from app.schemas.rankings import LeftOut, LevelChoice, RankBy, RankingFilters
+from app.schemas.common import CheckpointId, DatasetId, JobStateName, Line, Name, PageQuery, Prioritised, Seed
+from app.schemas.ranking_views import LeftOut
+from app.schemas.rankings import LevelChoice, RankBy, RankingFilters
 from app.schemas.verifications import TrainingTerms
+from app.schemas.work import WorkDetails, WorkSummary
 
 MOST_MINUTES = 60 * 24 * 365.0
 
@@ -15,18 +17,21 @@ MOST_MINUTES = 60 * 24 * 365.0
 class RankingTerms(BaseModel):
     """How candidates are scored; see POST /v1/rankings. Null is the default there."""
 
-    metrics: Annotated[list[text(60)], Field(min_length=1, max_length=100)] | None = None
-    layers: Annotated[list[text(60)], Field(min_length=1, max_length=100)] | None = None
+    metrics: Annotated[list[Annotated[str, Line(60)]], Field(min_length=1, max_length=100)] | None = None
+    layers: Annotated[list[Annotated[str, Line(60)]], Field(min_length=1, max_length=100)] | None = None
     level: LevelChoice | None = None
     max_images: int | None = Field(
         default=None, ge=1, le=10_000_000, description="that scores are computed on, a seeded sample"
     )
     score_image_size: int | None = Field(
-        default=None, ge=32, le=4096, description="shorter side in pixels for scoring; `image_size` is of training"
+        default=None,
+        ge=32,
+        le=4096,
+        description="shorter side in pixels for scoring; `image_size` is of training",
     )
 
 
-class SearchCreate(RankingTerms, TrainingTerms):
+class SearchCreate(RankingTerms, TrainingTerms, Prioritised):
     """Dataset, candidates and budget are needed; `request` in the answer shows every default filled in."""
 
     dataset_id: DatasetId
@@ -36,25 +41,50 @@ class SearchCreate(RankingTerms, TrainingTerms):
         gt=0,
         le=MOST_MINUTES,
         allow_inf_nan=False,
-        description="of workers' time in all, scoring and evaluation included: n workers are through in about 1/n of it",
+        description="of workers' time in all, scoring and evaluation included: n workers are through in "
+        "about 1/n of it",
     )
     seed: Seed = 0
-    eta: int = Field(default=3, ge=2, le=10, description="one in so many goes on from each round to the next")
+    strategy: Literal["halving", "expected_improvement"] = Field(
+        default="halving",
+        description="halving: ever fewer are trained ever longer; expected_improvement: each time what is "
+        "expected to raise the best mAP most for a second, by all that is believed of the candidates",
+    )
+    eta: int = Field(
+        default=3, ge=2, le=10, description="of halving: one in so many goes on from each round to the next"
+    )
+    parallel: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="of expected_improvement: parts that train at once; null: as many as there are workers",
+    )
+    min_improvement: float = Field(
+        default=0.001,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="of expected_improvement: the search ends where as many seconds as a whole training takes "
+        "are expected to raise the best mAP by less",
+    )
     max_val_images: int | None = Field(
-        default=200, ge=1, le=10_000_000, description="that rounds are decided on, a seeded sample; null: all of them"
+        default=200,
+        ge=1,
+        le=10_000_000,
+        description="that rounds are decided on, a seeded sample; null: all of them",
     )
     min_iterations: int = Field(
-        default=20, ge=1, le=1_000_000, description="the first round lasts at least so many: less says nothing"
+        default=20,
+        ge=1,
+        le=1_000_000,
+        description="the first round lasts at least so many: less says nothing",
     )
     calibrate: bool = Field(default=False, description="scores with their intervals; see POST /v1/rankings")
-    zero_point: bool = Field(default=True, description="with what the weights bring (`gain`); see POST /v1/rankings")
+    zero_point: bool = Field(
+        default=True, description="with what the weights bring (`gain`); see POST /v1/rankings"
+    )
     rank_by: RankBy | None = Field(default=None, description="the score that gives the order")
     filters: RankingFilters | None = None
-
-    @field_validator("rank_by", mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"metric": value} if isinstance(value, str) else value
 
     model_config = ConfigDict(
         extra="forbid",
@@ -86,22 +116,31 @@ class SearchPart(BaseModel):
     state: JobStateName
     begin: int = Field(description="the iteration it went on from")
     stop: int = Field(description="the iteration it was to pause at")
-    iterations: int | None = Field(description="where it stands; below `stop` where its share of the clock ran out")
+    iterations: int | None = Field(
+        description="where it stands; below `stop` where its share of the clock ran out"
+    )
     map: float | None = Field(description="mAP@[.5:.95] on validation, by which the next round is chosen")
     ap50: float | None
     predicted_s: float
+    expected_improvement: float | None = Field(
+        description="by how much it was expected to raise the mAP of the best, which is why it was chosen; 0: the "
+        "one that was named was trained to its end; null: not by expected_improvement"
+    )
     seconds: float | None = Field(description="of a worker, all in")
     goes_on: bool | None = Field(description="whether it takes part in a later round; null: not decided")
-    error: dict[str, Any] | None
+    error: Mapping[str, Any] | None
 
 
 class SearchRound(BaseModel):
     """What was decided at once: who trains, and up to where."""
 
     kind: Literal["timing", "round", "final"] = Field(
-        description="timing: a few iterations to know the seconds of one; final: the winner is looked at on test"
+        description="timing: a few iterations to know the seconds of one; final: the winner is looked at on "
+        "test"
     )
-    rung: int | None = Field(description="from 0; one that lets more candidates in has the number of the one before")
+    rung: int | None = Field(
+        description="from 0; one that lets more candidates in has the number of the one before"
+    )
     stop: int
     left_s: float = Field(description="of the budget, when it was decided")
     predicted_s: float
@@ -126,7 +165,10 @@ class SearchBest(BaseModel):
 
 
 class Agreement(BaseModel):
-    """Whether a round chose as the next one would have: Kendall's tau-b between the mAP of both, over `n` candidates."""
+    """Whether a round chose as the next one would have.
+
+    Kendall's tau-b between the mAP of both, over `n` candidates.
+    """
 
     first: int
     second: int
@@ -166,29 +208,19 @@ class BruteForce(BaseModel):
     text: str
 
 
-class SearchSummary(View):
+class SearchSummary(WorkSummary):
     """A search in a list."""
 
-    id: str
-    name: str | None
     dataset_id: str
-    state: JobStateName
-    stage: str | None
     checkpoint_ids: list[str]
     budget_minutes: float
     map: float | None = Field(description="of the best one: on test, or on validation without test images")
     trained_checkpoint_id: str | None
-    error: dict[str, Any] | None
-    job_id: str | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
 
 
-class SearchView(SearchSummary):
+class SearchView(SearchSummary, WorkDetails):
     """A budget spent on finding the best of many checkpoints, and what came of it."""
 
-    request: dict[str, Any] = Field(description="as asked, every default filled in")
     ranking_id: str | None = Field(description="its ranking, which gives the order")
     ladder: list[int] = Field(description="iterations at which the rounds end; the last is a whole training")
     rounds: list[SearchRound] = Field(description="what was spent where, in order")
@@ -197,11 +229,11 @@ class SearchView(SearchSummary):
     spent: Spent
     brute_force: BruteForce | None
     left_out: list[LeftOut] = Field(
-        description="candidates without a place: by their score, or because they `failed`, were `cancelled`, or had `no_room`"
+        description="candidates without a place: by their score, or because they `failed`, were "
+        "`cancelled`, had `no_room`, or `little_expected` of them"
     )
     warnings: list[str]
     summary: str | None
-    cancel_requested_at: datetime | None
 
 
 class SearchQuery(PageQuery):

@@ -1,33 +1,39 @@
 """Requests and answers about studies: which metric deserved trust."""
 
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.common import CheckpointId, DatasetId, JobStateName, Name, PageQuery, Seed, View
+from app.schemas.common import CheckpointId, DatasetId, JobStateName, Name, PageQuery, Prioritised, Seed
 from app.schemas.searches import RankingTerms
 from app.schemas.verifications import FileView, TrainingTerms
+from app.schemas.work import WorkDetails, WorkSummary
 
 
-class StudyCreate(RankingTerms, TrainingTerms):
-    """Datasets and candidates are needed; every pair is scored, and fine-tuned once for each seed by equal terms."""
+class StudyCreate(RankingTerms, TrainingTerms, Prioritised):
+    """Datasets and candidates are needed. Every pair is scored, and fine-tuned for each seed."""
 
     dataset_ids: list[DatasetId] = Field(min_length=1, max_length=100)
     checkpoint_ids: list[CheckpointId] = Field(min_length=1, max_length=10_000)
     name: Name | None = None
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=20)] = Field(
-        default=[0], description="of fine-tuning; with two or more it is known how well mAP agrees with itself"
+        default=[0],
+        description="of fine-tuning; with two or more it is known how well mAP agrees with itself",
     )
     score_seed: Seed = Field(default=0, description="of the images that scores are computed on")
     calibrate: bool = Field(default=False, description="scores with their intervals; see POST /v1/rankings")
-    zero_point: bool = Field(default=True, description="with what the weights bring (`gain`); see POST /v1/rankings")
+    zero_point: bool = Field(
+        default=True, description="with what the weights bring (`gain`); see POST /v1/rankings"
+    )
     keep_weights: bool = Field(
-        default=False, description="every fine-tuned candidate becomes a checkpoint, with pictures of what it finds"
+        default=False,
+        description="every fine-tuned candidate becomes a checkpoint, with pictures of what it finds",
     )
     reuse: bool = Field(
         default=True,
-        description="take over a verification that ended before with the same weights, images and plan, instead of training again",
+        description="take over a verification that ended before with the same weights, images and plan, "
+        "instead of training again",
     )
 
     model_config = ConfigDict(
@@ -58,7 +64,7 @@ class StudyRanking(BaseModel):
     dataset_id: str
     dataset: str
     state: JobStateName
-    error: dict[str, Any] | None
+    error: Mapping[str, Any] | None
 
 
 class StudyTraining(BaseModel):
@@ -74,11 +80,11 @@ class StudyTraining(BaseModel):
     split: Literal["test", "val"] | None
     seconds: float | None
     reused_from: str | None = Field(description="the verification whose result was taken over")
-    error: dict[str, Any] | None
+    error: Mapping[str, Any] | None
 
 
 class StudyCoefficient(BaseModel):
-    """One measure of how well one score agrees with mAP on one dataset, or on average (`dataset` is `average`)."""
+    """How well a score agrees with mAP on one dataset, or on average (`dataset` is `average`)."""
 
     dataset: str
     kind: Literal["metric", "baseline", "noise ceiling", "difference"]
@@ -131,30 +137,22 @@ class StudySpent(BaseModel):
     reused_s: float = Field(description="that training them took then")
 
 
-class StudySummary(View):
+class StudySummary(WorkSummary):
     """A study in a list."""
 
-    id: str
-    name: str | None
-    state: JobStateName
-    stage: str | None
     dataset_ids: list[str]
     checkpoint_ids: list[str]
     seeds: list[int]
     progress: StudyProgress
     verdict: list[str] = Field(description="what the study says, in sentences")
-    error: dict[str, Any] | None
-    job_id: str | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
 
 
-class StudyView(StudySummary):
+class StudyView(StudySummary, WorkDetails):
     """Candidates x datasets, ranked and verified: which metric deserved trust."""
 
-    request: dict[str, Any] = Field(description="as asked, every default filled in")
-    names: dict[str, str] = Field(description="of datasets and candidates by id, as they stand in `correlations`")
+    names: dict[str, str] = Field(
+        description="of datasets and candidates by id, as they stand in `correlations`"
+    )
     rankings: list[StudyRanking]
     trainings: list[StudyTraining]
     correlations: StudyCorrelations | None
@@ -163,7 +161,6 @@ class StudyView(StudySummary):
     spent: StudySpent | None
     report: str | None = Field(description="the report as one HTML page")
     files: list[FileView] = Field(description="tables and plots")
-    cancel_requested_at: datetime | None
 
 
 class StudyQuery(PageQuery):

@@ -1,8 +1,11 @@
 """What the workers can compute, as data: `app/catalogue.json`, written by `python -m worker.catalogue`.
 
 {"metrics": [{"name", "default": bool, ...}], "layers": [{"name", "default": bool, ...}], "levels": [...],
- "architectures": [{"name", ...}], "formats": {"datasets": [{"name", ...}], "checkpoints": [{"name", ...}]},
- "defaults": {"level", "max_images", "image_size", "seed", "regions": {...}, "size_matched": {"name", "layers": [...]}}}
+ "architectures": [{"name", ...}], "shelf": [{"name", "family", "licence", "parameters", "coco_ap", ...}],
+ "pretraining": {..., "least_pictures", "mean_decay"}, "image_labels": {"least_pictures"},
+ "formats": {"datasets": [{"name", ...}], "checkpoints": [{"name", ...}]},
+ "defaults": {"level", "max_images", "image_size", "seed", "regions": {...},
+              "size_matched": {"name", "layers": [...]}}}
 """
 
 import difflib
@@ -31,12 +34,12 @@ def default_names(section: str) -> list[str]:
 
 
 def readable_layers() -> list[str]:
-    """Names of the layers that can be asked for: not the one that stands for metrics of its own."""
+    """Names of the layers that a request may name; the layer of the metrics of own classes is not among them."""
     return [entry["name"] for entry in catalogue()["layers"] if "metrics" not in entry]
 
 
 def source_layer() -> tuple[str, list[str]]:
-    """Where metrics of a detector's own classes are scored, whatever layers are asked for, and their names."""
+    """Where metrics of a detector's own classes are scored, whatever layers are asked for; their names."""
     (entry,) = (entry for entry in catalogue()["layers"] if "metrics" in entry)
     return entry["name"], entry["metrics"]
 
@@ -57,7 +60,7 @@ def pool_relative() -> set[str]:
 
 
 def size_matched() -> tuple[str, list[str]]:
-    """What stands for the layer that fits the size of the objects, and the layers it is chosen from."""
+    """The name that stands for the layer that fits the size of the objects, and the layers that it is chosen from."""
     found = catalogue()["defaults"]["size_matched"]
     return found["name"], found["layers"]
 
@@ -71,7 +74,7 @@ def default(name: str) -> Any:
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> str:
-    """A sentence for a caller who asked for a `what` that is not there: the nearest name, and all of them."""
+    """A sentence for a caller who named an unknown `what`: the nearest name, and all names."""
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}" if near else ""
     return f"no {what} is called {name!r}{hint}? Known: {', '.join(known)}"

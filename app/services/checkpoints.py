@@ -3,20 +3,32 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func
 from sqlalchemy.orm import Session
 
-from app.db.tables import Candidate, Checkpoint, Verification
-from app.errors import InvalidRequest
+from app.db.tables import Checkpoint
+from app.errors import InvalidRequest, detail_of
 from app.ids import new_id
-from app.queue.jobs import add_job
+from app.queue import in_use, tree
+from app.queue.jobs import MAX_ATTEMPTS
+from app.queue.kinds import LONG
 from app.queue.states import JobKind, ResourceState
-from app.schemas.checkpoints import CheckpointOptions, CheckpointQuery
+from app.schemas.checkpoints import CheckpointOptions
 from app.services.datasets import local_source
-from app.services.listing import contains, page
-from app.services.records import forget_jobs, owned, refuse_in_use, refuse_while_working
+from app.services.listing import Listing, contains
+from app.services.records import owned, owned_and_at_rest
 from app.settings import Settings
 
+LISTING = Listing(
+    Checkpoint,
+    "ckpt",
+    {
+        "licence": lambda name: func.lower(Checkpoint.licence) == name.lower(),
+        "name": lambda part: contains(Checkpoint.name, part),
+        "max_parameters": lambda most: Checkpoint.parameters <= most,
+    },
+)
+OPEN_VOCABULARY = "open_vocabulary"
 SCHEMES = ("torchvision", "timm", "hf", "pypi")
 
 
@@ -26,7 +38,8 @@ def check_source(settings: Settings, source: str) -> None:
     if not separator:
         local_source(settings, source)
     elif scheme not in SCHEMES or not rest:
-        message = f"{source!r} is not a source; write {', '.join(f'{known}://...' for known in SCHEMES)} or an absolute path"
+        known = ", ".join(f"{scheme}://..." for scheme in SCHEMES)
+        message = f"{source!r} is not a source; write {known} or an absolute path"
         raise InvalidRequest(message, errors=[{"pointer": "/source", "message": message}])
 
 
@@ -38,14 +51,14 @@ def create(
     source: str | None = None,
     source_sha256: str | None = None,
     from_upload: str | None = None,
-    max_attempts: int = 3,
+    max_attempts: int = MAX_ATTEMPTS,
     provenance: dict[str, Any] | None = None,
     default_name: str = "checkpoint",
 ) -> Checkpoint:
-    """A checkpoint in state `processing` with the job that reads it, for a stored file or a source to fetch."""
+    """A checkpoint in state `processing`, with the job that reads a stored file or fetches a source."""
     now = datetime.now(UTC)
     request: dict[str, Any] = options.model_dump(
-        exclude={"name", "upload_id", "source", "provenance"}, exclude_none=True
+        exclude={"name", "upload_id", "source", "provenance", "priority"}, exclude_none=True
     )
     if from_upload is not None:
         request["upload_id"] = from_upload
@@ -66,62 +79,52 @@ def create(
     )
     session.add(checkpoint)
     session.flush()
-    job = add_job(
+    job = tree.add(
         session,
+        JobKind.INSPECT,
+        checkpoint.id,
         workspace_id=workspace_id,
-        kind=JobKind.INSPECT,
-        resource_id=checkpoint.id,
         max_attempts=max_attempts,
+        queue=LONG if is_remote(source) else None,
     )
+    if options.priority:
+        tree.prioritise(session, job, options.priority)
     checkpoint.job_id = job.id
     return checkpoint
+
+
+def is_remote(source: str | None) -> bool:
+    """Whether it has to be fetched, which may hang."""
+    return source is not None and "://" in source
 
 
 def find(session: Session, workspace_id: str, id: str) -> Checkpoint:
     return owned(session, Checkpoint, workspace_id, id)
 
 
-def listed(
-    session: Session, workspace_id: str, asked: CheckpointQuery
-) -> tuple[list[Checkpoint], str | None]:
-    query = select(Checkpoint).where(Checkpoint.workspace_id == workspace_id)
-    for column, value in (
-        (Checkpoint.state, asked.state),
-        (Checkpoint.kind, asked.kind),
-        (Checkpoint.architecture, asked.architecture),
-    ):
-        if value is not None:
-            query = query.where(column == value)
-    if asked.licence is not None:
-        query = query.where(func.lower(Checkpoint.licence) == asked.licence.lower())
-    if asked.name is not None:
-        query = query.where(contains(Checkpoint.name, asked.name))
-    if asked.max_parameters is not None:
-        query = query.where(Checkpoint.parameters <= asked.max_parameters)
-    return page(session, query, Checkpoint, asked)
+def unusable(checkpoint: Checkpoint, *, asks_words: bool = False) -> str | None:
+    """Why it cannot be used, and what to do; None for one that is ready.
 
-
-def unusable(checkpoint: Checkpoint) -> str | None:
-    """Why it cannot be used, and what to do; None for one that is ready."""
+    `asks_words`: for work that asks an open-vocabulary detector for words; all other work has no use for one.
+    """
     if checkpoint.state == ResourceState.PROCESSING:
-        return f"the checkpoint {checkpoint.id} is still being read: wait until it is ready (job {checkpoint.job_id})"
+        return (
+            f"the checkpoint {checkpoint.id} is still being read: wait until it is ready "
+            f"(job {checkpoint.job_id})"
+        )
     if checkpoint.state == ResourceState.INVALID:
-        why = (checkpoint.error or {}).get("detail", "see its error")
+        why = detail_of(checkpoint.error, "see its error")
         return f"the checkpoint {checkpoint.id} cannot be used: {why}"
+    if checkpoint.kind == OPEN_VOCABULARY and not asks_words:
+        return (
+            f"the checkpoint {checkpoint.id} is an open-vocabulary detector ({checkpoint.architecture}), which is neither ranked "
+            "nor fine-tuned: have it say boxes from words (a pseudo-labelling with the teacher words), or choose another checkpoint"
+        )
     return None
 
 
 def remove(session: Session, workspace_id: str, id: str) -> Checkpoint:
-    """Deletes the record; its files go when nobody else has the same. Raises Conflict that names who uses it."""
-    checkpoint = owned(session, Checkpoint, workspace_id, id, lock=True)
-    users = select(Candidate.ranking_id).where(Candidate.checkpoint_id == id).order_by(Candidate.ranking_id)
-    refuse_in_use(session, users, "the checkpoint is a candidate of")
-    fine_tuned = select(Verification.id).where(Verification.checkpoint_id == id).order_by(Verification.id)
-    refuse_in_use(session, fine_tuned, "the checkpoint is fine-tuned by", "verifications")
-    refuse_while_working(session, checkpoint.job_id)
-    # what it was worth stays known
-    made_by = update(Verification).where(Verification.trained_checkpoint_id == id)
-    session.execute(made_by.values(trained_checkpoint_id=None, version=Verification.version + 1))
-    forget_jobs(session, id)
-    session.delete(checkpoint)
+    """Deletes the record; its files go when nobody else has the same. Raises Conflict, naming who uses it."""
+    checkpoint = owned_and_at_rest(session, Checkpoint, workspace_id, id)
+    in_use.remove_checkpoint(session, checkpoint)
     return checkpoint

@@ -4,19 +4,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.db.tables import Dataset, Ranking, Search, Subset, Verification
-from app.errors import Conflict, InvalidRequest
+from app.db.tables import Dataset
+from app.errors import Conflict, InvalidRequest, detail_of
 from app.ids import new_id
-from app.queue.jobs import add_job
+from app.queue import in_use, tree
+from app.queue.jobs import MAX_ATTEMPTS
+from app.queue.kinds import LONG
 from app.queue.states import JobKind, ResourceState
-from app.schemas.datasets import DatasetOptions, DatasetQuery
+from app.schemas.datasets import DatasetOptions
 from app.services.catalogue import dataset_formats, unknown
-from app.services.listing import contains, page
-from app.services.records import forget_jobs, owned, refuse_in_use, refuse_while_working
+from app.services.listing import Listing, contains
+from app.services.records import owned, owned_and_at_rest
 from app.settings import Settings
+
+# what a dataset's supervision is where its annotations are boxes of objects
+WITH_BOXES = ("boxes", "masks", "pseudo_boxes")
+LISTING = Listing(Dataset, "ds", {"name": lambda part: contains(Dataset.name, part)})
 
 
 def check_options(options: DatasetOptions) -> None:
@@ -33,16 +38,19 @@ def create(
     *,
     source_sha256: str | None = None,
     source_path: str | None = None,
+    stays_at: str | None = None,
     from_upload: str | None = None,
-    max_attempts: int = 3,
+    max_attempts: int = MAX_ATTEMPTS,
 ) -> Dataset:
-    """A dataset in state `processing` with the job that reads it, for a stored archive or a path of the server."""
+    """A dataset in state `processing`, with the job that reads a stored archive, a path of the server or a source."""
     now = datetime.now(UTC)
-    request: dict[str, Any] = options.model_dump(include={"format", "seed", "val_fraction", "test_fraction"})
+    request: dict[str, Any] = options.model_dump(
+        include={"format", "seed", "val_fraction", "test_fraction", "unlabelled"}
+    )
     if from_upload is not None:
         request["upload_id"] = from_upload
-    if source_path is not None:
-        request["source"] = source_path
+    if source_path is not None or stays_at is not None:
+        request["source"] = source_path or stays_at
     dataset = Dataset(
         id=new_id("ds"),
         workspace_id=workspace_id,
@@ -51,26 +59,33 @@ def create(
         request=request,
         source_sha256=source_sha256,
         source_path=source_path,
+        stays_at=stays_at,
         created_at=now,
         updated_at=now,
     )
     session.add(dataset)
     session.flush()
-    job = add_job(
+    job = tree.add(
         session,
+        JobKind.INGEST,
+        dataset.id,
         workspace_id=workspace_id,
-        kind=JobKind.INGEST,
-        resource_id=dataset.id,
         max_attempts=max_attempts,
+        queue=LONG if stays_at is not None else None,
     )
+    if options.priority:
+        tree.prioritise(session, job, options.priority)
     dataset.job_id = job.id
     return dataset
 
 
 def local_source(settings: Settings, source: str) -> Path:
-    """A path of the server's disk that a caller may name. Raises InvalidRequest where it may not or is not there."""
+    """A path of the server's disk that a caller may name. Raises InvalidRequest for any other."""
     if not settings.allow_local_paths:
-        message = "paths on the server's disk are not accepted here (DETRANK_ALLOW_LOCAL_PATHS); send the file itself"
+        message = (
+            "paths on the server's disk are not accepted here (DETRANK_ALLOW_LOCAL_PATHS); "
+            "send the file itself"
+        )
     elif not Path(source).is_absolute():
         message = f"{source!r} is not an absolute path"
     elif not Path(source).exists():
@@ -84,17 +99,6 @@ def find(session: Session, workspace_id: str, id: str) -> Dataset:
     return owned(session, Dataset, workspace_id, id)
 
 
-def listed(session: Session, workspace_id: str, asked: DatasetQuery) -> tuple[list[Dataset], str | None]:
-    query = select(Dataset).where(Dataset.workspace_id == workspace_id)
-    if asked.state is not None:
-        query = query.where(Dataset.state == asked.state)
-    if asked.supervision is not None:
-        query = query.where(Dataset.supervision == asked.supervision)
-    if asked.name is not None:
-        query = query.where(contains(Dataset.name, asked.name))
-    return page(session, query, Dataset, asked)
-
-
 def ready(dataset: Dataset) -> Dataset:
     """The dataset itself. Raises Conflict, saying what to do, where it cannot be used yet or never."""
     if dataset.state == ResourceState.PROCESSING:
@@ -103,31 +107,26 @@ def ready(dataset: Dataset) -> Dataset:
             f"(GET /v1/datasets/{dataset.id}, or follow /v1/jobs/{dataset.job_id}/events)"
         )
     if dataset.state == ResourceState.INVALID:
-        why = (dataset.error or {}).get("detail", "see its report")
+        why = detail_of(dataset.error, "see its report")
         raise Conflict(
             f"the dataset {dataset.id} cannot be used: {why} Repair the archive and send it as a new dataset."
         )
     return dataset
 
 
-def with_boxes(dataset: Dataset, because: str) -> None:
+def with_boxes(dataset: Dataset, because: str, pointer: str = "/dataset_id") -> None:
     """Raises Conflict for a dataset that has none; `because` says what they are needed for."""
-    if dataset.supervision not in ("boxes", "masks"):
+    if dataset.supervision not in WITH_BOXES:
         raise Conflict(
-            f"the dataset {dataset.id} has no boxes (its supervision is {dataset.supervision}), and {because}: "
-            "send a dataset with boxes or masks",
-            errors=[{"pointer": "/dataset_id", "message": "no boxes"}],
+            f"the dataset {dataset.id} has no boxes (its supervision is {dataset.supervision}), "
+            f"and {because}: send a dataset with boxes or masks, or have a teacher say where objects are "
+            "(POST /v1/pseudo-labellings)",
+            errors=[{"pointer": pointer, "message": "no boxes"}],
         )
 
 
 def remove(session: Session, workspace_id: str, id: str) -> Dataset:
-    """Deletes the record; its files go when nobody else has the same. Raises Conflict that names who uses it."""
-    dataset = owned(session, Dataset, workspace_id, id, lock=True)
-    for users, by in ((Ranking, "rankings"), (Verification, "verifications"), (Search, "searches")):
-        found = select(users.id).where(users.dataset_id == id).order_by(users.id)
-        refuse_in_use(session, found, "the dataset is used by", by)
-    refuse_while_working(session, dataset.job_id)
-    forget_jobs(session, id)
-    session.execute(delete(Subset).where(Subset.dataset_id == id))
-    session.delete(dataset)
+    """Deletes the record; its files go when nobody else has the same. Raises Conflict, naming who uses it."""
+    dataset = owned_and_at_rest(session, Dataset, workspace_id, id)
+    in_use.remove_dataset(session, dataset)
     return dataset

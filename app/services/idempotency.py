@@ -1,4 +1,4 @@
-"""Answers remembered by `Idempotency-Key`, in the transaction of the change itself: both are kept, or neither."""
+"""Answers remembered by `Idempotency-Key`, in the transaction of the change: both are kept, or neither."""
 
 import hashlib
 import json
@@ -25,12 +25,12 @@ class Answer:
 
 
 def fingerprint(*parts: Any) -> str:
-    """One digest for a whole request: method, path, and what its body comes down to."""
+    """One digest of a whole request: method, path and normalised body."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def reserve(session: Session, workspace_id: str, key: str, print_: str, expires_s: float) -> Answer | None:
-    """None for the first to use the key, who then calls `keep`; otherwise the answer given then.
+    """None for the first request with the key, which then calls `keep`; for later ones the answer that was kept.
 
     A second request with the same key waits for the first. Raises InvalidRequest where the first asked for
     something else.

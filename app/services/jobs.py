@@ -1,61 +1,35 @@
 """Jobs and workers as callers see them."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.engine import database_now
-from app.db.tables import Event, Job, WorkerRecord
-from app.queue import control, events
-from app.queue.states import ENDED
-from app.schemas.jobs import JobQuery, JobView, Progress, WorkerView
-from app.services.listing import page
-from app.services.records import owned
+from app.db.tables import Checkpoint, Job, WorkerRecord
+from app.queue import events
+from app.queue.jobs import shown, shown_as
+from app.queue.states import ACTIVE, JobState
+from app.schemas.jobs import JobView, Progress, WorkerDetails, WorkerView
+from app.services.listing import Listing
 
-_AT_ONCE = 200
-
-
-def find(session: Session, workspace_id: str, id: str) -> Job:
-    return owned(session, Job, workspace_id, id)
-
-
-def listed(session: Session, workspace_id: str, asked: JobQuery) -> tuple[list[Job], str | None]:
-    query = select(Job).where(Job.workspace_id == workspace_id)
-    for column, value in (
-        (Job.state, asked.state),
-        (Job.kind, asked.kind),
-        (Job.resource_id, asked.resource_id),
-    ):
-        if value is not None:
-            query = query.where(column == value)
-    return page(session, query, Job, asked)
-
-
-def cancel(session: Session, workspace_id: str, id: str) -> Job:
-    """Asks it to stop; harmless for one that has ended."""
-    owned(session, Job, workspace_id, id)
-    return control.cancel(session, id)
-
-
-def retry(session: Session, workspace_id: str, id: str) -> Job:
-    """Queues a failed or cancelled job again. Raises Conflict for any other."""
-    owned(session, Job, workspace_id, id)
-    return control.retry(session, id)
+LISTING = Listing(Job, "job", {"state": lambda state: shown_as(JobState(state))})
 
 
 def view(job: Job) -> JobView:
     return JobView(
         id=job.id,
         kind=job.kind,
-        state=job.state,
+        state=shown(job),
         stage=job.stage,
         resource_id=job.resource_id,
         checkpoint_id=job.payload.get("checkpoint_id"),
         shard=job.payload.get("shard"),
         shards=job.payload.get("shards"),
         queue=job.queue,
+        priority=job.priority,
         attempt=job.attempt,
         max_attempts=job.max_attempts,
         worker=job.worker,
@@ -68,36 +42,50 @@ def view(job: Job) -> JobView:
     )
 
 
-def events_after(session: Session, stream_id: str, seq: int, kind: str | None = None) -> list[Event]:
-    """The next events of a stream, oldest first; at most 200 at a time."""
-    query = select(Event).where(Event.stream_id == stream_id, Event.seq > seq)
-    if kind is not None:
-        query = query.where(Event.kind == kind)
-    return list(session.scalars(query.order_by(Event.seq).limit(_AT_ONCE)))
-
-
-def stream_state(session: Session, model: Any, id: str) -> tuple[int, str] | None:
-    """(number of the last event, state) of a stream; None where it has been deleted."""
-    row = session.execute(select(model.event_seq, model.state).where(model.id == id)).one_or_none()
-    return None if row is None else (row.event_seq, row.state)
-
-
-def is_over(state: str) -> bool:
-    return state in ENDED
-
-
-def workers(session: Session, lease_s: float) -> list[WorkerView]:
-    """Worker processes, those heard of last first."""
+def workers(session: Session, lease_s: float, workspace_id: str | None) -> list[WorkerView]:
+    """Worker processes, those heard of last first, with jobs and loaded detectors of one workspace; None: of all."""
     now: datetime = database_now(session)
     records = session.scalars(select(WorkerRecord).order_by(WorkerRecord.seen_at.desc()).limit(100)).all()
+    at_work = _at_work(session, workspace_id)
+    weights = _weights(session, records, workspace_id)
     return [
         WorkerView(
             name=record.name,
             queues=record.queues,
             alive=now - record.seen_at < timedelta(seconds=lease_s),
-            details=record.details,
+            details=_details(record, weights),
+            jobs=at_work.get(record.name, []),
             started_at=record.started_at,
             seen_at=record.seen_at,
         )
         for record in records
     ]
+
+
+def _at_work(session: Session, workspace_id: str | None) -> dict[str | None, list[str]]:
+    """Ids of jobs in the hands of workers, by the worker's name."""
+    query = (
+        select(Job.worker, Job.id).where(Job.state.in_([state.value for state in ACTIVE])).order_by(Job.id)
+    )
+    if workspace_id is not None:
+        query = query.where(Job.workspace_id == workspace_id)
+    found: dict[str | None, list[str]] = defaultdict(list)
+    for worker, id in session.execute(query):
+        found[worker].append(id)
+    return found
+
+
+def _weights(session: Session, records: Sequence[WorkerRecord], workspace_id: str | None) -> set[str]:
+    """Digests of the loaded detectors that are the workspace's own."""
+    held = {model["weights_sha256"] for record in records for model in record.details.get("models") or ()}
+    if workspace_id is None or not held:
+        return held
+    own = select(Checkpoint.weights_sha256).where(
+        Checkpoint.workspace_id == workspace_id, Checkpoint.weights_sha256.in_(held)
+    )
+    return {digest for digest in session.scalars(own) if digest is not None}
+
+
+def _details(record: WorkerRecord, weights: set[str]) -> WorkerDetails:
+    models = [model for model in record.details.get("models") or () if model["weights_sha256"] in weights]
+    return WorkerDetails(**record.details | {"models": models})

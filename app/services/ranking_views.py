@@ -1,45 +1,73 @@
-"""A ranking as it is shown: its order, scores, costs, and who is left out.
-
-What the `rank` job writes into `Ranking.result`, and is read here:
-{"ranked_by": {"metric", "layer", "level", "quantity", "chosen_by"},
- "order": [{"checkpoint_id", "rank", "value", "z", "interval": [low, high], "zero_point", "gain", "gain_interval", "chance_of_best",
-            "group", "near": [ids], "static_ranks": {baseline: rank}}],
- "summary": sentence, "groups": [[ids]], "ties": [[ids]], "left_out": [{"checkpoint_id", "name", "code", "reason"}], "warnings": [{"code", "detail"}],
- "baselines": {baseline: {checkpoint_id: value}},
- "verified_ids": [ids of the verifications it has seen], "verified": [as app/schemas/rankings.py has it]}
-"""
+"""A ranking as it is shown: its order, scores, costs, and who is left out. What is kept of it: app/db/documents.py."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
+from app.db.documents import Placed, RankingResult
 from app.db.tables import Candidate, Checkpoint, Ranking, Score, Verification
 from app.queue.states import ENDED, JobState
-from app.schemas.rankings import (
+from app.schemas.ranking_views import (
     CandidateVerification,
     CandidateView,
     Cost,
     LeftOut,
+    OrdersAgree,
     RankedBy,
-    RankingFilters,
     RankingProgress,
     RankingSummary,
     RankingView,
     ScoreView,
+    Verified,
 )
+from app.schemas.rankings import OrderBy, RankingFilters
+from app.services import ranking_beliefs, ranking_costs
 from app.services.catalogue import pool_relative
-from app.services.verifications import WITHOUT_DETAILS
+from app.services.verifications import DETAILS
+from app.services.work_views import details_of, summary_of
 
 _SCORE_COLUMNS = ("metric", "layer", "level", "value", "undefined", "seconds", "details")
-# Of the details, what has a field of its own.
+# before the `rank` job has written one
+_NOTHING_YET: RankingResult = {
+    "ranked_by": None,
+    "order": [],
+    "summary": None,
+    "groups": [],
+    "ties": [],
+    "left_out": [],
+    "warnings": [],
+    "baselines": {},
+    "verified": [],
+}
+_NO_PLACE: Placed = {
+    "checkpoint_id": "",
+    "name": "",
+    "rank": None,
+    "value": None,
+    "z": None,
+    "interval": None,
+    "near": [],
+    "static_ranks": {},
+}
+# Details that have a field of their own.
 _SHOWN = frozenset({"null", "z", "interval", "zero_point", "gain", "gain_interval", "notes"})
 
 
-def view(session: Session, ranking: Ranking, filters: RankingFilters) -> RankingView:
-    """The whole ranking. `filters` take candidates out of the order of this view; ranks close up behind them."""
-    result = ranking.result or {}
+def view(
+    session: Session,
+    ranking: Ranking,
+    filters: RankingFilters,
+    order_by: OrderBy = "score",
+    frontier: bool | None = None,
+) -> RankingView:
+    """The whole ranking. `filters` take candidates out of this view, then `frontier` those that are not on it (true) or are
+    (false); ranks close up behind them. order_by: predicted_map gives ranks by what is predicted now; who has no prediction
+    has none."""
+    result = ranking.result or _NOTHING_YET
+    belief, believed = ranking_beliefs.shown(ranking)
     rows = session.execute(
         select(Candidate, Checkpoint)
         .join(Checkpoint, Checkpoint.id == Candidate.checkpoint_id)
@@ -47,74 +75,54 @@ def view(session: Session, ranking: Ranking, filters: RankingFilters) -> Ranking
         .order_by(Candidate.position)
     ).all()
     scores, verified = _scores(session, ranking.id), _verifications(session, ranking.id)
+    placed = {row["checkpoint_id"]: row for row in result["order"]}
+    costs = ranking_costs.costs_of(session, [(candidate, checkpoint) for candidate, checkpoint in rows])
     candidates = [
-        _candidate(candidate, checkpoint, scores[checkpoint.id], verified.get(checkpoint.id, []), result)
+        _candidate(
+            candidate,
+            checkpoint,
+            scores[checkpoint.id],
+            verified.get(checkpoint.id, []),
+            placed.get(checkpoint.id, _NO_PLACE),
+            result["baselines"],
+            costs[checkpoint.id],
+            believed.get(checkpoint.id, ranking_beliefs.NOTHING),
+        )
         for candidate, checkpoint in rows
     ]
+    if order_by == "predicted_map":
+        ranking_beliefs.rank(candidates)
     left_out = _left_out(result, candidates)
-    filtered = _filtered(candidates, {out.checkpoint_id for out in left_out}, filters)
+    already = {out.checkpoint_id for out in left_out}
+    filtered = _filtered(candidates, already, lambda one: ranking_costs.reason_against(one.cost, filters))
+    ranked_by = _ranked_by(result)
+    ranking_costs.mark_frontier(candidates, ranked_by.quantity if ranked_by else None)
+    if frontier is not None:
+        already |= {out.checkpoint_id for out in filtered}
+        filtered += _filtered(candidates, already, lambda one: _off_frontier(one, frontier))
     left_out += filtered
     gone = {out.checkpoint_id for out in filtered}
     candidates.sort(key=lambda candidate: (candidate.rank is None, candidate.rank or 0))
     ended = sum(candidate.state in ENDED for candidate in candidates)
     return RankingView(
-        id=ranking.id,
-        name=ranking.request.get("name"),
-        dataset_id=ranking.dataset_id,
-        state=ranking.state,
-        stage=ranking.stage,
-        request=ranking.request,
+        **_summary(ranking),
+        **details_of(ranking),
         progress=RankingProgress(done=ended, total=len(rows), fraction=ended / len(rows) if rows else 1.0),
-        ranked_by=_ranked_by(result),
+        ranked_by=ranked_by,
         candidates=candidates,
         left_out=left_out,
-        summary=_summary(result, gone),
-        groups=_staying(result.get("groups"), gone, 1),
-        ties=_staying(result.get("ties"), gone, 2),
-        warnings=result.get("warnings") or [],
-        verified=result.get("verified") or [],
-        error=ranking.error,
-        cancel_requested_at=ranking.cancel_requested_at,
-        created_at=ranking.created_at,
-        started_at=ranking.started_at,
-        finished_at=ranking.finished_at,
+        summary=_in_a_sentence(result, gone),
+        belief=belief,
+        groups=_staying(result.get("groups") or [], gone, 1),
+        ties=_staying(result["ties"], gone, 2),
+        warnings=result["warnings"],
+        verified=[Verified.model_validate(one) for one in result.get("verified") or []],
+        agreement=OrdersAgree.model_validate(agree) if (agree := result.get("agreement")) else None,
     )
 
 
-def summary(ranking: Ranking) -> RankingSummary:
-    return RankingSummary(
-        id=ranking.id,
-        name=ranking.request.get("name"),
-        dataset_id=ranking.dataset_id,
-        state=ranking.state,
-        stage=ranking.stage,
-        checkpoint_ids=ranking.request.get("checkpoint_ids", []),
-        error=ranking.error,
-        created_at=ranking.created_at,
-        started_at=ranking.started_at,
-        finished_at=ranking.finished_at,
-    )
-
-
-def reason_against(cost: Cost, filters: RankingFilters) -> str | None:
-    """Why `filters` leave a candidate out, None where they do not. A cost that is not known keeps no limit."""
-    reasons = []
-    for unit, found, most in (
-        ("parameters", cost.parameters, filters.max_parameters),
-        ("bytes of memory", cost.peak_memory_bytes, filters.max_memory_bytes),
-        ("ms per image", cost.ms_per_image, filters.max_ms_per_image),
-    ):
-        if most is not None and found is None:
-            reasons.append(f"its {unit} are not known, and at most {most:,} are asked for")
-        elif most is not None and found > most:
-            reasons.append(f"{found:,} {unit}, and at most {most:,} are asked for")
-    if filters.licences and (cost.licence or "").casefold() not in {
-        name.casefold() for name in filters.licences
-    }:
-        reasons.append(
-            f"its licence is {cost.licence or 'not known'}; asked for: {', '.join(filters.licences)}"
-        )
-    return "; ".join(reasons) or None
+def summary(_: Session, ranking: Ranking) -> RankingSummary:
+    return RankingSummary(**_summary(ranking))
 
 
 def _scores(session: Session, ranking_id: str) -> dict[str, list[ScoreView]]:
@@ -145,9 +153,11 @@ def _scores(session: Session, ranking_id: str) -> dict[str, list[ScoreView]]:
 
 def _verifications(session: Session, ranking_id: str) -> dict[str, list[Verification]]:
     """By candidate, the last asked for last."""
-    query = select(Verification).options(*WITHOUT_DETAILS)
+    query = select(Verification).options(*(defer(getattr(Verification, name)) for name in DETAILS))
     found: dict[str, list[Verification]] = defaultdict(list)
-    for row in session.scalars(query.where(Verification.ranking_id == ranking_id).order_by(Verification.position)):
+    for row in session.scalars(
+        query.where(Verification.ranking_id == ranking_id).order_by(Verification.position)
+    ):
         found[row.checkpoint_id].append(row)
     return found
 
@@ -170,16 +180,24 @@ def _verification(row: Verification) -> CandidateVerification:
     )
 
 
-def _summary(result: dict[str, Any], gone: set[str]) -> str | None:
-    said = result.get("summary")
-    ordered = {row["checkpoint_id"] for row in result.get("order") or []}
+def _summary(ranking: Ranking) -> dict[str, Any]:
+    own = {
+        "dataset_id": ranking.dataset_id,
+        "checkpoint_ids": ranking.request.get("checkpoint_ids", []),
+    }
+    return summary_of(ranking) | own
+
+
+def _in_a_sentence(result: RankingResult, gone: set[str]) -> str | None:
+    said = result["summary"]
+    ordered = {row["checkpoint_id"] for row in result["order"]}
     # places and chances in the sentence are those of the whole ranking
     return f"before the filters of this view: {said}" if said and gone & ordered else said
 
 
-def _staying(groups: list[list[str]] | None, gone: set[str], least: int) -> list[list[str]]:
+def _staying(groups: list[list[str]], gone: set[str], least: int) -> list[list[str]]:
     """The groups without those that filters took out, where at least so many stay."""
-    left = [[id for id in group if id not in gone] for group in groups or []]
+    left = [[id for id in group if id not in gone] for group in groups]
     return [group for group in left if len(group) >= least]
 
 
@@ -188,15 +206,12 @@ def _candidate(
     checkpoint: Checkpoint,
     scores: list[ScoreView],
     verified: list[Verification],
-    result: dict[str, Any],
+    placed: Placed,
+    baselines: dict[str, dict[str, float | None]],
+    cost: Cost,
+    believed: ranking_beliefs.Said,
 ) -> CandidateView:
-    placed = next((row for row in result.get("order") or [] if row["checkpoint_id"] == checkpoint.id), {})
-    cost = candidate.cost or {}
-    static_ranks = placed.get("static_ranks") or {}
-    baselines = {
-        name: {"value": values.get(checkpoint.id), "rank": static_ranks.get(name)}
-        for name, values in (result.get("baselines") or {}).items()
-    }
+    static_ranks = placed["static_ranks"]
     return CandidateView(
         checkpoint_id=checkpoint.id,
         name=checkpoint.name,
@@ -204,61 +219,72 @@ def _candidate(
         state=candidate.state,
         error=candidate.error,
         job_id=candidate.job_id,
-        value=placed.get("value"),
-        z=placed.get("z"),
-        interval=placed.get("interval"),
+        value=placed["value"],
+        z=placed["z"],
+        interval=placed["interval"],
         zero_point=placed.get("zero_point"),
         gain=placed.get("gain"),
         gain_interval=placed.get("gain_interval"),
-        chance_of_best=placed.get("chance_of_best"),
+        **believed,
+        score_chance_of_highest=placed.get("score_chance_of_highest", placed.get("chance_of_best")),
         group=placed.get("group"),
-        near=placed.get("near") or [],
+        near=placed["near"],
         scores=scores,
-        cost=Cost(
-            parameters=cost.get("parameters", checkpoint.parameters),
-            peak_memory_bytes=cost.get("peak_memory_bytes"),
-            ms_per_image=cost.get("ms_per_image"),
-            device=cost.get("device"),
-            licence=checkpoint.licence,
-        ),
+        cost=cost,
+        frontier=False,
         timings=candidate.timings or {},
         warnings=candidate.warnings or [],
         map=_map(verified),
         verifications=[_verification(row) for row in verified],
-        baselines=baselines,
+        baselines={
+            name: {"value": values.get(checkpoint.id), "rank": static_ranks.get(name)}
+            for name, values in baselines.items()
+        },
     )
 
 
-def _ranked_by(result: dict[str, Any]) -> RankedBy | None:
-    found = result.get("ranked_by")
-    return None if found is None else RankedBy(**{field: found.get(field) for field in RankedBy.model_fields})
+def _ranked_by(result: RankingResult) -> RankedBy | None:
+    found = result["ranked_by"]
+    if found is None:
+        return None
+    return RankedBy(
+        metric=found["metric"],
+        layer=found["layer"],
+        level=found["level"],
+        quantity=found.get("quantity"),
+        chosen_by=found["chosen_by"],
+    )
 
 
-def _left_out(result: dict[str, Any], candidates: list[CandidateView]) -> list[LeftOut]:
-    """Those the `rank` job left out, and those that ended badly since or before there was one."""
-    left_out = [
-        LeftOut(**{field: row[field] for field in LeftOut.model_fields})
-        for row in result.get("left_out") or []
-    ]
+def _left_out(result: RankingResult, candidates: list[CandidateView]) -> list[LeftOut]:
+    """Candidates that the `rank` job left out, and those that failed or were cancelled without one."""
+    left_out = [LeftOut(**row) for row in result["left_out"]]
     known = {row.checkpoint_id for row in left_out}
     for candidate in candidates:
         if candidate.state in (JobState.FAILED, JobState.CANCELLED) and candidate.checkpoint_id not in known:
-            reason = (candidate.error or {}).get("detail") or f"it was {candidate.state}"
             left_out.append(
                 LeftOut(
                     checkpoint_id=candidate.checkpoint_id,
                     name=candidate.name,
                     code=candidate.state,
-                    reason=reason,
+                    reason=(candidate.error or {}).get("detail") or f"it was {candidate.state}",
                 )
             )
     return left_out
 
 
-def _filtered(candidates: list[CandidateView], already: set[str], filters: RankingFilters) -> list[LeftOut]:
+def _off_frontier(candidate: CandidateView, wanted: bool) -> str | None:
+    if candidate.frontier is wanted:
+        return None
+    return "a faster one is at least as good" if wanted else "nothing faster beats it"
+
+
+def _filtered(
+    candidates: list[CandidateView], already: set[str], against: Callable[[CandidateView], str | None]
+) -> list[LeftOut]:
     out = []
     for candidate in candidates:
-        reason = reason_against(candidate.cost, filters)
+        reason = against(candidate)
         if reason is None or candidate.checkpoint_id in already or candidate.state not in ENDED:
             continue
         out.append(

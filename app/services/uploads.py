@@ -1,7 +1,8 @@
-"""Resumable uploads (tus 1.0.0). What has arrived is kept in parts of the store, so that any process can go on."""
+"""Resumable uploads (tus 1.0.0). What has arrived is kept in the store, so that any process can go on."""
 
 from datetime import UTC, datetime, timedelta
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.engine import Database
@@ -10,10 +11,9 @@ from app.errors import Conflict, InvalidRequest, NotFound, TooLarge
 from app.ids import new_id
 from app.services.records import owned
 from app.settings import Settings
-from app.storage.blobs import BlobStore, Stored, Writer
+from app.storage import assembling
+from app.storage.blobs import BlobStore, Writer
 from app.storage.remember import remember_blob
-
-_PIECE = 1 << 20
 
 
 def folder(upload_id: str) -> str:
@@ -21,14 +21,24 @@ def folder(upload_id: str) -> str:
 
 
 def create(
-    session: Session, workspace_id: str, settings: Settings, length_bytes: int, filename: str
+    session: Session,
+    workspace_id: str,
+    settings: Settings,
+    store: BlobStore,
+    length_bytes: int,
+    filename: str,
 ) -> Upload:
-    """A new upload of `length_bytes`. Raises TooLarge, and InvalidRequest for nothing at all."""
+    """A new upload of `length_bytes`; its room is reserved until it expires.
+
+    Raises TooLarge, InvalidRequest for nothing at all, and StorageFull where it does not fit beside those that run.
+    """
     if length_bytes > settings.max_upload_bytes:
         raise TooLarge(f"{length_bytes:,} bytes are more than the {settings.max_upload_bytes:,} allowed")
     if length_bytes == 0:
         raise InvalidRequest("an upload of 0 bytes is of no use: is the file empty?")
     now = datetime.now(UTC)
+    if store.is_local:
+        store.require_room(length_bytes + _still_to_come(session, now))
     upload = Upload(
         id=new_id("up"),
         workspace_id=workspace_id,
@@ -41,6 +51,12 @@ def create(
     session.add(upload)
     session.flush()
     return upload
+
+
+def _still_to_come(session: Session, now: datetime) -> int:
+    """Bytes of all running uploads that have not arrived."""
+    left = func.coalesce(func.sum(Upload.length_bytes - Upload.offset_bytes), 0)
+    return int(session.scalar(select(left).where(Upload.sha256.is_(None), Upload.expires_at > now)) or 0)
 
 
 def find(session: Session, workspace_id: str, id: str, *, lock: bool = False) -> Upload:
@@ -87,7 +103,7 @@ def add_part(
 ) -> Upload:
     """Keeps a part that begins at `offset`; the last one makes the upload whole.
 
-    The row is locked while the part gets its name, so of two that send the same part one is refused (Conflict).
+    The row is locked while the part gets its name: of two that send the same part one is refused (Conflict).
     """
     part.seal()
     with database.unit_of_work() as session:
@@ -113,28 +129,15 @@ def make_whole(database: Database, store: BlobStore, workspace_id: str, id: str)
 
 
 def assemble(database: Database, store: BlobStore, workspace_id: str, id: str) -> Upload:
-    """Makes one file of all parts. Called again after a crash it does the same again."""
+    """Makes one file of all parts. It may be called again after a crash."""
     with database.reading() as session:
         length = find(session, workspace_id, id).length_bytes
-    stored = _joined(store, id, length)
+    stored = assembling.assemble(store, folder(id), length)
     with database.unit_of_work() as session:
         upload = find(session, workspace_id, id, lock=True)
         upload.sha256 = remember_blob(session, stored, "application/octet-stream")
     store.delete_folder(folder(id))
     return upload
-
-
-def _joined(store: BlobStore, id: str, length: int) -> Stored:
-    with store.writer(limit_bytes=length, expected_bytes=length) as whole:
-        for key, _ in list(store.keys(folder(id))):
-            if int(key.rsplit("/", 1)[-1]) != whole.size_bytes:
-                raise Conflict(f"a part of the upload {id} is missing in storage: start a new upload")
-            with store.open_key(key) as part:
-                while piece := part.read(_PIECE):
-                    whole.write(piece)
-        if whole.size_bytes != length:
-            raise Conflict(f"parts of the upload {id} are missing in storage: start a new upload")
-        return whole.commit()
 
 
 def remove(session: Session, store: BlobStore, workspace_id: str, id: str) -> None:

@@ -1,16 +1,10 @@
-"""A verification as it is shown.
+"""A verification as it is shown. What is kept of it: app/db/documents.py."""
 
-What the `verify` job writes into `Verification.result`, and is read here:
-{"val": evaluation, "test": evaluation or None, "best": {...}, "iterations": n, "finished": word, "warnings": [...]}
-and into `pictures` and `plots`: [{"sha256", "file_name", "media_type", "title", "about": {...}}]
-"""
-
-import csv
-import io
 from typing import Any
 
 from sqlalchemy.orm import Session, defer
 
+from app.db.documents import StoredFile
 from app.db.tables import Subset, Verification
 from app.schemas.verifications import (
     FileView,
@@ -19,35 +13,36 @@ from app.schemas.verifications import (
     VerificationSummary,
     VerificationView,
 )
-from app.services.verifications import events_of_curve
+from app.services import spreadsheet
+from app.services.verifications import SUBSETS, events_of_curve
+from app.services.work_views import details_of, summary_of
 
-# a row of a large dataset's subset is megabytes, of which a summary needs none
-WITHOUT_LISTS = (defer(Subset.image_ids), defer(Subset.annotation_ids))
+_WITHOUT_LISTS = tuple(defer(getattr(Subset, name)) for name in SUBSETS.unread)
 _FIRST = ("iteration", "epoch", "seconds", "lr", "loss")
 
 
-def summary(row: Verification) -> VerificationSummary:
+def summary(_: Session, row: Verification) -> VerificationSummary:
     return VerificationSummary(**_summary(row))
 
 
 def view(session: Session, row: Verification) -> VerificationView:
-    result = row.result or {}
+    result = row.result
     return VerificationView(
         **_summary(row),
-        request=row.request,
+        **details_of(row),
         plan=row.plan,
-        subset=subset_summary(session.get(Subset, row.subset_id, options=WITHOUT_LISTS)),
-        val=result.get("val"),
-        test=result.get("test"),
-        best=result.get("best"),
-        iterations=result.get("iterations"),
-        finished=result.get("finished"),
-        warnings=result.get("warnings") or [],
+        subset=subset_summary(session.get_one(Subset, row.subset_id, options=_WITHOUT_LISTS)),
+        val=result["val"] if result else None,
+        test=result["test"] if result else None,
+        best=result["best"] if result else None,
+        taught=result.get("taught") if result else None,
+        iterations=result["iterations"] if result else None,
+        finished=result["finished"] if result else None,
+        warnings=result["warnings"] if result else [],
         pictures=_files(row, "pictures", row.pictures),
         plots=_files(row, "plots", row.plots),
         seconds=row.seconds,
         resumable_at=row.state_iteration if row.state_sha256 else None,
-        cancel_requested_at=row.cancel_requested_at,
     )
 
 
@@ -57,16 +52,12 @@ def curves(session: Session, row: Verification) -> list[dict[str, Any]]:
 
 
 def curves_csv(points: list[dict[str, Any]]) -> str:
-    """RFC 4180 text: a row for each point, a column for each value; nested values get names with dots."""
+    """A row for each point, a column for each value; nested values get names with dots."""
     flat = [_flat(point) for point in points]
     # one database keeps the order of names, the other does not
     found = sorted({name for point in flat for name in point} - set(_FIRST))
     fields = [*(name for name in _FIRST if any(name in point for point in flat)), *found]
-    out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, fieldnames=fields, lineterminator="\r\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return out.getvalue()
+    return spreadsheet.as_csv(fields, flat)
 
 
 def subset_summary(row: Subset) -> SubsetSummary:
@@ -81,17 +72,26 @@ def subset_view(row: Subset) -> SubsetView:
 
 def _summary(row: Verification) -> dict[str, Any]:
     return {
-        **{name: getattr(row, name) for name in _PLAIN},
-        "name": row.request.get("name"),
+        **summary_of(row),
+        **{name: getattr(row, name) for name in _OWN},
         "recipe": row.request["recipe"],
         "seed": row.request["seed"],
     }
 
 
-_PLAIN = (
-    "id", "state", "stage", "dataset_id", "checkpoint_id", "ranking_id", "search_id", "study_id", "subset_id",
-    "map", "ap50", "split", "trained_checkpoint_id", "progress", "error", "job_id", "created_at", "started_at", "finished_at",
-)  # fmt: skip
+_OWN = (
+    "dataset_id",
+    "checkpoint_id",
+    "ranking_id",
+    "search_id",
+    "study_id",
+    "subset_id",
+    "map",
+    "ap50",
+    "split",
+    "trained_checkpoint_id",
+    "progress",
+)
 
 
 def _subset(row: Subset) -> dict[str, Any]:
@@ -104,10 +104,15 @@ def _subset(row: Subset) -> dict[str, Any]:
     }
 
 
-def _files(row: Verification, kind: str, files: list[Any] | None) -> list[FileView]:
+def _files(row: Verification, kind: str, files: list[StoredFile] | None) -> list[FileView]:
     return [
-        FileView(url=f"/v1/verifications/{row.id}/{kind}/{file['file_name']}", title=file["title"], about=file["about"])
+        FileView(
+            url=f"/v1/verifications/{row.id}/{kind}/{file['file_name']}",
+            title=file["title"],
+            about=file["about"],
+        )
         for file in files or []
+        if file["media_type"].startswith("image/")
     ]
 
 

@@ -1,7 +1,7 @@
 """Workspaces and the API keys that open them.
 
-A key is `detrank_` + 43 random characters + CRC-32 in hex: the checksum tells a mistyped key from a revoked one
-without asking the database. Only its SHA-256 is kept, which is enough for 256 random bits.
+A key is `detrank_` + 43 random characters + CRC-32 in hex: the checksum tells a mistyped key from a revoked
+one without asking the database. Only its SHA-256 is kept, which is enough for 256 random bits.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.tables import ApiKey, Workspace
+from app.db.access_tables import ApiKey, Scope, Workspace
 from app.errors import Conflict, NotFound, Unauthenticated
 from app.ids import new_id
 
@@ -37,7 +37,14 @@ def ensure(session: Session, name: str, *, id: str | None = None) -> Workspace:
     return found
 
 
-def create_key(session: Session, workspace_id: str, name: str) -> tuple[ApiKey, str]:
+def create_key(
+    session: Session,
+    workspace_id: str,
+    name: str,
+    *,
+    scope: Scope = Scope.WRITE,
+    expires_at: datetime | None = None,
+) -> tuple[ApiKey, str]:
     """A new key of the workspace: its record and the key itself, which nobody can read again.
 
     Raises NotFound where there is no such workspace.
@@ -52,7 +59,9 @@ def create_key(session: Session, workspace_id: str, name: str) -> tuple[ApiKey, 
         name=name,
         prefix=key[: len(PREFIX) + 6],
         hash=_hash(key),
+        scope=scope.value,
         created_at=datetime.now(UTC),
+        expires_at=expires_at,
     )
     session.add(record)
     session.flush()
@@ -67,11 +76,43 @@ def list_keys(session: Session, workspace_id: str | None = None) -> list[ApiKey]
     )
 
 
-def revoke_key(session: Session, key_id: str) -> ApiKey:
-    """Closes a key at once and for ever. Raises NotFound, or Conflict where it was closed before."""
-    record = session.get(ApiKey, key_id)
+def get_key(session: Session, key_id: str) -> ApiKey:
+    """Raises NotFound."""
+    # a NUL would be an error of Postgres, and no id of ours has one
+    record = session.get(ApiKey, key_id) if key_id.isascii() and key_id.isprintable() else None
     if record is None:
         raise NotFound(f"there is no key {key_id}; `detrank keys list` shows them")
+    return record
+
+
+def rotate_key(session: Session, key_id: str, grace: timedelta) -> tuple[ApiKey, str]:
+    """A new key in place of one, which goes on opening for `grace`: time to change it wherever it is used.
+
+    The new one may do the same, and lives as long as the old one was to. Raises NotFound, and Conflict where it no longer
+    opens anything.
+    """
+    old, now = get_key(session, key_id), datetime.now(UTC)
+    if old.revoked_at is not None or is_expired(old):
+        raise Conflict(f"the key {key_id} opens nothing any more; make a new one")
+    lasts = old.expires_at - old.created_at if old.expires_at is not None else None
+    new, key = create_key(
+        session,
+        old.workspace_id,
+        old.name,
+        scope=Scope(old.scope),
+        expires_at=now + lasts if lasts is not None else None,
+    )
+    old.expires_at = min(old.expires_at or now + grace, now + grace)
+    return new, key
+
+
+def is_expired(record: ApiKey) -> bool:
+    return record.expires_at is not None and record.expires_at <= datetime.now(UTC)
+
+
+def revoke_key(session: Session, key_id: str) -> ApiKey:
+    """Closes a key at once and for ever. Raises NotFound, or Conflict where it was closed before."""
+    record = get_key(session, key_id)
     if record.revoked_at is not None:
         raise Conflict(f"the key {key_id} was revoked at {record.revoked_at.isoformat()}")
     record.revoked_at = datetime.now(UTC)
@@ -93,6 +134,10 @@ def find_key(session: Session, key: str) -> ApiKey:
     if record is None or record.revoked_at is not None:
         raise Unauthenticated(
             "this key is not known here, or was revoked: ask for a new one (`detrank keys create`)"
+        )
+    if record.expires_at is not None and is_expired(record):
+        raise Unauthenticated(
+            f"this key expired at {record.expires_at.isoformat(timespec='seconds')}: ask for a new one (`detrank keys create`)"
         )
     return record
 

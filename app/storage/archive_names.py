@@ -61,9 +61,11 @@ def safe_parts(name: str) -> tuple[str, ...]:
         )
     if len(parts) > MAX_DEPTH or len(slashed.encode()) > MAX_PATH_BYTES:
         raise refuse(
-            "archive_name_too_long", name, f"the path has {len(parts)} levels and {len(slashed.encode())} bytes.",
+            "archive_name_too_long",
+            name,
+            f"the path has {len(parts)} levels and {len(slashed.encode())} bytes.",
             f"Use at most {MAX_DEPTH} levels and {MAX_PATH_BYTES} bytes.",
-        )  # fmt: skip
+        )
     if any(len(part.encode()) > MAX_PART_BYTES for part in parts):
         raise refuse(
             "archive_name_too_long",
@@ -74,24 +76,29 @@ def safe_parts(name: str) -> tuple[str, ...]:
     return parts
 
 
+def refuse_twice(name: str, found: str) -> UnusableArchive:
+    """The refusal of a name that is another's."""
+    return refuse("archive_duplicate_name", name, found, "Keep one of them, or rename one.")
+
+
 def is_litter(parts: tuple[str, ...]) -> bool:
     """Dotfiles and what operating systems leave beside pictures."""
     return any(part.startswith(".") or part.casefold() in LITTER for part in parts)
 
 
 def is_nested(parts: tuple[str, ...]) -> bool:
-    """An archive in the archive; never opened."""
+    """An archive in the archive."""
     return bool(parts) and parts[-1].casefold().endswith(NESTED)
 
 
 def _key(parts: tuple[str, ...]) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", "/".join(parts)).casefold())
+    return unicodedata.normalize("NFC", "/".join(parts))
 
 
 @dataclass
 class NamesSeen:
-    """Refuses two entries that some disk would keep as one: equal names, names that differ only in case or
-    in their Unicode form, and a file where another entry needs a folder."""
+    """Refuses two entries that some disk would keep as one: equal names, names that differ only in their Unicode form, and a
+    file where another entry needs a folder. Names that differ in case are two files, where the disk keeps them apart."""
 
     files: dict[str, str] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
@@ -100,14 +107,8 @@ class NamesSeen:
         name, key = "/".join(parts), _key(parts)
         earlier = self.files.get(key)
         if earlier is not None:
-            how = (
-                "comes twice."
-                if earlier == name
-                else f"is the same as {earlier!r} but for case or Unicode form."
-            )
-            raise refuse(
-                "archive_duplicate_name", name, f"the name {how}", "Keep one of them, or rename one."
-            )
+            how = "comes twice." if earlier == name else f"is the same as {earlier!r} but for Unicode form."
+            raise refuse_twice(name, f"the name {how}")
         self._add_folders(parts[:-1])
         if key in self.folders:
             raise refuse("archive_duplicate_name", name, "is a file and a folder.", "Rename one of them.")

@@ -8,7 +8,7 @@ from typing import IO
 
 from app.errors import StorageFull, UnusableArchive
 from app.settings import Settings
-from app.storage.archive_names import NamesSeen, is_litter, is_nested, refuse, safe_parts
+from app.storage.archive_names import NamesSeen, is_litter, is_nested, refuse, refuse_twice, safe_parts
 
 CHUNK = 1 << 20
 # Small archives of text compress well; below this size a high ratio harms nobody.
@@ -37,14 +37,25 @@ class ArchiveLimits:
 
 
 class Sink:
-    """Writes entries below one folder and keeps every count; both readers go through it."""
+    """Writes entries below one folder and keeps every count; both readers go through it.
+
+    `within` is the folder that the entries of an archive inside the archive go to; `nested` the archives that were met.
+    `encoding_of` tells the encoding of a zip's names that carry no UTF-8 flag.
+    """
 
     def __init__(
-        self, root: Path, limits: ArchiveLimits, packed_bytes: int, check: Callable[[], None]
+        self,
+        root: Path,
+        limits: ArchiveLimits,
+        packed_bytes: int,
+        check: Callable[[], None],
+        encoding_of: Callable[[bytes], str],
     ) -> None:
+        self.encoding_of = encoding_of
         self.root, self.limits, self.packed_bytes, self.check = root, limits, packed_bytes, check
         self.entries = self.files = self.total = 0
         self.nested: list[str] = []
+        self.within: tuple[str, ...] = ()
         self.seen = NamesSeen()
 
     def accept(self, name: str, is_folder: bool) -> tuple[str, ...] | None:
@@ -59,13 +70,13 @@ class Sink:
         parts = safe_parts(name)
         if not parts or is_litter(parts):
             return None
+        parts = self.within + parts
         if is_folder:
             self.seen.add_folder(parts)
             return None
         self.seen.add_file(parts)
         if is_nested(parts):
             self.nested.append("/".join(parts))
-            return None
         return parts
 
     def declared(self, name: str, size: int) -> None:
@@ -77,8 +88,14 @@ class Sink:
         """Copy `source`, which must give exactly `size` bytes; `packed_bytes` is what the entry takes in the archive."""
         name, written = "/".join(parts), 0
         target = self.root.joinpath(*parts)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("xb") as file:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file = target.open("xb")
+        except (FileExistsError, NotADirectoryError) as failure:
+            raise refuse_twice(
+                name, "the name is another's but for case, and the disk here keeps one."
+            ) from failure
+        with file:
             while chunk := source.read(CHUNK):
                 self.check()
                 written += len(chunk)
@@ -97,15 +114,15 @@ class Sink:
         self.files += 1
 
     def refuse_emptiness(self) -> None:
-        if self.files:
-            return
-        if self.nested:
+        if self.nested and self.files <= len(self.nested):
             raise refuse(
                 "archive_nested",
                 self.nested[0],
                 "the archive holds only another archive.",
                 "Send the inner one itself.",
             )
+        if self.files:
+            return
         raise UnusableArchive(
             "The archive holds no files; pack the folder with the pictures.", code="archive_empty"
         )
@@ -137,9 +154,11 @@ class Sink:
         self.refuse_ratio(self.total)
         if packed_bytes is not None and written > max(RATIO_FREE_BYTES, self.limits.ratio * packed_bytes):
             raise refuse(
-                "archive_ratio", name, f"unpacks to more than {self.limits.ratio} times its size, as a bomb does.",
+                "archive_ratio",
+                name,
+                f"unpacks to more than {self.limits.ratio} times its size, as a bomb does.",
                 "Store this file uncompressed if it is meant.",
-            )  # fmt: skip
+            )
         if self.total // (64 << 20) != (self.total - CHUNK) // (64 << 20):
             self.refuse_full_disk(0)
 

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from app.errors import StorageFull, UnusableArchive
 from app.storage.archive_names import refuse
@@ -27,6 +27,8 @@ from app.storage.archive_sink import CHUNK, ArchiveLimits, Sink
 # One tar header with its extensions (long names, pax records); more is an attempt to fill the memory.
 TAR_HEADER_BYTES = 1 << 20
 CENTRAL_ENTRY_BYTES = 2048
+# What the names of a zip are in that carry no UTF-8 flag (APPNOTE, appendix D), where they say nothing else.
+ZIP_NAMES = "cp437"
 
 _MAGIC = (
     (b"PK\x03\x04", "zip"),
@@ -42,7 +44,7 @@ _MAGIC = (
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What came out: the folder, how many files and bytes, and the names that were passed over."""
+    """What came out: the folder, how many files and bytes, and the archives among them that were not opened."""
 
     root: Path
     files: int
@@ -51,19 +53,24 @@ class Unpacked:
 
 
 def unpack(
-    path: Path, into: Path, limits: ArchiveLimits, check: Callable[[], None] = lambda: None
+    path: Path,
+    into: Path,
+    limits: ArchiveLimits,
+    check: Callable[[], None] = lambda: None,
+    encoding_of: Callable[[bytes], str] = lambda names: ZIP_NAMES,
 ) -> Unpacked:
     """Unpack the archive at `path` into the new folder `into`, which appears only when everything is there.
 
-    `check` is called between pieces of at most a megabyte and may raise to stop. Files of operating systems and dotfiles are
-    passed over; archives inside are not opened. Raises UnusableArchive (with the entry and what to change), or StorageFull.
+    `encoding_of` tells from a zip's names, joined, in which encoding those are that carry no UTF-8 flag. `check` is called between pieces of at most a megabyte and may raise to stop. Files of operating systems and dotfiles are
+    passed over. Zips inside are opened once, each into the folder of its name; other archives inside, and those beside a folder
+    of their name, are files like others. Raises UnusableArchive (with the entry and what to change), or StorageFull.
     """
     if into.exists():
         raise FileExistsError(f"{into} is already there; unpack into a new folder")
     into.parent.mkdir(parents=True, exist_ok=True)
     part = into.with_name(f"{into.name}.{uuid.uuid4().hex}.part")
     part.mkdir()
-    sink = Sink(part, limits, path.stat().st_size, check)
+    sink = Sink(part, limits, path.stat().st_size, check, encoding_of)
     try:
         match _recognise(path):
             case "zip":
@@ -74,6 +81,9 @@ def unpack(
             case "tar.gz":
                 with gzip.open(path, "rb") as file:
                     _unpack_tar(file, sink)
+        for name in list(sink.nested):
+            if name.casefold().endswith(".zip"):
+                _open_inside(part, name, sink)
         sink.refuse_emptiness()
         os.rename(part, into)
     except OSError as failure:
@@ -130,7 +140,7 @@ def _recognise(path: Path) -> str:
 def _is_tar_header(block: bytes) -> bool:
     try:
         tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except tarfile.EOFHeaderError:
+    except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed does not know it
         return True
     except tarfile.HeaderError:
         return False
@@ -142,11 +152,13 @@ def _unpack_zip(path: Path, sink: Sink) -> None:
         _refuse_large_directory(path, sink.limits)
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
+            plain = [info.orig_filename.encode("cp437") for info in infos if not _says_utf8(info)]
+            encoding = sink.encoding_of(b"/".join(plain))
             _refuse_overlaps(infos, archive.start_dir)
             sink.refuse_total(sum(info.file_size for info in infos))
             sink.refuse_full_disk(sum(info.file_size for info in infos))
             for info in infos:
-                _unpack_zip_entry(archive, info, sink)
+                _unpack_zip_entry(archive, info, _name_of(info, encoding), sink)
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -155,25 +167,62 @@ def _unpack_zip(path: Path, sink: Sink) -> None:
         ValueError,
         OverflowError,
         NotImplementedError,
+        OSError,
     ) as failure:
+        # EINVAL: its directory names a place that no file has
+        if isinstance(failure, OSError) and failure.errno != errno.EINVAL:
+            raise
         raise UnusableArchive(
             f"The zip is truncated or corrupt ({failure}); make or send it again.", code="archive_corrupt"
         ) from failure
 
 
-def _unpack_zip_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, sink: Sink) -> None:
-    # ZipInfo cuts names at a NUL; the original shows what was tried
-    parts = sink.accept(info.orig_filename, info.is_dir())
-    _refuse_special(info.orig_filename, stat.S_IFMT(info.external_attr >> 16), info.is_dir())
+def _says_utf8(info: zipfile.ZipInfo) -> bool:
+    return bool(info.flag_bits & 0x800)
+
+
+def _name_of(info: zipfile.ZipInfo, encoding: str) -> str:
+    """The name as it was meant; ZipInfo cuts names at a NUL, and the original shows what was tried."""
+    return info.orig_filename if _says_utf8(info) else info.orig_filename.encode("cp437").decode(encoding)
+
+
+def _open_inside(root: Path, name: str, sink: Sink) -> None:
+    """Unpack a zip of the archive into the folder of its name, with every count going on; its file goes."""
+    file = root / name
+    folder = Path(name).with_suffix("")
+    if (root / folder).exists():
+        return
+    try:
+        _refuse_large_directory(file, sink.limits)
+        with zipfile.ZipFile(file) as archive:
+            tops = {entry.split("/", 1)[0] for entry in archive.namelist()}
+    except (zipfile.BadZipFile, ValueError, OSError):
+        # What it is called is all that makes it an archive.
+        return
+    sink.within = folder.parent.parts if tops == {folder.name} else folder.parts
+    _unpack_zip(file, sink)
+    sink.within = ()
+    file.unlink()
+    sink.files -= 1
+    sink.nested.remove(name)
+
+
+def _unpack_zip_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, sink: Sink) -> None:
+    if not info.filename:
+        raise zipfile.BadZipFile("an entry has no name")
+    parts = sink.accept(name, info.is_dir())
+    _refuse_special(name, stat.S_IFMT(info.external_attr >> 16), info.is_dir())
     if parts is None:
         return
     if info.flag_bits & 0x1:
         raise refuse("archive_encrypted", info.filename, "is encrypted.", "Pack it without a password.")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise refuse(
-            "archive_unknown_format", info.filename, f"is compressed by method {info.compress_type}.",
+            "archive_unknown_format",
+            info.filename,
+            f"is compressed by method {info.compress_type}.",
             "Pack with stored or deflate.",
-        )  # fmt: skip
+        )
     sink.declared(info.filename, info.file_size)
     with archive.open(info) as source:
         sink.write(parts, source, info.file_size, info.compress_size)
@@ -226,7 +275,7 @@ def _refuse_overlaps(infos: list[zipfile.ZipInfo], directory_at: int) -> None:
 class _Metered:
     """A stream that gives out no more than it was allowed since the last entry, and counts towards the ratio."""
 
-    def __init__(self, file: IO[bytes], sink: Sink) -> None:
+    def __init__(self, file: IO[bytes] | gzip.GzipFile, sink: Sink) -> None:
         self.file, self.sink, self.read_bytes, self.allowed = file, sink, 0, 0
 
     def allow(self, count: int) -> None:
@@ -251,21 +300,24 @@ class _StrictHeader(tarfile.TarInfo):
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_StrictHeader":
         try:
             return super().fromtarfile(archive)
-        except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError) as failure:
+        except (
+            tarfile.EmptyHeaderError,  # type: ignore[attr-defined]  # typeshed knows none of these
+            tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]
+        ) as failure:
             raise tarfile.ReadError("it ends without an end marker") from failure
-        except tarfile.InvalidHeaderError as failure:
+        except tarfile.InvalidHeaderError as failure:  # type: ignore[attr-defined]
             raise tarfile.ReadError(str(failure)) from failure
 
 
-def _unpack_tar(file: IO[bytes], sink: Sink) -> None:
+def _unpack_tar(file: IO[bytes] | gzip.GzipFile, sink: Sink) -> None:
     stream = _Metered(file, sink)
     stream.allow(TAR_HEADER_BYTES)
     try:
         with tarfile.open(
-            fileobj=stream, mode="r|", bufsize=tarfile.RECORDSIZE, tarinfo=_StrictHeader
+            fileobj=cast(IO[bytes], stream), mode="r|", bufsize=tarfile.RECORDSIZE, tarinfo=_StrictHeader
         ) as archive:
             while (info := archive.next()) is not None:
-                archive.members.clear()  # the list would grow with every entry
+                archive.members.clear()  # type: ignore[attr-defined]  # the list would grow with every entry
                 unread = _unpack_tar_entry(archive, info, stream, sink)
                 stream.allow(unread + TAR_HEADER_BYTES)
     except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, ValueError, RecursionError) as failure:

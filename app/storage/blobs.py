@@ -18,7 +18,7 @@ from typing import IO, BinaryIO
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from app.errors import InvalidRequest, NotFound, StorageFull, TooLarge
+from app.errors import DetrankError, InvalidRequest, NotFound, StorageFull, TooLarge, Unavailable
 from app.settings import Settings
 
 _PIECE = 1 << 20
@@ -37,10 +37,12 @@ class Stored:
 class Writer:
     """A file on its way into the store; nothing of it stays unless `commit` is called."""
 
-    def __init__(self, store: "BlobStore", limit_bytes: int | None) -> None:
+    def __init__(self, store: "BlobStore", limit_bytes: int | None, digest: str) -> None:
         self._store = store
         self._limit = limit_bytes
         self._digest = hashlib.sha256()
+        # of what a caller compares with; nothing is kept under another name than its SHA-256
+        self._other = hashlib.new(digest, usedforsecurity=False) if digest != "sha256" else None
         self._looked_at = 0
         self.size_bytes = 0
         self.path = store.new_partial()
@@ -55,6 +57,8 @@ class Writer:
             self._looked_at = self.size_bytes
             self._store.require_room(0)
         self._digest.update(data)
+        if self._other is not None:
+            self._other.update(data)
         with _full_disk():
             self._file.write(data)
 
@@ -62,9 +66,13 @@ class Writer:
     def sha256(self) -> str:
         return self._digest.hexdigest()
 
-    @property
-    def digest(self) -> bytes:
-        return self._digest.digest()
+    def digest_by(self, algorithm: str) -> bytes:
+        """By `sha256`, or the algorithm that the writer was asked for."""
+        if algorithm == "sha256":
+            return self._digest.digest()
+        if self._other is None or self._other.name != algorithm:
+            raise ValueError(f"this writer was not asked for {algorithm}")
+        return self._other.digest()
 
     def commit(self) -> Stored:
         """Keeps the file under its digest; the same content twice is kept once."""
@@ -127,10 +135,12 @@ class BlobStore:
         self._partial.mkdir(parents=True, exist_ok=True)
         return self._partial / uuid.uuid4().hex
 
-    def writer(self, *, limit_bytes: int | None = None, expected_bytes: int = 0) -> Writer:
-        """A stream into the store. Raises StorageFull where `expected_bytes` have no room."""
+    def writer(
+        self, *, limit_bytes: int | None = None, expected_bytes: int = 0, digest: str = "sha256"
+    ) -> Writer:
+        """A stream into the store; `digest`: also by this algorithm. Raises StorageFull where there is no room."""
         self.require_room(expected_bytes)
-        return Writer(self, limit_bytes)
+        return Writer(self, limit_bytes, digest)
 
     def require_room(self, expected_bytes: int) -> None:
         free = shutil.disk_usage(self._partial).free
@@ -156,16 +166,28 @@ class BlobStore:
         """Moves a finished local file to `key`; readers see all of it or nothing."""
         target = f"{self.root}/{key}"
         if not self.is_local:
-            self.filesystem.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
-            self.filesystem.put_file(str(path), target)
+            # an object store has no folders, and a bucket that is missing is a mistake, not to be made
+            with _answered():
+                self.filesystem.put_file(str(path), target)
             path.unlink(missing_ok=True)
             return
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
         _sync_folder(Path(target).parent)
 
+    def adopt(self, path: Path, sha256: str) -> Stored:
+        """Keeps a local file of the store's own folders under its digest: another name for the same bytes, no copy."""
+        target = Path(self.root) / self.key_of(sha256)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        size = path.stat().st_size
+        with contextlib.suppress(FileExistsError), _full_disk():
+            os.link(path, target)
+        _sync_folder(target.parent)
+        return Stored(sha256, size)
+
     def exists(self, sha256: str) -> bool:
-        return self.filesystem.exists(f"{self.root}/{self.key_of(sha256)}")
+        with self._asked():
+            return self.filesystem.exists(f"{self.root}/{self.key_of(sha256)}")
 
     def open(self, sha256: str) -> BinaryIO:
         """The content, for reading. Raises NotFound where it is gone."""
@@ -173,7 +195,8 @@ class BlobStore:
 
     def open_key(self, key: str) -> BinaryIO:
         try:
-            return self.filesystem.open(f"{self.root}/{key}", "rb")
+            with self._asked():
+                return self.filesystem.open(f"{self.root}/{key}", "rb")
         except FileNotFoundError as missing:
             raise NotFound(f"the file {key} is no longer in storage") from missing
 
@@ -201,7 +224,7 @@ class BlobStore:
         beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
         digest = hashlib.sha256()
         try:
-            with self.open_key(key) as source, beside.open("wb") as copy, _full_disk():
+            with self.open_key(key) as source, beside.open("wb") as copy, _answered(), _full_disk():
                 while piece := source.read(_PIECE):
                     digest.update(piece)
                     copy.write(piece)
@@ -217,12 +240,36 @@ class BlobStore:
         (self._cache / sha256[:2] / sha256).unlink(missing_ok=True)
 
     def delete_key(self, key: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._asked():
             self.filesystem.rm_file(f"{self.root}/{key}")
 
     def delete_folder(self, prefix: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._asked():
             self.filesystem.rm(f"{self.root}/{prefix}", recursive=True)
+
+    def look(self) -> None:
+        """Asks whether the store is there. Raises Unavailable where it is not."""
+        if self.is_local:
+            if not os.access(self.root, os.W_OK):
+                raise Unavailable("the folder of storage is not there, or cannot be written to")
+            return
+        bucket = self.root.split("/", 1)[0]
+        with _answered():
+            if isinstance(self.filesystem.protocol, str) or "s3" not in self.filesystem.protocol:
+                self.filesystem.exists(self.root)
+                return
+            try:
+                self.filesystem.call_s3("head_bucket", Bucket=bucket)
+            except FileNotFoundError as missing:
+                raise Unavailable(_no_bucket(bucket)) from missing
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        if self.is_local:
+            yield
+            return
+        with _answered():
+            yield
 
     def _remove_old_halves(self) -> None:
         # left by processes that died while they wrote
@@ -235,7 +282,8 @@ class BlobStore:
     def keys(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Keys under `prefix` with their sizes in bytes, sorted."""
         self.filesystem.invalidate_cache()
-        found = self.filesystem.find(f"{self.root}/{prefix}", detail=True)
+        with self._asked():
+            found = self.filesystem.find(f"{self.root}/{prefix}", detail=True)
         for path in sorted(found):
             yield path[len(self.root) + 1 :], int(found[path]["size"])
 
@@ -262,6 +310,25 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def _answered() -> Iterator[None]:
+    """What an object store that is away, or refuses us, raises, as Unavailable; a missing file stays what it is."""
+    try:
+        yield
+    except DetrankError:
+        raise
+    except FileNotFoundError as missing:
+        if getattr(missing.__cause__, "response", {}).get("Error", {}).get("Code") == "NoSuchBucket":
+            raise Unavailable(_no_bucket()) from missing
+        raise
+    except Exception as failure:  # botocore, aiohttp and fsspec have errors of their own
+        raise Unavailable(f"storage does not answer: {type(failure).__name__}: {failure}"[:300]) from failure
+
+
+def _no_bucket(name: str = "of storage") -> str:
+    return f"the bucket {name} does not exist: make it, or correct DETRANK_STORAGE_URL"
 
 
 @contextlib.contextmanager

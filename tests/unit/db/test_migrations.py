@@ -49,7 +49,7 @@ def test_upgrading_again_keeps_the_rows(database_url):
     migrate.upgrade(database_url)
     migrate.check(database_url)
     with database.reading() as session:
-        assert len(session.scalars(select(Job)).all()) == 3
+        assert len(session.scalars(select(Job)).all()) == 4
         assert len(session.scalars(select(Outbox)).all()) == 3
         assert session.scalars(select(Event)).first().created_at.tzinfo is not None
     database.dispose()
@@ -85,7 +85,10 @@ def test_rows_of_the_first_tables_stay_while_later_revisions_come_and_go(databas
         ):
             connection.exec_driver_sql(statement)
     database.dispose()
-    for target in (lambda: migrate.upgrade(database_url), lambda: migrate.downgrade(database_url, "0001")) * 2:
+    for target in (
+        lambda: migrate.upgrade(database_url),
+        lambda: migrate.downgrade(database_url, "0001"),
+    ) * 2:
         target()
         with database.engine.begin() as connection:
             assert connection.exec_driver_sql("SELECT ranking_id FROM candidate").scalars().all() == ["rk"]

@@ -8,8 +8,9 @@ from sqlalchemy import select
 
 from app.db.tables import Dataset, Event, Job, Outbox
 from app.errors import CandidateFailed, TransientFailure
-from app.queue import control, leases
+from app.queue import leases
 from app.queue.states import JobState
+from tests import control
 from tests.queue_records import add_ingest, add_workspace, emptied, let_lapse
 
 
@@ -84,7 +85,7 @@ def test_a_lapsed_job_can_be_claimed_again_and_the_sleeper_is_fenced_off(databas
     assert second.job.attempt == 2
     assert not do(database, leases.beat, sleeper).held
     assert not do(database, leases.look, sleeper).held
-    assert not do(database, leases.report, sleeper, leases.Report(progress={"done": 9, "total": 9})).held
+    assert not do(database, leases.report, sleeper, leases.News(progress={"done": 9, "total": 9})).held
     touched = []
     for action, more in (
         (leases.finish, [touched.append]),
@@ -229,7 +230,10 @@ def test_attempts_before_a_headway_no_longer_count(database, job_id):
     """A long training on hosts that come and go gets further with each: only attempts that got nowhere wear it out."""
     for _ in range(5):
         held = claim(database, job_id)
+        before = job(database, job_id)
         do(database, leases.headway, held)
+        after = job(database, job_id)
+        assert after.version > before.version or after.attempt == before.attempt, "an ETag that hides it"
         let_lapse(database, job_id)
         leases.requeue_lapsed(database)
         assert job(database, job_id).state == JobState.QUEUED

@@ -9,8 +9,9 @@ from sqlalchemy import select
 
 from app.db.tables import Candidate, Event, Job, Ranking
 from app.errors import CandidateFailed, Conflict
-from app.queue import control, leases
+from app.queue import leases
 from app.queue.states import ENDED, JobKind
+from tests import control
 from tests.queue_records import add_ranking
 
 
@@ -59,23 +60,27 @@ def end(database, held, how="s"):
                 leases.cancelled(session, held)
 
 
-def test_the_last_shard_adds_the_score_job_and_that_one_ends_the_candidate(database, ranking_of):
+def test_the_last_shard_has_the_score_job_asked_and_that_one_ends_the_candidate(database, ranking_of):
     ranking_id = ranking_of(3)
     shards = seen(database, ranking_id)[2][JobKind.SHARD]
     assert [job.queue for job in shards] == ["gpu"] * 3
     for number, job in enumerate(shards):
         ranking, [candidate], kinds = seen(database, ranking_id)
-        assert (candidate.state, kinds[JobKind.SCORE]) == ("running" if number else "queued", [])
-        assert candidate.job_id == shards[0].id
+        [score] = kinds[JobKind.SCORE]
+        assert (candidate.state, score.state) == ("running" if number else "queued", "waiting")
+        assert (candidate.job_id, job.parent_id) == (score.id, score.id)
+        assert take(database, score.id) is None
         end(database, take(database, job.id))
     ranking, [candidate], kinds = seen(database, ranking_id)
     [score] = kinds[JobKind.SCORE]
     assert score.payload == {"checkpoint_id": candidate.checkpoint_id, "shards": 3}
-    assert (candidate.job_id, candidate.state) == (score.id, "running")
-    assert (ranking.state, ranking.stage, kinds[JobKind.RANK]) == ("running", "scoring", [])
+    assert (candidate.job_id, candidate.state, score.state) == (score.id, "running", "queued")
+    assert (ranking.state, ranking.stage) == ("running", "scoring")
+    assert [job.state for job in kinds[JobKind.RANK]] == ["waiting"]
     end(database, take(database, score.id))
     ranking, [candidate], kinds = seen(database, ranking_id)
-    assert (candidate.state, ranking.stage, len(kinds[JobKind.RANK])) == ("succeeded", "ranking", 1)
+    assert (candidate.state, ranking.stage) == ("succeeded", "ranking")
+    assert [job.state for job in kinds[JobKind.RANK]] == ["queued"]
     with database.reading() as session:
         told = session.scalars(select(Event).where(Event.stream_id == ranking_id).order_by(Event.seq)).all()
     done = [
@@ -98,10 +103,12 @@ def test_a_shard_that_fails_stops_the_others_and_the_candidate_fails_with_its_re
     end(database, other, "C")
     ranking, candidates, kinds = seen(database, ranking_id)
     assert (candidates[0].state, candidates[0].error["detail"]) == ("failed", "bad weights")
-    assert (candidates[1].state, ranking.state, kinds[JobKind.RANK]) == ("queued", "running", [])
+    assert (candidates[1].state, ranking.state) == ("queued", "running")
+    assert [job.state for job in kinds[JobKind.RANK]] == ["waiting"]
     end(database, take(database, candidates[1].job_id))
     ranking, _, kinds = seen(database, ranking_id)
-    assert (ranking.stage, len(kinds[JobKind.RANK]), kinds[JobKind.SCORE][-1].id) == ("ranking", 1, candidates[1].job_id)
+    assert (ranking.stage, [job.state for job in kinds[JobKind.RANK]]) == ("ranking", ["queued"])
+    assert {job.id for job in kinds[JobKind.SCORE]} == {candidate.job_id for candidate in candidates}
 
 
 @pytest.mark.parametrize("which", range(3))
@@ -124,7 +131,7 @@ def test_trying_a_shard_again_takes_those_that_stopped_with_it(database, ranking
     for job in (third, second):
         end(database, take(database, job.id))
     _, [candidate], kinds = seen(database, ranking_id)
-    assert candidate.job_id == kinds[JobKind.SCORE][0].id
+    assert (candidate.job_id, kinds[JobKind.SCORE][0].state) == (kinds[JobKind.SCORE][0].id, "queued")
 
 
 def test_cancelling_one_shard_or_the_ranking_cancels_all(database, ranking_of):
@@ -137,7 +144,8 @@ def test_cancelling_one_shard_or_the_ranking_cancels_all(database, ranking_of):
         assert states(database, ranking_id) == ["cancelled", "cancelling", "cancelled"]
         end(database, held, "C")
         ranking, [candidate], kinds = seen(database, ranking_id)
-        assert (candidate.state, ranking.state, kinds[JobKind.SCORE]) == ("cancelled", "cancelled", [])
+        assert (candidate.state, ranking.state) == ("cancelled", "cancelled")
+        assert [job.state for job in kinds[JobKind.SCORE]] == ["cancelled"]
 
 
 def test_a_shard_is_not_tried_again_while_another_is_still_stopping(database, ranking_of):
@@ -180,7 +188,8 @@ def test_a_shard_whose_candidate_is_being_scored_is_no_longer_awaited(database, 
     assert seen(database, ranking_id)[1][0].state == "failed"
     with database.unit_of_work() as session:
         control.retry(session, score.id)
-    assert seen(database, ranking_id)[1][0].state == "queued"
+    assert seen(database, ranking_id)[1][0].state == "running", "its shards are read, and it is being scored"
+    assert states(database, ranking_id) == ["succeeded", "succeeded"]
 
 
 @pytest.mark.parametrize("ends", ["".join(each) for each in itertools.product("sfC", repeat=3)])
@@ -201,5 +210,5 @@ def test_however_shards_end_together_the_candidate_ends_once(database, ranking_o
     ranking, [candidate], kinds = seen(database, ranking_id)
     expected = "failed" if "f" in ends else "cancelled" if "C" in ends else "running"
     assert candidate.state == expected
-    assert len(kinds[JobKind.SCORE]) == (expected == "running")
+    assert [job.state for job in kinds[JobKind.SCORE]] == ["queued" if expected == "running" else expected]
     assert (ranking.state in ENDED) == (expected != "running")

@@ -8,8 +8,10 @@ from sqlalchemy import select
 
 from app.db.tables import Candidate, Event, Job, Ranking, Subset, Verification
 from app.errors import CandidateFailed, Conflict
-from app.queue import control, leases, verifications
+from app.queue import leases, ranking_verifications, verifications
 from app.queue.states import JobKind
+from tests import control
+from tests.documents import ranking_result
 from tests.queue_records import add_ranking
 
 VERIFY = {"top_k": 2, "seeds": [0, 1], "epochs": 1, "recipe": None}
@@ -42,7 +44,9 @@ class Played:
             self.id = ranking.id
             self.checkpoints = list(
                 session.scalars(
-                    select(Candidate.checkpoint_id).where(Candidate.ranking_id == self.id).order_by(Candidate.position)
+                    select(Candidate.checkpoint_id)
+                    .where(Candidate.ranking_id == self.id)
+                    .order_by(Candidate.position)
                 )
             )
             if verify:
@@ -64,14 +68,14 @@ class Played:
         def write(session):
             row = session.get(Ranking, self.id)
             seen = session.scalars(
-                select(Verification.id).where(Verification.ranking_id == self.id, Verification.state == "succeeded")
+                select(Verification.id).where(
+                    Verification.ranking_id == self.id, Verification.state == "succeeded"
+                )
             )
-            row.result = {
-                "order": [{"checkpoint_id": id, "rank": n} for n, id in enumerate(self.checkpoints, 1)],
-                "verified_ids": sorted(seen),
-            }
+            row.result = ranking_result(self.checkpoints, verified_ids=sorted(seen))
+            ranking_verifications.add_wanted(session, row, session.get(Job, row.job_id))
 
-        finish(self.database, self.ranking.rank_job_id, write)
+        finish(self.database, self.ranking.job_id, write)
 
     @property
     def ranking(self) -> Ranking:
@@ -84,10 +88,11 @@ class Played:
             query = select(Verification).where(Verification.ranking_id == self.id)
             return list(session.scalars(query.order_by(Verification.position)))
 
-    def rank_jobs(self) -> int:
+    def rank_job(self) -> str:
+        """The state of the one that there is."""
         with self.database.reading() as session:
-            query = select(Job.id).where(Job.resource_id == self.id, Job.kind == JobKind.RANK.value)
-            return len(session.scalars(query).all())
+            query = select(Job.state).where(Job.resource_id == self.id, Job.kind == JobKind.RANK.value)
+            return session.scalars(query).one()
 
 
 @pytest.fixture
@@ -120,11 +125,12 @@ def test_the_last_to_end_has_the_ranking_concluded_once_whatever_failed(played):
     first, *others = played.verifications
     fail(played.database, first.job_id)
     for row in others:
-        assert (played.ranking.stage, played.rank_jobs()) == ("verifying", 1)
+        assert (played.ranking.stage, played.rank_job()) == ("verifying", "waiting")
         finish(played.database, row.job_id)
-    assert (played.ranking.state, played.ranking.stage, played.rank_jobs()) == ("running", "concluding", 2)
+    assert (played.ranking.state, played.ranking.stage) == ("running", "concluding")
+    assert played.rank_job() == "queued"
     played.rank()
-    assert (played.ranking.state, played.rank_jobs()) == ("succeeded", 2)
+    assert (played.ranking.state, played.rank_job()) == ("succeeded", "succeeded")
     assert [row.state for row in played.verifications] == ["failed"] + ["succeeded"] * 3
 
 
@@ -139,7 +145,7 @@ def test_verifications_that_end_at_the_same_moment_leave_one_rank_job(played):
 
     with ThreadPoolExecutor(len(held)) as pool:
         list(pool.map(end, held))
-    assert played.rank_jobs() == 2
+    assert (played.rank_job(), played.ranking.stage) == ("queued", "concluding")
 
 
 def test_cancelling_and_ending_at_once_never_locks_both_out(played):
@@ -173,7 +179,7 @@ def test_a_cancelled_ranking_cancels_its_verifications_and_keeps_the_order(playe
     assert played.ranking.state == "cancelling"
     with played.database.unit_of_work() as session:
         leases.cancelled(session, running)
-    assert (played.ranking.state, played.rank_jobs()) == ("cancelled", 1)
+    assert (played.ranking.state, played.rank_job()) == ("cancelled", "cancelled")
     assert played.ranking.result["order"]
 
 
@@ -192,22 +198,20 @@ def test_a_failed_verification_is_tried_again_and_the_ranking_concluded_anew(pla
     finish(played.database, first.job_id)
     assert played.ranking.stage == "concluding"
     played.rank()
-    assert (played.ranking.state, played.rank_jobs()) == ("succeeded", 3)
+    assert (played.ranking.state, played.rank_job()) == ("succeeded", "succeeded")
 
 
-def test_a_verification_that_ends_while_the_order_is_made_is_not_forgotten(played):
-    """Its rank job read the rows before; what it wrote is made again."""
+def test_nothing_is_concluded_while_a_verification_is_at_work(played):
+    """Whatever ends later would be forgotten by an order made before."""
     rows = played.verifications
     for row in rows[:-1]:
         finish(played.database, row.job_id)
-    with played.database.unit_of_work() as session:
-        ranking = session.get(Ranking, played.id)
-        ranking.result = ranking.result | {"verified_ids": [row.id for row in rows[:-1]]}
+    assert take(played.database, played.ranking.job_id) is None
     finish(played.database, rows[-1].job_id)
-    finish(played.database, played.ranking.rank_job_id)
-    assert (played.ranking.stage, played.rank_jobs()) == ("concluding", 3)
+    assert (played.ranking.stage, played.rank_job()) == ("concluding", "queued")
     played.rank()
     assert played.ranking.state == "succeeded"
+    assert set(played.ranking.result["verified_ids"]) == {row.id for row in rows}
 
 
 def test_its_events_tell_its_own_stream_and_that_of_the_ranking(played):
@@ -217,7 +221,9 @@ def test_its_events_tell_its_own_stream_and_that_of_the_ranking(played):
         own = session.scalars(select(Event).where(Event.stream_id == row.id).order_by(Event.seq)).all()
         told = [
             event.data["verification"]["state"]
-            for event in session.scalars(select(Event).where(Event.stream_id == played.id).order_by(Event.seq))
+            for event in session.scalars(
+                select(Event).where(Event.stream_id == played.id).order_by(Event.seq)
+            )
             if event.data.get("verification", {}).get("id") == row.id
         ]
     assert [event.data["state"] for event in own] == ["queued", "running", "succeeded"]
@@ -247,4 +253,7 @@ def test_the_same_subset_is_one_row_whoever_asks_at_once(database, workspace_id)
         }
     assert len(whole) == 1, "all of it does not depend on a seed"
     with database.reading() as session:
-        assert sorted(session.scalars(select(Subset.key))) == ["train/all", "train/fraction=0.1/seed=4294967295"]
+        assert sorted(session.scalars(select(Subset.key))) == [
+            "train/all",
+            "train/fraction=0.1/seed=4294967295",
+        ]

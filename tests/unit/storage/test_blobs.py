@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import InvalidRequest, NotFound, StorageFull, TooLarge
+from app.errors import InvalidRequest, NotFound, StorageFull, TooLarge, Unavailable
 from app.storage.blobs import BlobStore
 
 DATA = bytes(range(256)) * 5000
@@ -161,3 +161,29 @@ def test_halves_of_the_dead_are_removed_at_start(tmp_path: Path) -> None:
     os.utime(old, (time.time() - 2 * 86400,) * 2)
     BlobStore(url, cache=tmp_path, scratch=tmp_path)
     assert halves(store) == [new]
+
+
+def test_a_missing_bucket_is_said_and_never_made(s3: None, tmp_path: Path) -> None:
+    gone = BlobStore("s3://nowhere/x", cache=tmp_path / "cache", scratch=tmp_path / "scratch")
+    for ask in (gone.look, lambda: gone.put(io.BytesIO(b"x")), lambda: gone.open(DIGEST), lambda: list(gone)):
+        with pytest.raises(Unavailable, match=r"bucket \S+( storage)? does not exist: make it"):
+            ask()
+    there = BlobStore("s3://bucket/x", cache=tmp_path / "cache", scratch=tmp_path / "scratch")
+    there.look()
+    with pytest.raises(NotFound):
+        there.open(DIGEST)
+
+
+def test_an_object_store_that_is_away_is_said_to_be(s3: None, tmp_path: Path) -> None:
+    away = BlobStore("s3://bucket/x", cache=tmp_path / "cache", scratch=tmp_path / "scratch")
+    away.filesystem = pytest.importorskip("s3fs").S3FileSystem(
+        endpoint_url="http://127.0.0.1:1",
+        key="key",
+        secret="secret",
+        skip_instance_cache=True,
+        config_kwargs={"retries": {"total_max_attempts": 1}},
+    )
+    away.filesystem.retries = 1
+    for ask in (away.look, lambda: away.put(io.BytesIO(b"x")), lambda: away.exists(DIGEST)):
+        with pytest.raises(Unavailable, match="storage does not answer"):
+            ask()
