@@ -73,11 +73,6 @@ def _start_companions(sender: Any = None, **_: Any) -> None:
     _sweeper.start()
 
 
-@signals.worker_process_init.connect
-def _prepare_child(**_: Any) -> None:
-    process.ignore_hand_back()
-
-
 @signals.worker_shutting_down.connect
 def _tell_children(**_: Any) -> None:
     """SIGTERM: what is being worked on goes back to the queue now; waiting for it could take hours."""

@@ -38,21 +38,42 @@ def unpacked_dataset(
     max_bytes: int,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[Path]:
-    """The canonical dataset packed in the blob `archive_sha256`, as a folder to read from; unpacked once per host.
+    """The dataset packed in the blob `archive_sha256`, as a folder to read from; unpacked once per host.
 
-    While it is used nobody evicts it; afterwards the datasets used longest ago go until `max_bytes` are kept.
     `check` is called while waiting and unpacking and may raise to stop.
     """
+
+    def make(folder: Path) -> None:
+        unpack(store.local_path(archive_sha256), folder, OUR_OWN, check)
+
+    with kept_folder(cache, archive_sha256, make, max_bytes=max_bytes, check=check) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def kept_folder(
+    cache: Path,
+    name: str,
+    make: Callable[[Path], None],
+    *,
+    max_bytes: int,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Path]:
+    """The folder `name` of the cache, to read from; `make` writes it once per host, whole or not at all.
+
+    While it is used nobody evicts it; afterwards the folders used longest ago go until `max_bytes` are kept. `check` is called
+    while waiting and may raise to stop.
+    """
     cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / archive_sha256
-    with (cache / f"{archive_sha256}.lock").open("a+") as lock:
+    folder = cache / name
+    with (cache / f"{name}.lock").open("a+") as lock:
         _wait(lock.fileno(), fcntl.LOCK_SH, check)
         while not folder.is_dir():
             fcntl.flock(lock, fcntl.LOCK_UN)
             _wait(lock.fileno(), fcntl.LOCK_EX, check)
             if not folder.is_dir():
                 _remove_rests(folder)
-                unpack(store.local_path(archive_sha256), folder, OUR_OWN, check)
+                make(folder)
             # another may evict it before the lock is shared again: look once more
             _wait(lock.fileno(), fcntl.LOCK_SH, check)
         os.utime(folder)
@@ -61,7 +82,7 @@ def unpacked_dataset(
 
 
 def evict(cache: Path, max_bytes: int) -> None:
-    """Removes unpacked datasets that nobody uses, the one used longest ago first, until `max_bytes` are kept."""
+    """Removes folders that nobody uses, the one used longest ago first, until `max_bytes` are kept."""
     kept = [path for path in cache.iterdir() if path.is_dir() and not path.name.endswith(".part")]
     sizes = {path: _size(path) for path in kept}
     total = sum(sizes.values())

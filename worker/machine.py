@@ -45,7 +45,9 @@ def may_have_card() -> bool:
 def cpu_facts() -> dict[str, Any]:
     """Of the CPU and the memory of this machine, or of what its container may use."""
     lines = _lines(CPU_INFO)
-    name = next((value for key, value in lines if key == "model name"), platform.processor() or platform.machine())
+    name = next(
+        (value for key, value in lines if key == "model name"), platform.processor() or platform.machine()
+    )
     flags = set(next((value for key, value in lines if key in ("flags", "Features")), "").split())
     precisions = ["float32"]
     if flags & {"avx512_bf16", "amx_bf16", "bf16"}:

@@ -12,26 +12,40 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 import models_store
+from models_store.open_vocabulary.detector import OpenVocabularyDetector, load_open_vocabulary
+from models_store.sizes import Size
 from models_store.untrained import untrained
+from worker.features.cost import Cost
+from worker.features.inference import inference_cost
+from worker.features.inputs import InputCache
 
 T = TypeVar("T")
+# what is kept: anything with `manifest` and `module`
+Kept = TypeVar("Kept", models_store.Detector, OpenVocabularyDetector)
 
 log = logging.getLogger(__name__)
 
 # Of a manifest, what the untrained detector follows from.
 _OF_ARCHITECTURE = (
-    "architecture", "backbone", "options", "input", "layers", "initialised_keys", "initialisation_seed",
-)  # fmt: skip
+    "architecture",
+    "backbone",
+    "options",
+    "input",
+    "layers",
+    "initialised_keys",
+    "initialisation_seed",
+)
 
 
 @dataclass(frozen=True)
-class Kept:
+class LoadedDetector:
     """A detector with what it weighs and what it looked like when it was loaded."""
 
-    detector: models_store.Detector
+    detector: Any
     size_bytes: int
     fingerprint: tuple[Any, ...]
 
@@ -40,11 +54,29 @@ class Models:
     """Detectors by content and device; whoever was used longest ago goes first. For one thread.
 
     A kept detector is for reading features only: who changes one (a new head, training) must load its own. One that was
-    changed all the same is noticed and loaded anew.
+    changed all the same is noticed and loaded anew. `inputs`: pictures as they take them.
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Any, ...], Kept] = OrderedDict()
+        self._kept: OrderedDict[tuple[Any, ...], LoadedDetector] = OrderedDict()
+        self._inference: dict[tuple[Any, ...], Cost] = {}
+        self.inputs = InputCache()
+
+    def inference_cost(
+        self, detector: models_store.Detector, picture: np.ndarray, image_size: Size | None, device: str
+    ) -> Cost:
+        """As `worker.features.inference.inference_cost`; measured once for all that differ by their learned weights alone."""
+        manifest = detector.manifest
+        size = detector.resized(picture.shape[0], picture.shape[1], image_size)
+        key = (
+            _digest({**_of_architecture(manifest), "classes": len(manifest.class_names or ())}),
+            size,
+            device,
+            torch.get_num_threads(),
+        )
+        if key not in self._inference:
+            self._inference[key] = inference_cost(detector, picture, image_size, device)
+        return self._inference[key]
 
     def load(
         self, folder: Path, manifest: models_store.Manifest, *, device: str, max_bytes: int
@@ -63,6 +95,19 @@ class Models:
             max_bytes=max_bytes,
         )
 
+    def open_vocabulary(
+        self, folder: Path, manifest: models_store.Manifest, *, device: str, max_bytes: int
+    ) -> OpenVocabularyDetector:
+        """As `load`, of a checkpoint that words are asked of. Raises what `load_open_vocabulary` raises."""
+        weights = folder / "weights.safetensors"
+        return self._kept_or_made(
+            _key(weights, manifest, device),
+            manifest,
+            lambda: load_open_vocabulary(folder, device=device),
+            expected=weights.stat().st_size if weights.exists() else 0,
+            max_bytes=max_bytes,
+        )
+
     def initial(
         self, manifest: models_store.Manifest, seed: int, *, device: str, max_bytes: int
     ) -> models_store.Detector:
@@ -70,8 +115,7 @@ class Models:
 
         Candidates that differ by nothing but their learned weights and classes share it. Raises what `untrained` raises.
         """
-        facts = {name: manifest.to_json()[name] for name in _OF_ARCHITECTURE}
-        key = _digest({"untrained": seed, **facts}), device
+        key = _digest({"untrained": seed, **_of_architecture(manifest)}), device
         return self._kept_or_made(
             key,
             manifest,
@@ -84,11 +128,11 @@ class Models:
         self,
         key: tuple[Any, ...],
         manifest: models_store.Manifest,
-        make: Callable[[], models_store.Detector],
+        make: Callable[[], Kept],
         *,
         expected: int,
         max_bytes: int,
-    ) -> models_store.Detector:
+    ) -> Kept:
         kept = self._kept.get(key)
         if kept is not None and kept.fingerprint == fingerprint_of(kept.detector):
             self._kept.move_to_end(key)
@@ -101,7 +145,7 @@ class Models:
         size = size_of(detector)
         if size <= max_bytes:
             self._shrink(max_bytes - size)
-            self._kept[key] = Kept(detector, size, fingerprint_of(detector))
+            self._kept[key] = LoadedDetector(detector, size, fingerprint_of(detector))
         return detector
 
     def with_room(self, using: models_store.Detector, work: Callable[[], T]) -> T:
@@ -115,7 +159,9 @@ class Models:
         return work()
 
     def forget(self, but: models_store.Detector | None = None) -> bool:
-        """Let all kept detectors go (`but` one); whether there were any."""
+        """Let all kept detectors (`but` one), pictures and measurements go; whether there were any detectors."""
+        self.inputs.clear()
+        self._inference.clear()
         gone = [key for key, kept in self._kept.items() if kept.detector is not but]
         for key in gone:
             del self._kept[key]
@@ -146,13 +192,13 @@ def models() -> Models:
     return Models()
 
 
-def size_of(detector: models_store.Detector) -> int:
+def size_of(detector: models_store.Detector | OpenVocabularyDetector) -> int:
     """Bytes of its parameters and buffers."""
     tensors = [*detector.module.parameters(), *detector.module.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def fingerprint_of(detector: models_store.Detector) -> tuple[Any, ...]:
+def fingerprint_of(detector: models_store.Detector | OpenVocabularyDetector) -> tuple[Any, ...]:
     """Changes with every write into a tensor, with every part exchanged, and with the manifest; costs no reading."""
     module = detector.module
     tensors = (*module.named_parameters(), *module.named_buffers())
@@ -167,6 +213,11 @@ def _key(weights: Path, manifest: models_store.Manifest, device: str) -> tuple[A
     # the file itself too: one that was damaged since must be looked at again, and refused
     state = weights.stat() if weights.exists() else None
     return _digest(manifest.to_json()), device, state and (state.st_ino, state.st_size)
+
+
+def _of_architecture(manifest: models_store.Manifest) -> dict[str, Any]:
+    own = manifest.to_json()
+    return {name: own[name] for name in _OF_ARCHITECTURE}
 
 
 def _digest(facts: dict[str, Any]) -> str:

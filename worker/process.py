@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
+from app import tracing
 from app.db.engine import Database
 from app.settings import Settings, get_settings
 from app.storage.blobs import BlobStore, open_store
-from worker.step import EXIT_ABANDONED, Step
+from worker.attempt import EXIT_ABANDONED, Attempt
 
 # SIGUSR2: hand your job back. SIGTERM: hand it back and end. Celery uses neither for that in a pool's child.
 HAND_BACK = signal.SIGUSR2
@@ -30,32 +31,33 @@ class Process:
     database: Database
     store: BlobStore
     name: str
-    step: Step | None = None
+    attempt: Attempt | None = None
     told_to_stop: threading.Event = field(default_factory=threading.Event)
 
     @contextlib.contextmanager
-    def working_on(self, step: Step) -> Iterator[None]:
-        self.step = step
+    def working_on(self, attempt: Attempt) -> Iterator[None]:
+        self.attempt = attempt
         try:
             if self.told_to_stop.is_set():
-                step.release()
+                attempt.release()
             yield
         finally:
-            self.step = None
+            self.attempt = None
 
     def hand_back(self) -> None:
         """Put the job in hand back in the queue; from any thread, at any moment."""
         self.told_to_stop.set()
-        step = self.step
-        if step is not None:
-            log.warning("%s goes back to the queue: this worker was told to stop", step.job.id)
-            step.release()
+        attempt = self.attempt
+        if attempt is not None:
+            log.warning("%s goes back to the queue: this worker was told to stop", attempt.job.id)
+            attempt.release()
 
 
 @cache
 def current() -> Process:
     """This process's own. Named after its parent, the worker, which can then tell which jobs died with a child."""
     settings = get_settings()
+    tracing.configure(settings, "detrank-worker")
     return Process(
         settings, Database(settings.resolved_database_url), open_store(settings), worker_name(os.getppid())
     )
@@ -93,6 +95,7 @@ def _heed(ours: socket.socket, kernels: socket.socket) -> None:
                 _later(_leave_if_still_working)
             elif number[0] == signal.SIGTERM:
                 _hand_back()
+                tracing.flush()
                 os._exit(EXIT_ABANDONED)
 
 
@@ -110,5 +113,5 @@ def _hand_back() -> None:
 
 
 def _leave_if_still_working() -> None:
-    if current().step is not None:
+    if current().attempt is not None:
         os._exit(EXIT_ABANDONED)

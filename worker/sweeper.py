@@ -17,8 +17,10 @@ from sqlalchemy.orm import Session
 from app.db.engine import Database
 from app.db.tables import Job, Outbox, WorkerRecord
 from app.queue import leases
+from app.queue.states import ACTIVE
 from app.settings import Settings
 from app.storage.blobs import BlobStore
+from worker.belief_renewal import Renewal
 from worker.declaration import Declaration, seen
 from worker.tidy import tidy
 
@@ -46,6 +48,7 @@ class Sweeper:
         self._declaration = declaration
         self._name, self._queues = declaration.name, declaration.queues
         self._wake = wake
+        self._renewal = Renewal(database)
         self._dead: list[str] = []
         self._nudged = threading.Event()
         self._stopped = False
@@ -61,6 +64,7 @@ class Sweeper:
         self._stopped = True
         self._nudged.set()
         self._thread.join(timeout_s)
+        self._renewal.stop()
         with suppress(Exception), self._database.unit_of_work() as session:
             session.execute(delete(WorkerRecord).where(WorkerRecord.name == self._name))
 
@@ -100,6 +104,7 @@ class Sweeper:
         if put_back:
             log.warning("put back because their workers fell silent: %s", ", ".join(put_back))
             self._wake()
+        self._renewal.look()
         with self._database.unit_of_work() as session:
             seen(session, self._declaration)
         self._watch_consumer()
@@ -126,10 +131,10 @@ class Sweeper:
 
 def unheard(session: Session, name: str, queues: list[str]) -> bool:
     """Whether a job waits on these queues, announced UNHEARD_BELLS times in vain, while the worker has none in hand."""
-    busy = select(Job.id).where(Job.worker == name, Job.state.in_(leases.ACTIVE))
+    busy = select(Job.id).where(Job.worker == name, Job.state.in_([state.value for state in ACTIVE]))
     waiting = (
         select(Outbox.id)
         .join(Job, Job.id == Outbox.job_id)
-        .where(Outbox.rung >= UNHEARD_BELLS, Job.queue.in_(queues))
+        .where(Outbox.rings >= UNHEARD_BELLS, Job.queue.in_(queues))
     )
     return session.scalar(busy.limit(1)) is None and session.scalar(waiting.limit(1)) is not None

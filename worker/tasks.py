@@ -1,75 +1,55 @@
 """One Celery task per kind of job: claim, run, finish. The message is only a job's id."""
 
+import contextlib
+import errno
 import importlib
 import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import structlog
-from celery import shared_task
+from celery import shared_task, signals
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from app import tracing
 from app.db.engine import Database
-from app.errors import DetrankError, TransientFailure
-from app.queue import leases
-from app.queue.leases import Claim, JobView, LeaseLost
+from app.errors import DetrankError, Problem, StorageFull, TransientFailure
+from app.queue import leases, turns
+from app.queue.kinds import GPU, QUEUES_VARIABLE
+from app.queue.leases import Claim, ClaimedJob, LeaseLost
 from app.queue.states import JobKind
 from app.settings import Settings
 from worker import process
+from worker.attempt import EXIT_ABANDONED, Attempt, Cancelled
 from worker.declaration import tell_models
-from worker.step import EXIT_ABANDONED, Cancelled, Step
 
 T = TypeVar("T")
-Handler = Callable[[Step, JobView], Callable[[Session], None] | None]
+Handler = Callable[[Attempt, ClaimedJob], Callable[[Session], None] | None]
 
 # Looked up by name in the pool's child: the parent never loads the science.
-HANDLERS: dict[JobKind, str] = {kind: f"worker.handlers.{kind.value}:run" for kind in JobKind}
+HANDLERS: dict[JobKind, str] = {
+    JobKind.INGEST: "worker.handlers.intake.ingest",
+    JobKind.INSPECT: "worker.handlers.intake.inspect",
+    JobKind.SHARD: "worker.handlers.ranking.shard",
+    JobKind.SCORE: "worker.handlers.ranking.score",
+    JobKind.RANK: "worker.handlers.ranking.rank",
+    JobKind.VERIFY: "worker.handlers.verification.verify",
+    JobKind.SEARCH: "worker.handlers.search.search",
+    JobKind.STUDY: "worker.handlers.study.study",
+    JobKind.PROPOSE: "worker.handlers.pretraining.propose",
+    JobKind.LEARN: "worker.handlers.pretraining.learn",
+    JobKind.PRETRAIN: "worker.handlers.pretraining.pretrain",
+    JobKind.LOOK: "worker.handlers.pseudo_labelling.look",
+    JobKind.TEACH: "worker.handlers.pseudo_labelling.teach",
+    JobKind.PSEUDO_LABEL: "worker.handlers.pseudo_labelling.pseudo_label",
+}
 DATABASE_AWAY_S = 60.0
 
 log = logging.getLogger(__name__)
-
-
-@shared_task(name="detrank.ingest")
-def ingest(job_id: str) -> None:
-    run(job_id)
-
-
-@shared_task(name="detrank.inspect")
-def inspect(job_id: str) -> None:
-    run(job_id)
-
-
-@shared_task(name="detrank.shard")
-def shard(job_id: str) -> None:
-    run(job_id)
-
-
-@shared_task(name="detrank.score")
-def score(job_id: str) -> None:
-    run(job_id)
-
-
-@shared_task(name="detrank.rank")
-def rank(job_id: str) -> None:
-    run(job_id)
-
-
-@shared_task(name="detrank.verify")
-def verify(job_id: str) -> None:
-    run(job_id)
-
-
-@shared_task(name="detrank.search")
-def search(job_id: str) -> None:
-    run(job_id)
-
-
-@shared_task(name="detrank.study")
-def study(job_id: str) -> None:
-    run(job_id)
 
 
 def run(job_id: str) -> None:
@@ -83,37 +63,78 @@ def run(job_id: str) -> None:
         structlog.contextvars.bound_contextvars(
             job_id=job_id, kind=claim.job.kind.value, attempt=claim.job.attempt
         ),
-        Step(claim, here.database, here.settings, here.store) as step,
-        here.working_on(step),
+        Attempt(claim, here.database, here.settings, here.store) as attempt,
+        here.working_on(attempt),
+        traced(claim),
     ):
         log.info("works on %s", claim.job.resource_id)
-        attempt(step, claim)
+        work_on(attempt, claim)
     tell_models(here.database, here.name)
 
 
-def attempt(step: Step, claim: Claim) -> None:
+def traced(claim: Claim) -> AbstractContextManager[tracing.Span]:
+    """The attempt as a piece of the trace of whoever added the job."""
+    about: tracing.Attributes = {"detrank.job_id": claim.job.id, "detrank.attempt": claim.job.attempt}
+    return tracing.span(f"job {claim.job.kind.value}", claim.job.traceparent, **about)
+
+
+def _task(kind: JobKind) -> Any:
+    def task(job_id: str) -> None:
+        run(job_id)
+
+    return shared_task(name=f"detrank.{kind.value}")(task)
+
+
+TASKS: dict[JobKind, Any] = {kind: _task(kind) for kind in JobKind}
+
+
+def work_on(attempt: Attempt, claim: Claim) -> None:
     """Run the handler and write how it ended: succeeded, cancelled, failed, or queued for another attempt."""
-    database, settings = step.database, step.settings
+    database = attempt.database
     try:
-        write = _handler(claim.job.kind)(step, claim.job)
-        _insist(step.flush)
+        write = _handler(claim.job.kind)(attempt, claim.job)
+        _insist(attempt.flush)
         _insist(lambda: _in_transaction(database, leases.finish, claim, write))
         log.info("%s succeeded", claim.job.id)
     except LeaseLost:
         log.warning("%s: the lease is lost; what was computed is thrown away", claim.job.id)
     except Cancelled:
         _end(database, claim, leases.cancelled)
-    except DetrankError as failure:
+    except BaseException as failure:  # a library may even raise SystemExit; it must not reach the pool
+        _failed(attempt, claim, failure)
+
+
+def _failed(attempt: Attempt, claim: Claim, failure: BaseException) -> None:
+    database, settings = attempt.database, attempt.settings
+    if is_full_disk(failure):
+        log.warning("%s: the disk is full; it waits for room", claim.job.id)
+        room = StorageFull(
+            "the worker's disk is full: the job goes on by itself once there is room"
+        ).to_dict()
+        _end(database, claim, leases.release, error=room, delay_s=settings.room_s)
+    elif isinstance(failure, DetrankError):
         retry_s = settings.retry_s if failure.retryable else None
         _end(database, claim, leases.fail, failure.to_dict(), retry_s=retry_s)
-    except BaseException as failure:  # a library may even raise SystemExit; it must not reach the pool
-        log.exception("%s: attempt %d failed", claim.job.id, claim.job.attempt)
+    else:
+        log.error("%s: attempt %d failed", claim.job.id, claim.job.attempt, exc_info=failure)
         _end(database, claim, leases.fail, problem_of(failure), retry_s=settings.retry_s)
         if is_sticky(failure):
             os._exit(EXIT_ABANDONED)
 
 
-def problem_of(failure: BaseException) -> dict[str, Any]:
+def is_full_disk(failure: BaseException) -> bool:
+    """Whether no room on a disk is what it came from, whatever was made of that on the way."""
+    seen: BaseException | None = failure
+    while seen is not None:
+        if isinstance(seen, StorageFull) or getattr(seen, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(seen) or "disk is full" in str(seen):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def problem_of(failure: BaseException) -> Problem:
     """An unexpected failure as a problem document; it may pass, so the job is tried again."""
     return TransientFailure(f"{type(failure).__name__}: {failure}"[:2000]).to_dict()
 
@@ -125,13 +146,23 @@ def is_sticky(failure: BaseException) -> bool:
 
 
 def _handler(kind: JobKind) -> Handler:
-    module, name = HANDLERS[kind].split(":")
-    return getattr(importlib.import_module(module), name)
+    return importlib.import_module(HANDLERS[kind]).run
+
+
+@signals.worker_process_init.connect
+def prepare_child(**_: Any) -> None:
+    """In the pool's child, which is spawned and imports this file alone, before its first job."""
+    process.ignore_hand_back()
+    if os.environ.get(QUEUES_VARIABLE) == GPU:
+        # every job of this queue needs the science, so importing it before the first one costs nobody anything;
+        # where it fails the first job says why
+        with contextlib.suppress(Exception):
+            _handler(JobKind.SCORE)
 
 
 def _claim(database: Database, settings: Settings, job_id: str, worker: str) -> Claim | None:
     with database.unit_of_work() as session:
-        return leases.claim(session, job_id, worker, lease_s=settings.lease_s)
+        return turns.answer(session, job_id, worker, lease_s=settings.lease_s)
 
 
 def _in_transaction(database: Database, action: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

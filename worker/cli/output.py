@@ -1,6 +1,7 @@
 """How commands print and refuse."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -8,8 +9,6 @@ from rich.text import Text
 
 out = Console()
 err = Console(stderr=True)
-
-Json = Annotated[bool, typer.Option("--json", help="print as JSON")]
 
 
 def refuse(refusal: Any) -> None:
@@ -23,3 +22,9 @@ def refuse(refusal: Any) -> None:
 def words_of(text: str | None) -> list[str]:
     """The words of a comma separated option."""
     return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+def new_target(target: Path) -> None:
+    """Raises typer.BadParameter for a file, or a folder with something in it."""
+    if target.exists() and (target.is_file() or any(target.iterdir())):
+        raise typer.BadParameter(f"{target}: is there already; name a new one")

@@ -11,14 +11,13 @@ from sqlalchemy.orm import Session
 
 from app.db.engine import Database
 from app.db.tables import Base, Checkpoint, Dataset, Job, Workspace
-from app.queue import leases
-from app.queue.jobs import add_job
+from app.queue import leases, tree
 from app.queue.states import JobKind
 from app.settings import Settings
 from app.storage.blobs import BlobStore, open_store
 from app.storage.remember import remember_blob
-from worker.step import Step
-from worker.tasks import attempt
+from worker.attempt import Attempt
+from worker.tasks import work_on
 
 
 class Bench:
@@ -43,14 +42,28 @@ class Bench:
         with self.database.unit_of_work() as session:
             return make(session)
 
-    def dataset(self, content: bytes | None = None, *, path: Path | None = None, **request: Any) -> str:
+    def dataset(
+        self,
+        content: bytes | None = None,
+        *,
+        path: Path | None = None,
+        stays_at: str | None = None,
+        **request: Any,
+    ) -> str:
         """A dataset in state processing with its job; the job's id."""
 
         def make(session: Session) -> str:
             row = Dataset(
-                id=f"ds_{self.count(session, Dataset)}", workspace_id="ws_1", name="set", state="processing", request=request,
-                source_path=str(path) if path else None, created_at=self.now, updated_at=self.now,
-            )  # fmt: skip
+                id=f"ds_{self.count(session, Dataset)}",
+                workspace_id="ws_1",
+                name="set",
+                state="processing",
+                request=request,
+                source_path=str(path) if path else None,
+                stays_at=stays_at,
+                created_at=self.now,
+                updated_at=self.now,
+            )
             if content is not None:
                 row.source_sha256 = self.blob(session, content)
             return self._with_job(session, row, JobKind.INGEST)
@@ -62,9 +75,14 @@ class Bench:
 
         def make(session: Session) -> str:
             row = Checkpoint(
-                id=f"ckpt_{self.count(session, Checkpoint)}", workspace_id="ws_1", name="weights", state="processing",
-                request=request, created_at=self.now, updated_at=self.now,
-            )  # fmt: skip
+                id=f"ckpt_{self.count(session, Checkpoint)}",
+                workspace_id="ws_1",
+                name="weights",
+                state="processing",
+                request=request,
+                created_at=self.now,
+                updated_at=self.now,
+            )
             if content is not None:
                 row.source_sha256 = self.blob(session, content)
             return self._with_job(session, row, JobKind.INSPECT)
@@ -82,7 +100,7 @@ class Bench:
     def _with_job(self, session: Session, row: Any, kind: JobKind) -> str:
         session.add(row)
         session.flush()
-        job = add_job(session, workspace_id="ws_1", kind=kind, resource_id=row.id)
+        job = tree.add(session, kind, row.id, workspace_id="ws_1")
         row.job_id = job.id
         return job.id
 
@@ -91,8 +109,8 @@ class Bench:
         with self.database.unit_of_work() as session:
             claim = leases.claim(session, job_id, "test", lease_s=60)
         assert claim is not None
-        with Step(claim, self.database, self.settings, self.store) as step:
-            attempt(step, claim)
+        with Attempt(claim, self.database, self.settings, self.store) as attempt:
+            work_on(attempt, claim)
         return self.get(Job, job_id)
 
     def get(self, table: type, key: Any) -> Any:

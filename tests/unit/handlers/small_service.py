@@ -20,9 +20,15 @@ DATASET = "ds_" + "1" * 32
 OTHER_DATASET = "ds_" + "2" * 32
 CHECKPOINTS = ["ckpt_" + str(n) * 32 for n in range(1, 4)]
 OPTIONS = {
-    "norm": "frozen", "neck_channels": 16, "head_width": 32, "rpn_pre_nms_top_n_train": 50, "rpn_post_nms_top_n_train": 20,
-    "rpn_pre_nms_top_n_test": 50, "rpn_post_nms_top_n_test": 10, "box_batch_size_per_image": 16,
-}  # fmt: skip
+    "norm": "frozen",
+    "neck_channels": 16,
+    "head_width": 32,
+    "rpn_pre_nms_top_n_train": 50,
+    "rpn_post_nms_top_n_train": 20,
+    "rpn_pre_nms_top_n_test": 50,
+    "rpn_post_nms_top_n_test": 10,
+    "box_batch_size_per_image": 16,
+}
 
 
 def made(folder: Path) -> Path:
@@ -36,7 +42,9 @@ def made(folder: Path) -> Path:
     torch.manual_seed(0)
     weights = io.BytesIO()
     torch.save(torchvision.models.mobilenet_v3_small().state_dict(), weights)
-    job = bench.work(bench.checkpoint(weights.getvalue(), architecture="torchvision/mobilenet_v3_small", options=OPTIONS))
+    job = bench.work(
+        bench.checkpoint(weights.getvalue(), architecture="torchvision/mobilenet_v3_small", options=OPTIONS)
+    )
     assert job.state == "succeeded", job.error
     _called(bench, Checkpoint, job.resource_id, CHECKPOINTS[0])
     for number, id in enumerate(CHECKPOINTS[1:], 1):
@@ -68,7 +76,9 @@ def queued(bench: Bench, *kinds: str) -> str | None:
 def _called(bench: Bench, table: type, before: str, id: str) -> None:
     # the bench's own ids are no ids of the API
     with bench.database.unit_of_work() as session:
-        session.execute(update(table).where(table.id == before).values(id=id, name=f"{table.__tablename__} {id[-1]}"))
+        session.execute(
+            update(table).where(table.id == before).values(id=id, name=f"{table.__tablename__} {id[-1]}")
+        )
         session.execute(update(Job).where(Job.resource_id == before).values(resource_id=id))
 
 
@@ -78,7 +88,8 @@ def _another(bench: Bench, id: str, seed: int) -> None:
     tensors = load_file(bench.store.local_path(first.weights_sha256))
     torch.manual_seed(seed)
     noisy = {
-        name: tensor * (1 + 0.2 * torch.randn_like(tensor)) if tensor.ndim > 1 else tensor for name, tensor in tensors.items()
+        name: tensor * (1 + 0.2 * torch.randn_like(tensor)) if tensor.ndim > 1 else tensor
+        for name, tensor in tensors.items()
     }
     content = save(noisy)
     about = {"weights_sha256": hashlib.sha256(content).hexdigest()}
@@ -86,8 +97,18 @@ def _another(bench: Bench, id: str, seed: int) -> None:
         now = datetime.now(UTC)
         session.add(
             Checkpoint(
-                id=id, workspace_id="ws_1", name=f"checkpoint {id[-1]}", state="ready", request={}, kind=first.kind,
-                architecture=first.architecture, format=first.format, parameters=first.parameters,
-                manifest=first.manifest | about, weights_sha256=bench.blob(session, content), created_at=now, updated_at=now,
+                id=id,
+                workspace_id="ws_1",
+                name=f"checkpoint {id[-1]}",
+                state="ready",
+                request={},
+                kind=first.kind,
+                architecture=first.architecture,
+                format=first.format,
+                parameters=first.parameters,
+                manifest=first.manifest | about,
+                weights_sha256=bench.blob(session, content),
+                created_at=now,
+                updated_at=now,
             )
-        )  # fmt: skip
+        )

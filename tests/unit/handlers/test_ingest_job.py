@@ -120,3 +120,16 @@ def test_dataset_deleted_meanwhile_harms_nobody(bench: Bench, tmp_path: Path) ->
     with bench.database.unit_of_work() as session:
         session.delete(session.get(Dataset, "ds_1"))
     assert bench.work(job_id).error["code"] == "not_found"
+
+
+def test_an_archive_that_takes_too_long_is_invalid_and_says_what_to_change(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Each picture alone is quick; it is looked at between them whether the time is up."""
+    bench.settings.intake_time_limit_s = 0.05
+    job = bench.work(bench.dataset(zipped(coco(tmp_path / "set", images=1500))))
+    assert (job.state, job.attempt, job.error["code"]) == ("failed", 1, "time_limit_exceeded")
+    row = bench.get(Dataset, job.resource_id)
+    assert (row.state, row.error["code"]) == ("invalid", "time_limit_exceeded")
+    assert "send less at once, or raise DETRANK_INTAKE_TIME_LIMIT_S" in row.error["detail"]
+    assert bench.left_behind() == []

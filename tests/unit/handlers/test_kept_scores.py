@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from app.db import tables
-from worker.handlers.calibration import calibration_of, gain_interval_of, score_of, score_row
-from worker.handlers.pool import per_candidate, pool_rows
+from worker.handlers.ranking.calibration import calibration_of, gain_interval_of, score_of, score_row
+from worker.handlers.ranking.pool import per_candidate, pool_rows
 from worker.metrics import FeatureSet, Interval, Null, Score, compare, score
 
-KEY = {"ranking_id": "rk_1", "checkpoint_id": "ckpt_1", "layer": "backbone.c4", "level": "local"}
+KEY = {"ranking_id": "rk_1", "checkpoint_id": "ckpt_1", "layer": "backbone.c4", "level": "local", "facts": {}}
 
 
 def scored(signal: float, metrics: list[str], **calibration: int) -> dict[str, Score]:
@@ -36,10 +36,22 @@ def test_a_kept_score_compares_like_the_score_itself() -> None:
 
 
 def test_the_record_is_small_and_plain() -> None:
-    row = score_row(scored(1.0, ["logme"])["logme"], metric="logme", objects=120, dimensions=6, **KEY)
+    row = score_row(
+        scored(1.0, ["logme"])["logme"], metric="logme", **KEY | {"facts": {"objects": 120, "dimensions": 6}}
+    )
     assert len(row.replicates) == 20 * 8
     details = json.loads(json.dumps(row.details, allow_nan=False))
-    assert set(details) == {"objects", "dimensions", "notes", "null", "z", "interval", "zero_point", "gain", "gain_interval"}
+    assert set(details) == {
+        "objects",
+        "dimensions",
+        "notes",
+        "null",
+        "z",
+        "interval",
+        "zero_point",
+        "gain",
+        "gain_interval",
+    }
     assert details["interval"][0] < row.value < details["interval"][1]
 
 

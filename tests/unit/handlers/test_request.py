@@ -4,7 +4,7 @@ import pytest
 
 from models_store.manifest import Layer
 from worker.features.regions import RegionSampling
-from worker.handlers.request import rank_by_of, spec_of
+from worker.handlers.ranking.request import rank_by_of, spec_of
 from worker.ranking.records import RankBy
 
 MAPS = ["backbone.c2", "backbone.c3", "backbone.c4", "backbone.c5"]
@@ -44,4 +44,6 @@ def test_regions_as_they_were_asked_for():
 
 def test_rank_by():
     assert rank_by_of({}) == RankBy()
-    assert rank_by_of({"rank_by": {"metric": None, "layer": "size_matched", "level": None}}) == RankBy(layer="size_matched")
+    assert rank_by_of({"rank_by": {"metric": None, "layer": "size_matched", "level": None}}) == RankBy(
+        layer="size_matched"
+    )

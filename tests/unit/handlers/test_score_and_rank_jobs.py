@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from test_ingest_job import coco, zipped
 
 from app.db.tables import Blob, Candidate, Checkpoint, Event, Job, Ranking, Score
-from app.queue.jobs import add_job
+from app.queue import tree
 from app.queue.states import JobKind
 from worker.metrics import METRICS as METRICS_BY_NAME
 
@@ -49,11 +49,22 @@ def prepared(original: Path, tmp_path: Path) -> Iterator[Bench]:
 def ranking(bench: Bench, id: str = "rk_1", **changes: Any) -> list[str]:
     """A ranking of both checkpoints; the ids of its score jobs."""
     request = {
-        "name": None, "metrics": METRICS, "layers": ["backbone.c3", "backbone.c4"], "layers_by_default": False,
-        "level": "both", "max_images": 6, "image_size": 96, "seed": 1,
+        "name": None,
+        "metrics": METRICS,
+        "layers": ["backbone.c3", "backbone.c4"],
+        "layers_by_default": False,
+        "level": "both",
+        "max_images": 6,
+        "image_size": 96,
+        "seed": 1,
         "rank_by": {"metric": None, "layer": None, "level": None},
-        "filters": {"max_parameters": None, "max_memory_bytes": None, "max_ms_per_image": None, "licences": None},
-    } | changes  # fmt: skip
+        "filters": {
+            "max_parameters": None,
+            "max_memory_bytes": None,
+            "max_ms_per_image": None,
+            "licences": None,
+        },
+    } | changes
 
     def make(session: Session) -> list[str]:
         row = Ranking(
@@ -66,17 +77,12 @@ def ranking(bench: Bench, id: str = "rk_1", **changes: Any) -> list[str]:
         )
         session.add(row)
         session.flush()
+        own = tree.add(session, JobKind.RANK, id, workspace_id="ws_1", max_attempts=2)
+        row.job_id = own.id
         jobs = []
         for position, checkpoint_id in enumerate(("ckpt_1", "ckpt_2")):
             payload = {"checkpoint_id": checkpoint_id}
-            job = add_job(
-                session,
-                workspace_id="ws_1",
-                kind=JobKind.SCORE,
-                resource_id=id,
-                payload=payload,
-                max_attempts=2,
-            )
+            job = tree.add(session, JobKind.SCORE, id, workspace_id="ws_1", parent=own, payload=payload)
             session.add(
                 Candidate(
                     ranking_id=id,
@@ -121,8 +127,10 @@ def test_ranking_from_scores_to_order(prepared: Bench) -> None:
     assert len(found) == 2 * (len(METRICS) - 1) * 2 * 2 + 2
     # once for each candidate, at its own place, with the reason why there is none
     assert {key[2:]: undefined for key, (_, undefined) in found.items() if key[1] == "leep"} == {
-        ("head.class_probabilities", "local"): "no source class probabilities: a backbone alone: the head that was put "
-        "on it was never trained"
+        (
+            "head.class_probabilities",
+            "local",
+        ): "no source class probabilities: a backbone alone: the head that was put on it was never trained"
     }
     assert all(value is None for (_, metric, *_), (value, _) in found.items() if metric == "leep")
     assert all(value is not None for (_, metric, *_), (value, _) in found.items() if metric == "logme_boxes")
@@ -135,7 +143,7 @@ def test_ranking_from_scores_to_order(prepared: Bench) -> None:
 
     row = bench.get(Ranking, "rk_1")
     assert (row.state, row.stage) == ("running", "ranking")
-    assert bench.work(row.rank_job_id).state == "succeeded"
+    assert bench.work(row.job_id).state == "succeeded"
     row = bench.get(Ranking, "rk_1")
     assert (row.state, row.error) == ("succeeded", None)
     order = [each["checkpoint_id"] for each in row.result["order"]]
@@ -158,7 +166,11 @@ def test_ranking_from_scores_to_order(prepared: Bench) -> None:
             each["checkpoint_id"], place["metric"], place["layer"], place["level"]
         ]
         assert (each["z"], each["interval"]) == (z, interval)
-    assert sum(each["chance_of_best"] for each in row.result["order"]) == pytest.approx(1.0)
+    assert sum(each["score_chance_of_highest"] for each in row.result["order"]) == pytest.approx(1.0)
+    # what mAP they will reach is written with the order
+    assert row.belief is not None
+    assert {each["checkpoint_id"] for each in row.belief["candidates"]} == {"ckpt_1", "ckpt_2"}
+    assert row.believed_from
     assert sorted(id for group in row.result["groups"] for id in group) == ["ckpt_1", "ckpt_2"]
     assert row.result["summary"]
     assert {warning["code"] for warning in row.result["warnings"]} >= {"few_objects"}
@@ -183,7 +195,7 @@ def test_pool_relative_metrics_are_filled_in_when_all_have_ended(prepared: Bench
     for job_id in ranking(bench, metrics=["etran"], layers=["backbone.c3"], level="local"):
         assert bench.work(job_id).state == "succeeded"
     assert {metric for _, metric, *_ in scores(bench)} == set(METRICS_BY_NAME["etran"].terms)
-    bench.work(bench.get(Ranking, "rk_1").rank_job_id)
+    bench.work(bench.get(Ranking, "rk_1").job_id)
     found = scores(bench)
     for id in ("ckpt_1", "ckpt_2"):
         value, undefined = found[id, "etran", "backbone.c3", "local"]
@@ -197,11 +209,11 @@ def test_a_ranking_without_calibration_says_that_nothing_is_known(prepared: Benc
         bench, metrics=["logme_boxes"], layers=["backbone.c3"], level="local", calibrate=False
     ):
         assert bench.work(job_id).state == "succeeded"
-    bench.work(bench.get(Ranking, "rk_1").rank_job_id)
+    bench.work(bench.get(Ranking, "rk_1").job_id)
     assert set(calibrations(bench).values()) == {(None, None, None, None)}
     result = bench.get(Ranking, "rk_1").result
     assert (result["groups"], result["ties"]) == ([], [])
-    assert [each["chance_of_best"] for each in result["order"]] == [None, None]
+    assert [each["score_chance_of_highest"] for each in result["order"]] == [None, None]
     assert "no_interval" in {warning["code"] for warning in result["warnings"]}
 
 
@@ -218,9 +230,9 @@ def test_one_corrupt_candidate_fails_alone(prepared: Bench) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     first, second = ranking(bench)
     job = bench.work(first)
-    assert (job.state, job.error["type"]) == ("failed", "urn:detrank:problem:candidate_failed"), job.error
+    assert (job.state, job.error["type"]) == ("failed", "/problems/candidate_failed"), job.error
     assert bench.work(second).state == "succeeded"
-    assert bench.work(bench.get(Ranking, "rk_1").rank_job_id).state == "succeeded"
+    assert bench.work(bench.get(Ranking, "rk_1").job_id).state == "succeeded"
     row = bench.get(Ranking, "rk_1")
     assert row.state == "succeeded"
     assert [each["checkpoint_id"] for each in row.result["order"]] == ["ckpt_2"]
@@ -232,14 +244,14 @@ def test_one_corrupt_candidate_fails_alone(prepared: Bench) -> None:
 def test_filters_leave_out_with_the_reason(prepared: Bench) -> None:
     for job_id in ranking(prepared, filters={"max_parameters": 1}):
         prepared.work(job_id)
-    prepared.work(prepared.get(Ranking, "rk_1").rank_job_id)
+    prepared.work(prepared.get(Ranking, "rk_1").job_id)
     result = prepared.get(Ranking, "rk_1").result
     assert result["order"] == []
     assert [out["code"] for out in result["left_out"]] == ["filtered"] * 2
 
 
 def test_a_second_attempt_writes_the_same_rows(prepared: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    import worker.handlers.scorable as handler
+    import worker.handlers.ranking.scorable as handler
 
     bench, real, calls = prepared, handler.score, []
 

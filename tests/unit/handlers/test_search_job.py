@@ -7,10 +7,11 @@ import pytest
 from handler_bench import Bench
 from small_service import CHECKPOINTS, DATASET, copied, work_all
 
-from app.db.tables import Blob, Checkpoint, Search, Verification
+from app.db.tables import Blob, Checkpoint, Job, Search, Verification
 from app.schemas.searches import SearchCreate, SearchView
-from app.services import search_views, searches
-from worker.handlers import search
+from app.services import search_views, searches, works
+from tests.documents import misfits
+from worker.handlers.search import search
 from worker.ranking import halving
 
 
@@ -25,16 +26,29 @@ def bench(small_service: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def found(bench: Bench) -> SearchView:
     """Three candidates by two rounds, whatever the speed of this machine."""
     asked = SearchCreate(
-        dataset_id=DATASET, checkpoint_ids=CHECKPOINTS, budget_minutes=60, iterations=12, image_size=64, batch_size=2,
-        score_image_size=64, metrics=["logme"], min_iterations=4, precision="float32", evaluations=1, name="tiny",
-    )  # fmt: skip
+        dataset_id=DATASET,
+        checkpoint_ids=CHECKPOINTS,
+        budget_minutes=60,
+        iterations=12,
+        image_size=64,
+        batch_size=2,
+        score_image_size=64,
+        metrics=["logme"],
+        min_iterations=4,
+        precision="float32",
+        evaluations=1,
+        name="tiny",
+    )
     with bench.database.unit_of_work() as session:
         id = searches.create(session, "ws_1", asked, bench.settings).id
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(halving, "AMPLE", 1e9)  # or all would be trained in one go
-        patch.setattr(search, "PATIENCE", 100.0)  # or the clock would cut parts short where the machine has other work
+        patch.setattr(
+            search, "PATIENCE", 100.0
+        )  # or the clock would cut parts short where the machine has other work
         jobs = work_all(bench)
-    assert {job.state for job in jobs} == {"succeeded"}, [job.error for job in jobs]
+    assert {job.state for job in jobs} == {"succeeded", "waiting"}, [job.error for job in jobs]
+    assert {bench.get(Job, job.id).state for job in jobs} == {"succeeded"}
     assert [job.kind for job in jobs].count("rank") == 1
     with bench.database.reading() as session:
         return search_views.view(session, session.get(Search, id))
@@ -94,9 +108,16 @@ def test_it_says_how_sure_it_is_and_draws_its_course(bench: Bench, found: Search
     assert bench.left_behind() == []
 
 
-def test_it_is_deleted_with_its_parts_and_the_fine_tuned_checkpoint_stays(bench: Bench, found: SearchView) -> None:
+def test_it_is_deleted_with_its_parts_and_the_fine_tuned_checkpoint_stays(
+    bench: Bench, found: SearchView
+) -> None:
     with bench.database.unit_of_work() as session:
-        searches.remove(session, "ws_1", found.id)
+        works.remove(session, "ws_1", Search, found.id)
     assert bench.get(Search, found.id) is None
     assert bench.get(Verification, found.best.verification_id) is None
     assert bench.get(Checkpoint, found.best.trained_checkpoint_id).state == "ready"
+
+
+def test_what_it_keeps_is_as_its_documents_say(bench: Bench, found: SearchView) -> None:
+    with bench.database.reading() as session:
+        assert misfits(session) == []

@@ -12,13 +12,15 @@ from handler_bench import Bench
 from small_service import queued, work_all
 from sqlalchemy import select
 
-from app.db.tables import Candidate, Checkpoint, Dataset, Job, Ranking, Search, Verification
+from app.db.tables import Blob, Candidate, Checkpoint, Dataset, Event, Job, Ranking, Search, Verification
 from app.errors import VerificationFailed
-from app.queue import control, leases
+from app.queue import leases
 from app.schemas.searches import SearchCreate, SearchView
-from app.services import search_views, searches
+from app.services import search_views, searches, works
+from tests import control
+from tests.documents import ranking_result
 from worker import tasks
-from worker.handlers import search as search_handler
+from worker.handlers.search import search as search_handler
 
 LOADING_S, IMAGES = 2.0, {"train": 100, "val": 20, "test": 20}
 ASKED = {"iterations": 300, "image_size": 320, "batch_size": 4, "metrics": ["logme"]}
@@ -46,7 +48,13 @@ class World:
 class Played:
     """A bench whose score, rank and verify jobs do as the world says."""
 
-    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch, candidates: int = 8, slow: dict[int, float] | None = None):
+    def __init__(
+        self,
+        bench: Bench,
+        monkeypatch: pytest.MonkeyPatch,
+        candidates: int = 8,
+        slow: dict[int, float] | None = None,
+    ):
         self.bench, now = bench, datetime.now(UTC)
         self.dataset = "ds_" + "1" * 32
         self.ids = [f"ckpt_{n:032x}" for n in range(candidates)]
@@ -61,23 +69,46 @@ class Played:
         with bench.database.unit_of_work() as session:
             session.add(
                 Dataset(
-                    id=self.dataset, workspace_id="ws_1", name="set", state="ready", request={}, supervision="boxes",
-                    digest="d" * 64, summary={"splits": splits}, created_at=now, updated_at=now,
+                    id=self.dataset,
+                    workspace_id="ws_1",
+                    name="set",
+                    state="ready",
+                    request={},
+                    supervision="boxes",
+                    digest="d" * 64,
+                    summary={"splits": splits},
+                    created_at=now,
+                    updated_at=now,
                 )
-            )  # fmt: skip
+            )
             for n, id in enumerate(self.ids):
+                session.add(Blob(sha256=f"{n:064x}", size_bytes=0, media_type="x", created_at=now))
+                session.flush()
                 session.add(
                     Checkpoint(
-                        id=id, workspace_id="ws_1", name=f"candidate {n}", state="ready", request={}, kind="detector",
-                        architecture="torchvision/fasterrcnn_resnet50_fpn", manifest={}, created_at=now, updated_at=now,
+                        id=id,
+                        workspace_id="ws_1",
+                        name=f"candidate {n}",
+                        state="ready",
+                        request={},
+                        kind="detector",
+                        architecture="torchvision/fasterrcnn_resnet50_fpn",
+                        manifest={},
+                        weights_sha256=f"{n:064x}",
+                        created_at=now,
+                        updated_at=now,
                     )
-                )  # fmt: skip
+                )
         real = tasks._handler
         mine = {"score": self._score, "rank": self._rank, "verify": self._verify}
         monkeypatch.setattr(tasks, "_handler", lambda kind: mine.get(kind.value) or real(kind))
 
     def asked(self, minutes: float, **fields) -> str:
-        body = ASKED | {"dataset_id": self.dataset, "checkpoint_ids": self.ids, "budget_minutes": minutes} | fields
+        body = (
+            ASKED
+            | {"dataset_id": self.dataset, "checkpoint_ids": self.ids, "budget_minutes": minutes}
+            | fields
+        )
         with self.bench.database.unit_of_work() as session:
             return searches.create(session, "ws_1", SearchCreate(**body), self.bench.settings).id
 
@@ -101,10 +132,7 @@ class Played:
     def _rank(self, step, job) -> Callable:
         def write(session):
             row = session.get(Ranking, job.resource_id)
-            row.result = {
-                "order": [{"checkpoint_id": id, "rank": n} for n, id in enumerate(self.ids, 1)],
-                "verified_ids": [], "left_out": [],
-            }  # fmt: skip
+            row.result = ranking_result(self.ids, verified_ids=[])
 
         return write
 
@@ -127,11 +155,22 @@ class Played:
         def write(session):
             mine = session.get(Verification, row.id)
             mine.seconds = before + (end - begin) * pace
+            mine.map, mine.split = box["map"], "test" if stop["conclude"] else "val"
+            mine.plan = {
+                "iterations": row.request["iterations"],
+                "images": IMAGES["train"],
+                "recipe": {"name": "quick"},
+            }
             mine.result = {
-                "val": {"box": box, "images": 20}, "test": {"box": box, "images": 20} if stop["conclude"] else None,
-                "iterations": end, "finished": "completed" if end == row.request["iterations"] else "paused",
-                "warnings": [], "worker_seconds": seconds, "loading_s": LOADING_S / 2, "evaluating_s": LOADING_S / 2,
-            }  # fmt: skip
+                "val": {"box": box, "images": 20},
+                "test": {"box": box, "images": 20} if stop["conclude"] else None,
+                "iterations": end,
+                "finished": "completed" if end == row.request["iterations"] else "paused",
+                "warnings": [],
+                "worker_seconds": seconds,
+                "loading_s": LOADING_S / 2,
+                "evaluating_s": LOADING_S / 2,
+            }
 
         return write
 
@@ -164,7 +203,7 @@ def sound(found: SearchView) -> None:
 def test_the_best_is_found_for_a_part_of_brute_force(played: Played) -> None:
     found = played.search(4)
     sound(found)
-    assert [one.kind for one in found.rounds][0::len(found.rounds) - 1] == ["timing", "final"]
+    assert [one.kind for one in found.rounds][0 :: len(found.rounds) - 1] == ["timing", "final"]
     assert found.best.checkpoint_id == played.ids[2], "third by score, first by mAP"
     assert found.best.rank == 3
     assert found.best.test_map == played.world.map_at(played.ids[2], found.best.iterations)
@@ -172,12 +211,18 @@ def test_the_best_is_found_for_a_part_of_brute_force(played: Played) -> None:
     assert found.spent.total_s < 0.55 * found.brute_force.seconds
     assert found.brute_force.seconds == pytest.approx(8 * (0.2 * 300 + LOADING_S), rel=0.4)
     assert found.sure.runner_up in played.ids
-    assert [one.n for one in found.sure.rounds_agree] == sorted([one.n for one in found.sure.rounds_agree], reverse=True)
-    assert [one.kendall for one in found.sure.rounds_agree if one.n >= 3] == [1.0] * sum(one.n >= 3 for one in found.sure.rounds_agree)
+    assert [one.n for one in found.sure.rounds_agree] == sorted(
+        [one.n for one in found.sure.rounds_agree], reverse=True
+    )
+    assert [one.kendall for one in found.sure.rounds_agree if one.n >= 3] == [1.0] * sum(
+        one.n >= 3 for one in found.sure.rounds_agree
+    )
 
 
 @pytest.mark.parametrize(("factor", "minutes"), [(0.2, 3), (4.0, 1.5), (4.0, 8)])
-def test_seconds_that_were_thought_wrong_do_not_break_the_budget(played: Played, factor: float, minutes: float) -> None:
+def test_seconds_that_were_thought_wrong_do_not_break_the_budget(
+    played: Played, factor: float, minutes: float
+) -> None:
     """Forward passes that say five times too much, or four times too little, of what training takes."""
     played.world.told = {id: told * factor for id, told in played.world.told.items()}
     found = played.search(minutes)
@@ -192,10 +237,18 @@ def test_one_that_fails_is_listed_and_its_share_goes_to_the_others(played: Playe
     played.world.failing = {played.ids[2]: 30, played.ids[0]: 5}
     found = played.search(3)
     sound(found)
-    assert {(one.checkpoint_id, one.code) for one in found.left_out if one.code != "no_room"} == {(played.ids[2], "failed"), (played.ids[0], "failed")}
+    assert {(one.checkpoint_id, one.code) for one in found.left_out if one.code != "no_room"} == {
+        (played.ids[2], "failed"),
+        (played.ids[0], "failed"),
+    }
     assert "no number" in found.left_out[0].reason
     assert found.best.checkpoint_id == played.ids[1]
-    at_end = lambda view: sum(p.iterations == view.ladder[-1] for one in view.rounds if one.kind == "round" for p in one.parts)  # noqa: E731
+
+    def at_end(view):
+        return sum(
+            p.iterations == view.ladder[-1] for one in view.rounds if one.kind == "round" for p in one.parts
+        )
+
     assert at_end(found) >= at_end(whole)
     gone = [part for one in found.rounds for part in one.parts if part.state == "failed"]
     assert all(part.goes_on is False and part.error["code"] == "training_diverged" for part in gone)
@@ -224,7 +277,9 @@ def test_where_the_winner_cannot_be_stored_the_next_one_wins(played: Played) -> 
     assert [one.code for one in found.left_out if one.checkpoint_id == played.ids[2]] == ["failed"]
 
 
-def test_a_slow_giant_does_not_cost_the_others_their_place(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_giant_does_not_cost_the_others_their_place(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     played = Played(bench, monkeypatch, slow={0: 40.0})
     found = played.search(3)
     sound(found)
@@ -239,7 +294,10 @@ def test_with_paces_known_from_before_nothing_is_timed(played: Played) -> None:
     first = played.search(4)
     again = played.search(4)
     sound(again)
-    assert ([one.kind for one in first.rounds].count("timing"), [one.kind for one in again.rounds].count("timing")) == (1, 0)
+    assert (
+        [one.kind for one in first.rounds].count("timing"),
+        [one.kind for one in again.rounds].count("timing"),
+    ) == (1, 0)
     predicted, real = again.rounds[0].predicted_s, again.rounds[0].seconds
     assert real == pytest.approx(predicted, rel=0.5)
 
@@ -256,7 +314,11 @@ def test_more_than_enough_trains_everybody_in_one_go(played: Played) -> None:
 def test_parts_of_one_round_that_end_at_once_leave_one_decision(played: Played) -> None:
     """As many workers as parts."""
     id = played.asked(4)
-    while queued(played.bench, "verify") is None or not played.at(id).rounds or played.at(id).rounds[-1].kind != "round":
+    while (
+        queued(played.bench, "verify") is None
+        or not played.at(id).rounds
+        or played.at(id).rounds[-1].kind != "round"
+    ):
         played.bench.work(queued(played.bench))
     parts = [part.job_id for part in played.at(id).rounds[-1].parts]
     assert len(parts) > 3
@@ -288,7 +350,9 @@ def test_a_worker_that_dies_in_a_round_costs_nothing_but_its_attempt(played: Pla
     found = played.at(id)
     sound(found)
     assert found.best.checkpoint_id == played.ids[2]
-    assert played.bench.get(Job, job_id).attempt == 2
+    with played.bench.database.reading() as session:
+        told = session.scalars(select(Event.data).where(Event.stream_id == job_id)).all()
+    assert max(each.get("attempt", 0) for each in told) == 2
 
 
 def test_cancelled_while_it_decides_it_adds_no_parts(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +374,7 @@ def test_cancelled_while_it_decides_it_adds_no_parts(played: Played, monkeypatch
     assert (played.at(id).state, played.at(id).rounds) == ("cancelled", [])
     monkeypatch.setattr(search_handler, "_decided", decided)
     with played.bench.database.unit_of_work() as session:
-        searches.retry(session, "ws_1", id, played.bench.settings)
+        works.retry(session, "ws_1", Search, id)
     work_all(played.bench)
     sound(played.at(id))
 
@@ -323,7 +387,7 @@ def test_a_cancelled_round_goes_on_from_where_it_stood(played: Played) -> None:
         control.cancel_whole(session, Search, id)
     assert played.at(id).state == "cancelled"
     with played.bench.database.unit_of_work() as session:
-        searches.retry(session, "ws_1", id, played.bench.settings)
+        works.retry(session, "ws_1", Search, id)
     work_all(played.bench)
     found = played.at(id)
     sound(found)

@@ -11,14 +11,21 @@ from small_service import CHECKPOINTS, DATASET, OTHER_DATASET, copied, work_all
 from app.db.tables import Checkpoint, Job, Study, Verification
 from app.queue import leases
 from app.schemas.studies import StudyCreate, StudyView
-from app.services import studies, study_views
-from worker.handlers import verify
-from worker.training import TrainingDiverged
+from app.services import studies, study_views, works
+from tests.documents import misfits
+from worker.handlers.verification import verify
+from worker.training.errors import TrainingDiverged
 
 TINY = {
-    "checkpoint_ids": CHECKPOINTS, "iterations": 2, "image_size": 64, "batch_size": 2, "score_image_size": 64, "evaluations": 1,
-    "metrics": ["logme", "tlogme"], "precision": "float32",
-}  # fmt: skip
+    "checkpoint_ids": CHECKPOINTS,
+    "iterations": 2,
+    "image_size": 64,
+    "batch_size": 2,
+    "score_image_size": 64,
+    "evaluations": 1,
+    "metrics": ["logme", "tlogme"],
+    "precision": "float32",
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +37,9 @@ def bench(small_service: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def asked(bench: Bench, **fields) -> str:
     with bench.database.unit_of_work() as session:
-        return studies.create(session, "ws_1", StudyCreate(**TINY | {"dataset_ids": [DATASET]} | fields), bench.settings).id
+        return studies.create(
+            session, "ws_1", StudyCreate(**TINY | {"dataset_ids": [DATASET]} | fields), bench.settings
+        ).id
 
 
 def at(bench: Bench, id: str) -> StudyView:
@@ -55,26 +64,48 @@ def test_it_correlates_every_score_with_map_and_reports(bench: Bench, first: Stu
     # what the weights bring is a score too, and the one that the service orders by
     gain = rows["dataset 1", "gain of tlogme", "weighted_tau"]
     assert (gain.n, gain.value) == (3, rows["dataset 1", "default rule", "weighted_tau"].value)
-    assert {row.metric for row in first.correlations.rows if row.kind == "baseline"} == {"static_parameters", "static_coco_map"}
+    assert {row.metric for row in first.correlations.rows if row.kind == "baseline"} == {
+        "static_parameters",
+        "static_coco_map",
+        "static_blind_list",
+    }
+    # what stands beside every score: of one dataset there is no other to make a list of, but what detrank ships is known
+    assert rows["dataset 1", "belief", "weighted_tau"].n == 3
+    unknown = rows["dataset 1", "static_blind_list", "weighted_tau"]
+    assert unknown.value is None
+    assert "on no other dataset" in next(iter(unknown.excluded.values()))
+    half = rows["dataset 1", "half_training", "kendall"]
+    assert "were not looked at" in next(iter(half.excluded.values()))
     assert rows["dataset 1", "static_parameters", "kendall"].undefined == "all candidates have the same score"
     assert first.verdict[0].startswith("Ranking candidates")
     kept = {file["file_name"]: file for file in bench.get(Study, first.id).files}
     assert {"report.html", "report.md", "correlations.csv", "observations.csv"} <= set(kept)
     page = bench.store.local_path(kept["report.html"]["sha256"]).read_text(encoding="utf-8")
     assert "<title>tiny</title>" in page
-    assert page.count("src=\"data:image/png;base64,") == sum(name.endswith(".png") for name in kept)
+    assert page.count('src="data:image/png;base64,') == sum(name.endswith(".png") for name in kept)
     assert "http" not in page.split("<body", 1)[1].replace("http-equiv", ""), "it needs nothing else"
     observed = bench.store.local_path(kept["observations.csv"]["sha256"]).read_text(encoding="utf-8")
-    seen = {row["candidate"]: float(row["value"]) for row in csv.DictReader(observed.splitlines()) if row["kind"] == "map"}
+    seen = {
+        row["candidate"]: float(row["value"])
+        for row in csv.DictReader(observed.splitlines())
+        if row["kind"] == "map"
+    }
     assert seen == {first.names[id]: value for id, value in maps.items()}
     assert bench.left_behind() == []
 
 
 def test_it_keeps_no_weights_unless_asked(bench: Bench, first: StudyView) -> None:
     rows = [bench.get(Verification, one.verification_id) for one in first.trainings]
-    assert [(row.trained_checkpoint_id, row.state_sha256, row.pictures) for row in rows] == [(None, None, None)] * 3
+    assert [(row.trained_checkpoint_id, row.state_sha256, row.pictures) for row in rows] == [
+        (None, None, None)
+    ] * 3
     with bench.database.reading() as session:
         assert session.query(Checkpoint).count() == len(CHECKPOINTS)
+
+
+def test_what_it_keeps_is_as_its_documents_say(bench: Bench, first: StudyView) -> None:
+    with bench.database.reading() as session:
+        assert misfits(session) == []
 
 
 def test_the_next_study_takes_over_what_was_trained_and_leaves_out_what_fails(
@@ -83,10 +114,10 @@ def test_the_next_study_takes_over_what_was_trained_and_leaves_out_what_fails(
     """Another seed, and another dataset on which one candidate diverges."""
     train = verify.train
 
-    def diverging(detector, dataset, plan, **options):
+    def diverging(detector, dataset, plan, *more):
         if plan.seed == 1 and detector.manifest.weights_sha256 == weights:
             raise TrainingDiverged("its loss is no number any more")
-        return train(detector, dataset, plan, **options)
+        return train(detector, dataset, plan, *more)
 
     weights = bench.get(Checkpoint, CHECKPOINTS[0]).weights_sha256
     monkeypatch.setattr(verify, "train", diverging)
@@ -102,11 +133,15 @@ def test_the_next_study_takes_over_what_was_trained_and_leaves_out_what_fails(
         assert one.seed or (one.map, one.seconds) == (mine.map, mine.seconds)
     assert second.spent.reused_s == pytest.approx(sum(one.seconds for one in first.trainings), abs=0.1)
     assert second.left_out == []
-    assert [warning for warning in second.warnings if "checkpoint 1 on dataset 1 stands on 1 of 2 seeds" in warning]
+    assert [
+        warning
+        for warning in second.warnings
+        if "checkpoint 1 on dataset 1 stands on 1 of 2 seeds" in warning
+    ]
 
     # a copy of a copy says where the numbers came from; the first study may go
     with bench.database.unit_of_work() as session:
-        studies.remove(session, "ws_1", first.id)
+        works.remove(session, "ws_1", Study, first.id)
     third = asked(bench)
     work_all(bench)
     origins = {one.reused_from for one in at(bench, third).trainings}

@@ -7,17 +7,24 @@ from handler_bench import Bench
 from sqlalchemy.orm import Session
 from test_ingest_job import zipped
 
-from app.db.tables import Blob, Candidate, Checkpoint, Ranking, Score, Verification
-from app.queue import verifications
-from app.queue.jobs import add_job
+from app.db.tables import Blob, Candidate, Checkpoint, Job, Ranking, Score, Verification
+from app.queue import tree, verifications
 from app.queue.states import JobKind
-from app.schemas.rankings import Verified
+from app.schemas.ranking_views import Verified
 from tests.squares import squares
 
 REQUEST = {
-    "name": None, "metrics": ["logme"], "layers": ["backbone.c4"], "layers_by_default": False, "level": "local",
-    "max_images": None, "image_size": 64, "seed": 1, "rank_by": {}, "filters": {},
-}  # fmt: skip
+    "name": None,
+    "metrics": ["logme"],
+    "layers": ["backbone.c4"],
+    "layers_by_default": False,
+    "level": "local",
+    "max_images": None,
+    "image_size": 64,
+    "seed": 1,
+    "rank_by": {},
+    "filters": {},
+}
 SCORES = (0.9, 0.7, 0.5, 0.3)
 
 
@@ -27,50 +34,91 @@ def prepared(bench: Bench, tmp_path: Path) -> Bench:
     assert bench.work(bench.dataset(zipped(squares(tmp_path / "set")))).state == "succeeded"
 
     def make(session: Session) -> None:
-        session.add(Ranking(id="rk_1", workspace_id="ws_1", dataset_id="ds_1", state="running", request=REQUEST, created_at=bench.now))
+        session.add(
+            Ranking(
+                id="rk_1",
+                workspace_id="ws_1",
+                dataset_id="ds_1",
+                state="running",
+                request=REQUEST,
+                created_at=bench.now,
+            )
+        )
         session.flush()
         for number, value in enumerate(SCORES, 1):
             id = f"ckpt_{number}"
             session.add(
                 Checkpoint(
-                    id=id, workspace_id="ws_1", name=f"candidate {number}", state="ready", request={}, parameters=number * 1000,
-                    manifest={"layers": [], "published": {}}, created_at=bench.now, updated_at=bench.now,
+                    id=id,
+                    workspace_id="ws_1",
+                    name=f"candidate {number}",
+                    state="ready",
+                    request={},
+                    parameters=number * 1000,
+                    manifest={"layers": [], "published": {}},
+                    created_at=bench.now,
+                    updated_at=bench.now,
                 )
-            )  # fmt: skip
+            )
             session.flush()
-            session.add(Candidate(ranking_id="rk_1", checkpoint_id=id, position=number, state="succeeded", job_id="none"))
-            key = {"ranking_id": "rk_1", "checkpoint_id": id, "metric": "logme", "layer": "backbone.c4", "level": "local"}
+            session.add(
+                Candidate(
+                    ranking_id="rk_1", checkpoint_id=id, position=number, state="succeeded", job_id="none"
+                )
+            )
+            key = {
+                "ranking_id": "rk_1",
+                "checkpoint_id": id,
+                "metric": "logme",
+                "layer": "backbone.c4",
+                "level": "local",
+            }
             session.add(Score(**key, value=value, seconds=0.1, details={"notes": []}))
 
     bench.add(make)
     return bench
 
 
-def fine_tuned(bench: Bench, maps: dict[int, float | None], seed: int = 0, split: str = "test", **terms: object) -> None:
+def fine_tuned(
+    bench: Bench, maps: dict[int, float | None], seed: int = 0, split: str = "test", **terms: object
+) -> None:
     """A verification for each candidate by its number; None: it failed."""
 
     def make(session: Session) -> None:
-        ranking = session.get(Ranking, "rk_1")
         for number, value in maps.items():
-            request = {"dataset_id": "ds_1", "checkpoint_id": f"ckpt_{number}", "seed": seed, "name": None, "recipe": "quick", **terms}
+            request = {
+                "dataset_id": "ds_1",
+                "checkpoint_id": f"ckpt_{number}",
+                "seed": seed,
+                "name": None,
+                "recipe": "quick",
+                **terms,
+            }
             position = session.query(Verification).count()
-            row = verifications.add(session, workspace_id="ws_1", request=request, owner=ranking, position=position)
+            row = verifications.add(session, workspace_id="ws_1", request=request, position=position)
+            row.ranking_id = "rk_1"
             row.state = "failed" if value is None else "succeeded"
             if value is None:
                 row.error = {"detail": "its loss is no number"}
             else:
-                row.result = {"val": {"box": {"map": value}}, "test": {"box": {"map": value}} if split == "test" else None}
+                row.result = {
+                    "val": {"box": {"map": value}},
+                    "test": {"box": {"map": value}} if split == "test" else None,
+                }
 
     bench.add(make)
 
 
 def concluded(bench: Bench) -> Ranking:
-    def make(session: Session) -> str:
-        job = add_job(session, workspace_id="ws_1", kind=JobKind.RANK, resource_id="rk_1")
-        session.get(Ranking, "rk_1").rank_job_id = job.id
-        return job.id
+    def asked(session: Session) -> str:
+        row = session.get(Ranking, "rk_1")
+        if row.job_id is None:
+            row.job_id = tree.add(session, JobKind.RANK, "rk_1", workspace_id="ws_1").id
+        else:
+            tree.go_on(session, session.get(Job, row.job_id))
+        return row.job_id
 
-    job = bench.work(bench.add(make))
+    job = bench.work(bench.add(asked))
     assert job.state == "succeeded", job.error
     return bench.get(Ranking, "rk_1")
 
@@ -85,7 +133,12 @@ def test_scores_and_baselines_are_held_against_map(prepared: Bench) -> None:
     fine_tuned(prepared, {1: 0.6, 2: 0.5, 3: 0.4, 4: 0.1})
     row = concluded(prepared)
     (verified,) = row.result["verified"]
-    assert (verified["candidates"], verified["split"], verified["seeds"], verified["without"]) == (4, "test", [0], {})
+    assert (verified["candidates"], verified["split"], verified["seeds"], verified["without"]) == (
+        4,
+        "test",
+        [0],
+        {},
+    )
     logme, size = agreement(verified, "logme"), agreement(verified, "parameters")
     assert (logme["kind"], logme["layer"], logme["n"]) == ("metric", "backbone.c4", 4)
     assert logme["measures"]["kendall"]["value"] == pytest.approx(1.0)

@@ -1,5 +1,6 @@
 """Job `verify`: real, tiny trainings from the request to the registered checkpoint."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -19,16 +20,34 @@ import models_store
 from app.db.tables import Blob, Checkpoint, Event, Job, Subset, Verification
 from app.errors import TransientFailure
 from app.queue import verifications
+from tests.documents import misfits
 from tests.squares import squares
-from worker.handlers import several_processes, subset, training_report, verify
-from worker.step import Cancelled
-from worker.training import TrainingDiverged, Untrainable
+from worker.attempt import Cancelled
+from worker.handlers.verification import several_processes, subset, training_report, verify
+from worker.training.errors import TrainingDiverged, Untrainable
 
 ASKED = {
-    "name": None, "recipe": "quick", "epochs": None, "iterations": 8, "budget_minutes": None, "label_fraction": None,
-    "shots": None, "subset_seed": 0, "freeze": None, "image_size": 64, "batch_size": 2, "precision": "float32", "patience": None,
-    "evaluations": 2, "ema": 0.0, "lr_factor": None, "dataset_id": "ds_1", "checkpoint_id": "ckpt_1", "seed": 0,
-}  # fmt: skip
+    "name": None,
+    "recipe": "quick",
+    "epochs": None,
+    "iterations": 8,
+    "budget_minutes": None,
+    "label_fraction": None,
+    "shots": None,
+    "subset_seed": 0,
+    "freeze": None,
+    "image_size": 64,
+    "batch_size": 2,
+    "precision": "float32",
+    "patience": None,
+    "evaluations": 2,
+    "ema": 0.0,
+    "lr_factor": None,
+    "data_dependent_init": True,
+    "dataset_id": "ds_1",
+    "checkpoint_id": "ckpt_1",
+    "seed": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +73,8 @@ def prepared(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     bench = Bench(tmp_path / "copy", f"sqlite:///{tmp_path / 'copy' / 'detrank.db'}")
     monkeypatch.setattr(training_report, "TELL_S", 0.0)
     yield bench
+    with bench.database.reading() as session:
+        assert misfits(session) == []
     bench.database.dispose()
 
 
@@ -83,23 +104,44 @@ def test_it_trains_tells_and_registers_what_it_made(prepared: Bench) -> None:
         assert 0 <= row.result[split]["box"]["map"] <= 1
     assert row.plan["iterations"] == 8
     assert row.seconds > 0
-    assert [point["iteration"] for point in kinds(prepared, row.id, "curve")] == [p["iteration"] for p in row.curves]
-    assert [data["stage"] for data in kinds(prepared, row.id, "state") if data.get("stage")] == ["loading", "training", "storing"]
+    assert [point["iteration"] for point in kinds(prepared, row.id, "curve")] == [
+        p["iteration"] for p in row.curves
+    ]
+    assert [data["stage"] for data in kinds(prepared, row.id, "state") if data.get("stage")] == [
+        "loading",
+        "training",
+        "storing",
+    ]
     assert row.progress["total"] == 8
 
     trained = prepared.get(Checkpoint, row.trained_checkpoint_id)
-    assert (trained.state, trained.kind, trained.manifest["class_names"]) == ("ready", "detector", ["red", "blue"])
+    assert (trained.state, trained.kind, trained.manifest["class_names"]) == (
+        "ready",
+        "detector",
+        ["red", "blue"],
+    )
     lineage = trained.provenance
     assert lineage["parent"]["checkpoint_id"] == "ckpt_1"
     assert (lineage["recipe"], lineage["seed"], lineage["subset"]["kind"]) == ("quick", 0, "all")
     assert lineage["map"]["test"] == row.result["test"]["box"]["map"]
+    assert lineage["data_dependent_init"] is row.plan["data_dependent_init"] is True
     assert trained.plain["library"] == "torchvision"
     assert "use.py" in trained.plain["texts"]
     assert prepared.get(Blob, trained.weights_sha256).size_bytes > 1_000_000
-    for file in (*row.pictures, *row.plots):
+    *pictures, found = row.pictures
+    for file in (*pictures, *row.plots):
         assert prepared.get(Blob, file["sha256"]).media_type == file["media_type"] == "image/png"
-    assert {file["file_name"] for file in row.plots} == {"learning.png", "precision-recall-test.png", "precision-recall-val.png"}
-    assert {file["about"]["kind"] for file in row.pictures} == {"best", "worst"}
+    with prepared.store.open(found["sha256"]) as stream:
+        boxes = json.load(stream)
+    assert (found["file_name"], boxes["categories"]) == ("predictions.json", ["red", "blue"])
+    assert [image["split"] for image in boxes["images"]] == ["test"] * 3
+    assert boxes["images"][0]["objects"]
+    assert {file["file_name"] for file in row.plots} == {
+        "learning.png",
+        "precision-recall-test.png",
+        "precision-recall-val.png",
+    }
+    assert {file["about"]["kind"] for file in pictures} == {"best", "worst"}
     assert prepared.left_behind() == []
 
 
@@ -107,15 +149,15 @@ def stopped_at(iteration: int, how: Callable[[], None], monkeypatch: pytest.Monk
     """Training stops when so many iterations are done."""
     whole = verify.train
 
-    def train(*arguments: Any, **options: Any) -> Any:
-        told = options["progress"]
+    def train(*arguments: Any) -> Any:
+        *others, watch, renewal = arguments
 
         def progress(done: int, total: int | None, message: str) -> None:
-            told(done, total, message)
+            watch.progress(done, total, message)
             if done == iteration:
                 how()
 
-        return whole(*arguments, **options | {"progress": progress})
+        return whole(*others, dataclasses.replace(watch, progress=progress), renewal)
 
     monkeypatch.setattr(verify, "train", train)
 
@@ -164,7 +206,12 @@ def test_cancelling_leaves_no_checkpoint_and_a_state_to_go_on_from(
     stopped_at(3, cancel, monkeypatch)
     job = prepared.work(made.job_id)
     row = prepared.get(Verification, made.id)
-    assert (job.state, row.state, row.trained_checkpoint_id, row.result) == ("cancelled", "cancelled", None, None)
+    assert (job.state, row.state, row.trained_checkpoint_id, row.result) == (
+        "cancelled",
+        "cancelled",
+        None,
+        None,
+    )
     assert row.state_sha256 is not None
     assert prepared.left_behind() == []
 
@@ -203,6 +250,35 @@ def test_the_subset_is_drawn_once_and_read_by_everybody_after(
     assert models_store.Manifest.from_json(made.manifest).initialised_keys == ()
 
 
+def test_how_fresh_layers_begin_is_part_of_what_makes_trainings_equal(prepared: Bench) -> None:
+    first = asked(prepared, iterations=1, evaluations=1)
+    assert prepared.work(first.job_id).state == "succeeded"
+
+    def as_of_before(session: Session) -> None:
+        # there was no choice, and no word of it in plans and requests
+        row = session.get(Verification, first.id)
+        for name in ("plan", "request"):
+            setattr(row, name, {k: v for k, v in getattr(row, name).items() if k != "data_dependent_init"})
+
+    prepared.add(as_of_before)
+    for asked_for, origin in ((True, None), (False, first.id)):
+        again = asked(prepared, iterations=1, evaluations=1, reuse=True, data_dependent_init=asked_for)
+        assert prepared.work(again.job_id).state == "succeeded"
+        row = prepared.get(Verification, again.id)
+        assert row.plan["data_dependent_init"] is asked_for
+        assert row.result.get("reused_from") == origin
+    # one that waited while the service was upgraded has the start of those that it is compared with
+    waited = asked(prepared, iterations=1, evaluations=1)
+
+    def without_a_word(session: Session) -> None:
+        row = session.get(Verification, waited.id)
+        row.request = {k: v for k, v in row.request.items() if k != "data_dependent_init"}
+
+    prepared.add(without_a_word)
+    assert prepared.work(waited.job_id).state == "succeeded"
+    assert prepared.get(Verification, waited.id).plan["data_dependent_init"] is False
+
+
 def test_a_pause_keeps_its_state_and_registers_nothing(prepared: Bench) -> None:
     made = asked(prepared)
     prepared.add(lambda session: setattr(session.get(Verification, made.id), "stop_at", {"iterations": 4}))
@@ -213,8 +289,7 @@ def test_a_pause_keeps_its_state_and_registers_nothing(prepared: Bench) -> None:
 
     def go_on(session: Session) -> str:
         again = session.get(Verification, made.id)
-        again.stop_at = None
-        verifications.queue_job(session, again, max_attempts=3)
+        verifications.go_on(session, again, session.get(Job, again.job_id), stop_at=None)
         return again.job_id
 
     job = prepared.work(prepared.add(go_on))
@@ -233,7 +308,9 @@ def test_two_processes_train_as_one(prepared: Bench, monkeypatch: pytest.MonkeyP
     assert job.state == "succeeded", job.error
     row = prepared.get(Verification, made.id)
     assert (row.result["iterations"], row.curves[-1]["iteration"], row.progress["done"]) == (4, 4, 4)
-    assert [point["iteration"] for point in kinds(prepared, row.id, "curve")] == [point["iteration"] for point in row.curves]
+    assert [point["iteration"] for point in kinds(prepared, row.id, "curve")] == [
+        point["iteration"] for point in row.curves
+    ]
     lineage = prepared.get(Checkpoint, row.trained_checkpoint_id).provenance
     assert lineage["parent"]["checkpoint_id"] == "ckpt_1"
     assert str(prepared.settings.home) not in str(lineage)

@@ -19,7 +19,7 @@ from app.db.tables import Candidate, Event, Job, Ranking, Score
 from app.queue.states import JobKind
 from app.services import rankings
 from worker.features import reading as reading_module
-from worker.handlers import zero_point as zero_point_module
+from worker.handlers.ranking import zero_point as zero_point_module
 from worker.models import models
 
 METRICS = ["logme", "tlogme", "logme_regions", "detection_evidence", "leep"]
@@ -36,7 +36,9 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("original")
     bench = Bench(folder, f"sqlite:///{folder / 'detrank.db'}")
-    assert bench.work(bench.dataset(zipped(scenes(folder / "set", images=12, objects=2)))).state == "succeeded"
+    assert (
+        bench.work(bench.dataset(zipped(scenes(folder / "set", images=12, objects=2)))).state == "succeeded"
+    )
     for seed in (0, 5):
         torch.manual_seed(seed)
         content = io.BytesIO()
@@ -62,9 +64,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The weights that pictures were read with, one entry for each time a reading of them began."""
     begun, real = [], reading_module.Reader
 
-    def counted(detector: Any, *given: Any) -> Any:
+    def counted(detector: Any, *given: Any, **named: Any) -> Any:
         begun.append(detector.manifest.weights_sha256)
-        return real(detector, *given)
+        return real(detector, *given, **named)
 
     monkeypatch.setattr(reading_module, "Reader", counted)
     return begun
@@ -72,11 +74,22 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def ranking(bench: Bench, *checkpoints: str, **changes: Any) -> str:
     request = {
-        "dataset_id": "ds_1", "checkpoint_ids": list(checkpoints or (LEARNED,)), "name": None, "metrics": METRICS,
-        "layers": ["backbone.c4"], "layers_by_default": False, "level": "local", "max_images": None, "image_size": 64, "seed": 1,
-        "rank_by": {"metric": None, "layer": None, "level": None}, "filters": {}, "calibrate": True, "zero_point": True,
+        "dataset_id": "ds_1",
+        "checkpoint_ids": list(checkpoints or (LEARNED,)),
+        "name": None,
+        "metrics": METRICS,
+        "layers": ["backbone.c4"],
+        "layers_by_default": False,
+        "level": "local",
+        "max_images": None,
+        "image_size": 64,
+        "seed": 1,
+        "rank_by": {"metric": None, "layer": None, "level": None},
+        "filters": {},
+        "calibrate": True,
+        "zero_point": True,
         "regions": {"jittered": 2, "background": 2},
-    } | changes  # fmt: skip
+    } | changes
     return bench.add(lambda session: rankings.create(session, "ws_1", request).id)
 
 
@@ -120,7 +133,9 @@ def test_the_zero_point_is_what_the_initial_weights_score_themselves(bench: Benc
         }
 
 
-def test_candidates_of_one_architecture_share_it_and_no_picture_is_decoded_again(bench: Bench, read: list[str]) -> None:
+def test_candidates_of_one_architecture_share_it_and_no_picture_is_decoded_again(
+    bench: Bench, read: list[str]
+) -> None:
     candidate = ranking(bench)
     first = scored(bench, candidate)
     assert len(read) == 2
@@ -138,6 +153,26 @@ def test_candidates_of_one_architecture_share_it_and_no_picture_is_decoded_again
     assert plain["zero_point"] == 0.0
 
 
+@pytest.mark.parametrize("changes", [{}, {"keep_features": False}])
+def test_its_scores_are_computed_once_for_all_rankings_that_read_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, changes: dict
+) -> None:
+    first = scored(bench, ranking(bench, **changes))
+    assert any(zero is not None for zero, _ in zeros(first).values())
+    with monkeypatch.context() as patched:
+        patched.setattr(zero_point_module, "Scorable", None)
+        again = scored(bench, ranking(bench, name="again", **changes))
+    assert zeros(again) == zeros(first)
+    assert sure(again) == sure(first)
+    # of other images, and by other groups of them, they are other scores
+    other = scored(bench, ranking(bench, max_images=6, **changes))
+    assert zeros(other) != zeros(first)
+    assert sure(scored(bench, ranking(bench, seed=2, **changes))) != sure(first)
+    # what was kept goes like features do
+    forget_caches(bench)
+    assert zeros(scored(bench, ranking(bench, **changes))) == zeros(first)
+
+
 def ranking_without(bench: Bench) -> str:
     id = ranking(bench, zero_point=False)
     scored(bench, id)
@@ -151,7 +186,9 @@ def test_who_is_untrained_is_its_own_zero_point(bench: Bench, read: list[str]) -
     assert gains == {**dict.fromkeys(OF_FEATURES, 0.0), "leep": None}
 
 
-@pytest.mark.parametrize("changes", [{"shards": 3}, {"keep_features": False}, {"shards": 2, "keep_features": False}])
+@pytest.mark.parametrize(
+    "changes", [{"shards": 3}, {"keep_features": False}, {"shards": 2, "keep_features": False}]
+)
 def test_parts_and_statistics_have_the_same_zero_point(bench: Bench, read: list[str], changes: dict) -> None:
     rows = scored(bench, ranking(bench))
     whole, whole_sure = zeros(rows), sure(rows)
@@ -169,7 +206,9 @@ def test_parts_and_statistics_have_the_same_zero_point(bench: Bench, read: list[
             assert found_sure[key] == pytest.approx(whole_sure[key], rel=1e-5, abs=1e-7), key
 
 
-def test_one_that_cannot_be_built_fails_nobody_and_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_cannot_be_built_fails_nobody_and_is_said(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("the library has changed")
 
@@ -197,7 +236,9 @@ def test_one_without_a_value_says_why(bench: Bench, monkeypatch: pytest.MonkeyPa
     row = scored(bench, ranking(bench))[LEARNED, "logme", *PLACE]
     assert row.value is not None
     assert (row.details["zero_point"], row.details["gain"]) == (None, None)
-    assert any(note.startswith("no zero point: ") and "NaN or infinity" in note for note in row.details["notes"])
+    assert any(
+        note.startswith("no zero point: ") and "NaN or infinity" in note for note in row.details["notes"]
+    )
 
 
 def test_scores_are_there_before_and_survive_a_worker_that_dies_meanwhile(
@@ -225,7 +266,8 @@ def test_scores_are_there_before_and_survive_a_worker_that_dies_meanwhile(
     with bench.database.reading() as session:
         events = session.scalars(select(Event).where(Event.stream_id == job_id, Event.kind == "state")).all()
         told = session.scalars(select(Event).where(Event.stream_id == id, Event.kind == "score")).all()
-    assert [stage for event in events if (stage := event.data.get("stage"))][-1] == "zero_point"
+    stages = [stage for event in events if (stage := event.data.get("stage"))]
+    assert stages[-2:] == ["zero_point", "measuring"]
     last = {event.data["metric"]: (event.data["zero_point"], event.data["gain"]) for event in told}
     assert last == {key[0]: value for key, value in zeros(found).items()}
 
@@ -233,14 +275,16 @@ def test_scores_are_there_before_and_survive_a_worker_that_dies_meanwhile(
 def test_the_order_says_who_brings_nothing(bench: Bench) -> None:
     id = ranking(bench, INITIAL, LEARNED)
     rows = scored(bench, id)
-    work(bench, bench.get(Ranking, id).rank_job_id)
+    work(bench, bench.get(Ranking, id).job_id)
     result = bench.get(Ranking, id).result
     by = result["ranked_by"]
     for each in result["order"]:
         details = rows[each["checkpoint_id"], by["metric"], by["layer"], by["level"]].details
         assert (each["zero_point"], each["gain"]) == (details["zero_point"], details["gain"])
     assert by["quantity"] == "gain"
-    assert [each["gain"] for each in result["order"]] == sorted((each["gain"] for each in result["order"]), reverse=True)
+    assert [each["gain"] for each in result["order"]] == sorted(
+        (each["gain"] for each in result["order"]), reverse=True
+    )
     gains = {each["checkpoint_id"]: each["gain"] for each in result["order"]}
     assert gains[INITIAL] == 0.0
     said = [warning["detail"] for warning in result["warnings"] if warning["code"] == "brings_nothing"]
@@ -252,15 +296,22 @@ def test_the_order_says_who_brings_nothing(bench: Bench) -> None:
 
 def test_the_size_of_the_objects_chooses_the_map(bench: Bench) -> None:
     id = ranking(
-        bench, INITIAL, LEARNED, layers=["backbone.c2", "backbone.c3", "backbone.c4", "backbone.c5"], layers_by_default=True,
-        metrics=["logme"], regions=None, calibrate=False, rank_by={"metric": None, "layer": "size_matched", "level": None},
-    )  # fmt: skip
+        bench,
+        INITIAL,
+        LEARNED,
+        layers=["backbone.c2", "backbone.c3", "backbone.c4", "backbone.c5"],
+        layers_by_default=True,
+        metrics=["logme"],
+        regions=None,
+        calibrate=False,
+        rank_by={"metric": None, "layer": "size_matched", "level": None},
+    )
     rows = scored(bench, id)
     assert {key[2] for key in rows} == {"backbone.c2", "backbone.c3", "backbone.c4", "backbone.c5"}
     pixels = {row.details["object_pixels"] for row in rows.values()}
     assert len(pixels) == 1
     # sides are 10 to 30 pixels of pictures whose shorter side grows from 48 to 64
     assert 10 < pixels.pop() < 40
-    work(bench, bench.get(Ranking, id).rank_job_id)
+    work(bench, bench.get(Ranking, id).job_id)
     by = bench.get(Ranking, id).result["ranked_by"]
     assert (by["layer"], by["chosen_by"]) == ("backbone.c4", "size of the objects")

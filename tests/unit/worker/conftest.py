@@ -7,7 +7,7 @@ from app.db.tables import Event, Job
 from app.queue import leases
 from app.settings import Settings
 from tests.queue_records import add_ingest, add_workspace, emptied
-from worker.step import Step
+from worker.attempt import Attempt
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def bench(database, settings):
             with database.unit_of_work() as session:
                 return leases.claim(session, job_id or self.job_id, "w", lease_s=lease_s)
 
-        def step(self, claim=None, **options) -> Step:
-            return Step(claim or self.claim(), database, settings, None, **options)
+        def attempt(self, claim=None, **options) -> Attempt:
+            return Attempt(claim or self.claim(), database, settings, None, **options)
 
         def do(self, action, *arguments):
             with database.unit_of_work() as session:

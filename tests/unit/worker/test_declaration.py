@@ -41,7 +41,12 @@ def test_the_machine_is_described_without_loading_torch():
         "assert found['device'] == 'cpu' and found['device_name'] and found['precisions'][0] == 'float32', found; "
         "import importlib.metadata; assert found['torch'] == importlib.metadata.version('torch')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"DETRANK_DATA_DIR": "/nowhere"})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"DETRANK_DATA_DIR": "/nowhere"},
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -51,7 +51,9 @@ def test_the_same_checkpoint_is_loaded_once_and_read_many_times(folder, loads):
     for _ in range(3):
         found = desk.load()
         assert found is first
-        maps = found.feature_maps(found.prepare([torch.zeros(64, 64, 3, dtype=torch.uint8).numpy()]), ["backbone.c4"])
+        maps = found.feature_maps(
+            found.prepare([torch.zeros(64, 64, 3, dtype=torch.uint8).numpy()]), ["backbone.c4"]
+        )
         assert maps["backbone.c4"].isfinite().all()
     assert len(loads) == 1
     [held] = desk.models.held()
@@ -69,7 +71,7 @@ def test_the_same_checkpoint_is_loaded_once_and_read_many_times(folder, loads):
         lambda detector: setattr(detector.module, "backbone", torch.nn.Identity()),
     ],
     ids=["head", "weights", "train", "gradients", "part"],
-)  # fmt: skip
+)
 def test_a_detector_that_somebody_changed_is_not_handed_out(folder, loads, change):
     desk = Desk(folder)
     changed = desk.load()
@@ -160,3 +162,25 @@ def test_the_untrained_detector_is_built_once_for_all_candidates_of_an_architect
     nothing = Models()
     nothing.initial(manifest, 0, device="cpu", max_bytes=1000)
     assert nothing.held() == []
+
+
+def test_what_inference_costs_is_measured_once_for_equal_architectures(folder, monkeypatch):
+    measured, real = [], module.inference_cost
+
+    def counted(*given):
+        measured.append(given[2])
+        return real(*given)
+
+    monkeypatch.setattr(module, "inference_cost", counted)
+    desk = Desk(folder)
+    one = desk.load()
+    other = desk.models.initial(desk.manifest, 1, device="cpu", max_bytes=1 << 30)
+    picture = torch.zeros(64, 80, 3, dtype=torch.uint8).numpy()
+    costs = [
+        desk.models.inference_cost(each, picture, size, "cpu") for each in (one, other) for size in (64, 96)
+    ]
+    assert measured == [64, 96]
+    assert costs[:2] == costs[2:]
+    desk.models.forget()
+    desk.models.inference_cost(one, picture, 64, "cpu")
+    assert measured == [64, 96, 64]

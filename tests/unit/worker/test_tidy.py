@@ -28,12 +28,12 @@ from app.queue import events, leases, verifications
 from app.storage.blobs import open_store
 from app.storage.remember import remember_blob
 from worker.declaration import Declaration, seen
+from worker.leftovers import leftovers
 from worker.sweeper import Sweeper, unheard
 from worker.tidy import (
     forget_expired,
     forget_features,
     forget_history,
-    remove_old_files,
     remove_orphaned_blobs,
     tidy,
 )
@@ -67,7 +67,13 @@ def verification(bench, state_sha256: str, **fields) -> str:
     with bench.database.unit_of_work() as session:
         now = database_now(session)
         dataset = session.get(Dataset, session.get(Job, bench.job_id).resource_id)
-        row = {"id": new_id("ckpt"), "workspace_id": dataset.workspace_id, "name": "c", "state": "ready", "request": {}}
+        row = {
+            "id": new_id("ckpt"),
+            "workspace_id": dataset.workspace_id,
+            "name": "c",
+            "state": "ready",
+            "request": {},
+        }
         checkpoint = Checkpoint(**row, created_at=now, updated_at=now)
         session.add(checkpoint)
         session.flush()
@@ -109,26 +115,76 @@ def test_only_old_files_that_nobody_refers_to_are_removed(bench, store):
     store.put(io.BytesIO(b"stored again"))
     orphan = keep(bench, store, b"orphan")
     without_row = keep(bench, store, b"no row", row=False)
-    assert sorted(remove_orphaned_blobs(bench.database, store)) == sorted([orphan, without_row])
+    assert sorted(remove_orphaned_blobs(bench.database, store)) == sorted([(orphan, 6), (without_row, 6)])
     assert sorted(store) == sorted([source, archive, preview, young, young_without_row, touched])
     with bench.database.reading() as session:
         assert session.get(Blob, orphan) is None
         assert session.get(Blob, source) is not None
 
 
-def test_scratch_that_somebody_still_writes_to_stays(tmp_path):
+def aged(path, age_s: float):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+    for each in (path, path.parent):
+        os.utime(each, (time.time() - age_s,) * 2)
+    return path
+
+
+def test_scratch_that_somebody_still_writes_to_stays(bench, store):
+    scratch = bench.settings.scratch_dir
     for name, age_s in (("old", 2 * DAY_S), ("young", 60), ("busy", 2 * DAY_S)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text("x")
-        for path in (tmp_path / name / "file", tmp_path / name):
-            os.utime(path, (time.time() - age_s,) * 2)
-    (tmp_path / "busy" / "file").touch()
-    (tmp_path / "single").write_text("x")
-    os.utime(tmp_path / "single", (time.time() - 2 * DAY_S,) * 2)
-    (tmp_path / "link").symlink_to(tmp_path / "young")
-    assert sorted(path.name for path in remove_old_files(tmp_path)) == ["old", "single"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["busy", "link", "young"]
-    assert remove_old_files(tmp_path / "nowhere") == []
+        aged(scratch / name / "file", age_s)
+    (scratch / "busy" / "file").touch()
+    (scratch / "single").write_text("x")
+    os.utime(scratch / "single", (time.time() - 2 * DAY_S,) * 2)
+    (scratch / "link").symlink_to(scratch / "young")
+    tidy(bench.database, bench.settings, store)
+    assert sorted(path.name for path in scratch.iterdir()) == ["busy", "link", "young"]
+
+
+def test_what_killed_processes_left_goes_and_what_is_whole_stays(bench, store):
+    home, half = bench.settings.home, "0123456789abcdef" * 2
+    cache = bench.settings.cache_dir
+    left = {
+        "halves": [cache / f"datasets/abc.{half}.part/images/1.png", cache / f"pictures/ab/cd.{half}"],
+        "half stored": [home / "storage/partial" / half],
+        "messages": [home / "broker/cpu/1.tmp", home / "broker/cpu/1.taken"],
+    }
+    whole = [cache / "datasets/abc/annotations.json", cache / "pictures/ab/cd", home / "broker/cpu/1.msg"]
+    upload, running = home / "storage/uploads/up_1/0", home / "storage/uploads/up_2/0"
+    for path in (*(path for paths in left.values() for path in paths), *whole, upload):
+        aged(path, 2 * DAY_S)
+    aged(running, 60)
+    os.utime(cache / f"datasets/abc.{half}.part", (time.time() - 2 * DAY_S,) * 2)
+    said = tidy(bench.database, bench.settings, store, dry_run=True)
+    assert all(path.exists() for paths in left.values() for path in paths)
+    assert upload.exists()
+    done = tidy(bench.database, bench.settings, store)
+    assert said == done
+    assert {kind: done[kind].count for kind in left} == {kind: len(paths) for kind, paths in left.items()}
+    assert (done["upload files"].count, done["upload files"].size_bytes) == (1, 1)
+    assert not any(path.exists() for paths in left.values() for path in paths)
+    assert not upload.exists()
+    assert running.exists()
+    assert all(path.exists() for path in whole)
+    assert not any(leftovers(bench.settings, store).values())
+
+
+def test_a_dry_run_says_what_a_round_does_and_changes_nothing(bench, store):
+    old, orphan = keep(bench, store, b"old state"), keep(bench, store, b"orphan")
+    id = verification(bench, old)
+    said = tidy(bench.database, bench.settings, store, dry_run=True)
+    assert (said["training states"].count, said["stored files"].count, said["stored files"].size_bytes) == (
+        1,
+        2,
+        15,
+    )
+    with bench.database.reading() as session:
+        assert session.get(Verification, id).state_sha256 == old
+    assert sorted(store) == sorted([old, orphan])
+    assert tidy(bench.database, bench.settings, store) == said
+    assert sorted(store) == []
+    assert not any(one.count for one in tidy(bench.database, bench.settings, store).values())
 
 
 def test_expired_rows_go(bench):
@@ -138,17 +194,24 @@ def test_expired_rows_go(bench):
         for id, expires_s in (("up_old", -1), ("up_new", 60)):
             session.add(
                 Upload(
-                    id=id, workspace_id=workspace_id, length_bytes=1, created_at=now,
+                    id=id,
+                    workspace_id=workspace_id,
+                    length_bytes=1,
+                    created_at=now,
                     expires_at=now + timedelta(seconds=expires_s),
                 )
-            )  # fmt: skip
+            )
         for key, age_s in (("old", DAY_S + 60), ("new", 60)):
             session.add(
                 Idempotency(
-                    workspace_id=workspace_id, key=key, fingerprint="f", status=200, body={},
+                    workspace_id=workspace_id,
+                    key=key,
+                    fingerprint="f",
+                    status=200,
+                    body={},
                     created_at=now - timedelta(seconds=age_s),
                 )
-            )  # fmt: skip
+            )
         session.add(
             WorkerRecord(
                 name="gone:1", queues=[], details={}, started_at=now, seen_at=now - timedelta(days=2)
@@ -156,7 +219,13 @@ def test_expired_rows_go(bench):
         )
         seen(session, Declaration("here:2", ["cpu"], device="cpu", concurrency=1))
     with bench.database.unit_of_work() as session:
-        assert forget_expired(session, bench.settings) == ["up_old"]
+        gone, uploads = forget_expired(session, bench.settings)
+    assert uploads == ["up_old"]
+    assert {kind: one.count for kind, one in gone.items()} == {
+        "idempotency keys": 1,
+        "workers": 1,
+        "uploads": 1,
+    }
     with bench.database.reading() as session:
         assert session.scalars(select(Upload.id)).all() == ["up_new"]
         assert session.scalars(select(Idempotency.key)).all() == ["new"]
@@ -170,7 +239,7 @@ def test_history_is_forgotten_progress_first(bench):
         for kind, age in (("progress", 2 * 3600), ("log", 2 * 3600), ("log", 31 * DAY_S), ("progress", 60)):
             events.append(session, job, kind, {"age": age}, now=now - timedelta(seconds=age))
     with bench.database.unit_of_work() as session:
-        forget_history(session)
+        forget_history(session, bench.settings)
     with bench.database.reading() as session:
         kept = session.scalars(select(Event).where(Event.kind != "state").order_by(Event.seq)).all()
     assert [(event.kind, event.data["age"]) for event in kept] == [("log", 7200), ("progress", 60)]
@@ -192,13 +261,15 @@ def test_features_that_were_used_longest_ago_are_forgotten_and_their_files_go(be
     files = {name: keep(bench, store, name.encode()) for name in ("old", "younger", "youngest")}
     with bench.database.unit_of_work() as session:
         for age, (name, sha256) in enumerate(reversed(files.items())):
-            session.add(FeatureFile(key=name, sha256=sha256, size_bytes=10, used_at=now - timedelta(hours=age)))
+            session.add(
+                FeatureFile(key=name, sha256=sha256, size_bytes=10, used_at=now - timedelta(hours=age))
+            )
     assert remove_orphaned_blobs(bench.database, store) == []
     with bench.database.unit_of_work() as session:
         forget_features(session, max_bytes=25)
     with bench.database.reading() as session:
         assert set(session.scalars(select(FeatureFile.key))) == {"younger", "youngest"}
-    assert remove_orphaned_blobs(bench.database, store) == [files["old"]]
+    assert remove_orphaned_blobs(bench.database, store) == [(files["old"], 3)]
     with bench.database.unit_of_work() as session:
         forget_features(session, max_bytes=0)
     with bench.database.reading() as session:
@@ -216,7 +287,7 @@ def test_a_worker_is_deaf_only_if_idle_while_a_job_was_announced_often(bench):
 
     assert not ask()
     with bench.database.unit_of_work() as session:
-        session.query(Outbox).update({"rung": 3})
+        session.query(Outbox).update({"rings": 3})
     assert ask()
     assert not ask(queues=["gpu"])
     other = bench.add()
@@ -261,6 +332,6 @@ def test_a_worker_that_stays_deaf_ends(bench, store, monkeypatch):
     sweeper.start()
     assert not ended.wait(0.6), "nothing was announced"
     with bench.database.unit_of_work() as session:
-        session.query(Outbox).update({"rung": 3})
+        session.query(Outbox).update({"rings": 3})
     assert ended.wait(30)
     sweeper.stop()

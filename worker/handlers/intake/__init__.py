@@ -1,0 +1,1 @@
+"""Jobs that read what callers send: datasets and checkpoints."""

@@ -1,0 +1,1 @@
+"""Jobs of a ranking: a candidate is read (`shard`) and scored (`score`), all of them are put in order (`rank`)."""

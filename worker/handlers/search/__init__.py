@@ -1,0 +1,1 @@
+"""The job that decides what a search trains next (`search`)."""
