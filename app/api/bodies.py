@@ -102,7 +102,7 @@ async def receive(request: Request, writer: Writer, look: Look | None = None) ->
 
 
 async def receive_part(request: Request, writer: Writer, most_bytes: int | None) -> bool:
-    """Writes the body until it ends or about `most_bytes` are written; answers whether there may be more of it.
+    """Writes the body until it ends or about `most_bytes` are written; True where there may be more of it.
 
     Called again it goes on in the same body. What came before a ClientDisconnect is written.
     """

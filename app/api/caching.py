@@ -1,4 +1,4 @@
-"""Weak ETags from a record's version: polling what has not changed costs a row and no body."""
+"""Weak ETags from a record's version: polling what has not changed costs no body."""
 
 import re
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from app.errors import PreconditionFailed
 
+HEADERS = {"Cache-Control": "private, no-cache"}
 _TAG = re.compile(r'(?:W/)?"([^"]*)"')
 
 
@@ -24,7 +25,7 @@ def matches(header: str | None, version: int) -> bool:
 
 def cached(if_none_match: str | None, version: int, body: Callable[[], BaseModel]) -> Response:
     """304 where the caller has this version already, else the body; both with the tag."""
-    headers = {"ETag": tag(version), "Cache-Control": "private, no-cache"}
+    headers = HEADERS | {"ETag": tag(version)}
     if matches(if_none_match, version):
         return Response(status_code=304, headers=headers)
     return Response(body().model_dump_json(), media_type="application/json", headers=headers)

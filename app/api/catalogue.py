@@ -1,10 +1,14 @@
-"""What can be asked for: /v1/metrics, /v1/layers, /v1/architectures, /v1/recipes, /v1/formats"""
+"""What can be asked for: /v1/metrics, /v1/layers, /v1/architectures, /v1/shelf, /v1/recipes, /v1/formats"""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from app.api.deps import ContextDep
-from app.schemas.catalogue import Entries, Formats, Recipes
+from app.api.problems import responses
+from app.schemas.catalogue import Entries, Formats, Recipes, Shelf, ShelfQuery
 from app.services.catalogue import catalogue
+from app.services.shelf import ShelfFilters, choose
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
@@ -25,6 +29,12 @@ def list_layers(_: ContextDep) -> dict:
 def list_architectures(_: ContextDep) -> dict:
     """The detectors and backbones that can be built."""
     return {"items": catalogue()["architectures"]}
+
+
+@router.get("/shelf", response_model=Shelf, responses=responses(422))
+def list_shelf(_: ContextDep, asked: Annotated[ShelfQuery, Query()]) -> dict:
+    """Public checkpoints to start from, the best published COCO AP first; add one by its name as `source`."""
+    return {"items": choose(ShelfFilters(**asked.model_dump() | {"families": tuple(asked.families or ())}))}
 
 
 @router.get("/recipes", response_model=Recipes)

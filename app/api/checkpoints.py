@@ -8,15 +8,16 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse
 from sqlalchemy.orm import Session
 
+from app.api import reading
 from app.api.bodies import is_json, json_body, store_body
-from app.api.caching import cached, require_unchanged
+from app.api.caching import require_unchanged
 from app.api.deps import Context, ContextDep, IdempotencyKey, IfMatch, IfNoneMatch
 from app.api.files import WEIGHTS, download
 from app.api.once import accepted, answer_once
 from app.api.openapi import raw_or_json
-from app.api.paging import paged
 from app.api.plain_weights import plain_zip
 from app.api.problems import responses
+from app.db.tables import Checkpoint
 from app.errors import Conflict, InvalidRequest
 from app.queue.states import ResourceState
 from app.schemas.checkpoints import CheckpointCreate, CheckpointOptions, CheckpointQuery, CheckpointView
@@ -26,6 +27,7 @@ from app.services.idempotency import Answer
 from app.storage.blobs import Stored
 from app.storage.remember import remember_blob
 
+LOOK = reading.Look(Checkpoint, lambda _session, row, _asked: CheckpointView.model_validate(row))
 router = APIRouter(prefix="/v1/checkpoints", tags=["checkpoints"])
 
 
@@ -114,20 +116,17 @@ def _require_digest(asked: str | None, found: str | None) -> None:
 
 @router.get("", response_model=Page[CheckpointView])
 def list_checkpoints(
-    request: Request, response: Response, context: ContextDep, asked: Annotated[CheckpointQuery, Query()]
-) -> Page:
+    request: Request, context: ContextDep, asked: Annotated[CheckpointQuery, Query()]
+) -> Response:
     """Checkpoints, newest first."""
-    with context.database.reading() as session:
-        found, cursor = checkpoints.listed(session, context.workspace_id, asked)
-        return paged(request, response, [CheckpointView.model_validate(one) for one in found], cursor)
+    listing = checkpoints.LISTING
+    return reading.page(request, context, listing, asked, lambda _, row: CheckpointView.model_validate(row))
 
 
 @router.get("/{id}", response_model=CheckpointView, responses=responses(404))
 def get_checkpoint(id: str, context: ContextDep, if_none_match: IfNoneMatch = None) -> Response:
     """One checkpoint; poll it with `If-None-Match` until its state is `ready` or `invalid`."""
-    with context.database.reading() as session:
-        found = checkpoints.find(session, context.workspace_id, id)
-        return cached(if_none_match, found.version, lambda: CheckpointView.model_validate(found))
+    return reading.one(context, LOOK, id, None, if_none_match)
 
 
 @router.get("/{id}/weights", response_class=FileResponse, responses=responses(404, 409) | WEIGHTS)
@@ -136,7 +135,10 @@ def get_checkpoint_weights(
     context: ContextDep,
     form: Annotated[
         Literal["kept", "plain"],
-        Query(alias="as", description="plain: of a fine-tuned one, a zip that torchvision or transformers alone load"),
+        Query(
+            alias="as",
+            description="plain: of a fine-tuned one, a zip that torchvision or transformers alone load",
+        ),
     ] = "kept",
 ) -> Response:
     """The weights as safetensors; with `as=plain` a zip with what their own library needs beside them."""

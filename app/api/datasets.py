@@ -7,23 +7,24 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse
 from sqlalchemy.orm import Session
 
+from app.api import reading
 from app.api.bodies import declared_length, is_json, json_body, look_for_archive, store_body
-from app.api.caching import cached, require_unchanged
+from app.api.caching import require_unchanged
 from app.api.deps import Context, ContextDep, IdempotencyKey, IfMatch, IfNoneMatch
-from app.api.files import PREVIEW, ZIP, download, look_at_stored, member
+from app.api.files import PREVIEW, RASTER, ZIP, download, look_at_stored, member, picture_of_archive
 from app.api.once import accepted, answer_once
 from app.api.openapi import raw_or_json
-from app.api.paging import paged
 from app.api.problems import responses
 from app.db.tables import Dataset
 from app.errors import InvalidRequest, NotFound
 from app.schemas.common import Page
 from app.schemas.datasets import DatasetCreate, DatasetOptions, DatasetQuery, DatasetView
-from app.services import datasets, uploads
+from app.services import dataset_sources, datasets, uploads
 from app.services.idempotency import Answer
 from app.storage.blobs import Stored
 from app.storage.remember import remember_blob
 
+LOOK = reading.Look(Dataset, lambda _session, row, _asked: shown(row))
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
 
@@ -40,7 +41,10 @@ async def create_dataset(
     options: Annotated[DatasetOptions, Query()],
     key: IdempotencyKey = None,
 ) -> JSONResponse:
-    """Add a dataset: the archive as the raw body (`curl --data-binary @set.zip '.../v1/datasets?name=mine'`), or JSON."""
+    """Add a dataset: the archive as the raw body, or JSON.
+
+    `curl --data-binary @set.zip '.../v1/datasets?name=mine'`
+    """
     if is_json(request):
         body = await json_body(request, DatasetCreate, context.settings.max_json_bytes)
         return await run_in_threadpool(_from_elsewhere, request, context, body, key)
@@ -72,6 +76,8 @@ def _from_body(
 
 def _from_elsewhere(request: Request, context: Context, body: DatasetCreate, key: str | None) -> JSONResponse:
     datasets.check_options(body)
+    stays = body.source is not None and "://" in body.source
+    stays_at = dataset_sources.allowed(context.settings, body.source) if body.source and stays else None
     if body.upload_id is not None:
         uploads.make_whole(context.database, context.store, context.workspace_id, body.upload_id)
         with context.database.reading() as session:
@@ -84,6 +90,8 @@ def _from_elsewhere(request: Request, context: Context, body: DatasetCreate, key
         if body.upload_id is not None:
             upload = uploads.complete(session, context.workspace_id, body.upload_id)
             source = {"source_sha256": upload.sha256, "from_upload": upload.id}
+        elif stays_at is not None:
+            source = {"stays_at": stays_at}
         elif body.source is not None:
             source = {"source_path": str(datasets.local_source(context.settings, body.source))}
         made = datasets.create(
@@ -95,21 +103,15 @@ def _from_elsewhere(request: Request, context: Context, body: DatasetCreate, key
 
 
 @router.get("", response_model=Page[DatasetView])
-def list_datasets(
-    request: Request, response: Response, context: ContextDep, asked: Annotated[DatasetQuery, Query()]
-) -> Page:
+def list_datasets(request: Request, context: ContextDep, asked: Annotated[DatasetQuery, Query()]) -> Response:
     """Datasets, newest first."""
-    with context.database.reading() as session:
-        found, cursor = datasets.listed(session, context.workspace_id, asked)
-        return paged(request, response, [shown(dataset) for dataset in found], cursor)
+    return reading.page(request, context, datasets.LISTING, asked, lambda _, row: shown(row))
 
 
 @router.get("/{id}", response_model=DatasetView, responses=responses(404))
 def get_dataset(id: str, context: ContextDep, if_none_match: IfNoneMatch = None) -> Response:
     """One dataset; poll it with `If-None-Match` until its state is `ready` or `invalid`."""
-    with context.database.reading() as session:
-        dataset = datasets.find(session, context.workspace_id, id)
-        return cached(if_none_match, dataset.version, lambda: shown(dataset))
+    return reading.one(context, LOOK, id, None, if_none_match)
 
 
 @router.get("/{id}/report", response_model=dict[str, Any], responses=responses(404, 409))
@@ -126,14 +128,31 @@ def get_dataset_report(id: str, context: ContextDep) -> dict[str, Any]:
 def get_dataset_annotations(id: str, context: ContextDep) -> Response:
     """All annotations as COCO JSON, in the original frame of the upright picture."""
     dataset = datasets.ready(_read(context, id))
+    if dataset.stays_at is not None:
+        raise NotFound(
+            f"the pictures of {id} stay at {dataset.stays_at}, so where its boxes lie in pixels is known only of samples; "
+            f"GET /v1/datasets/{id}/archive has the annotations as they were read"
+        )
     return member(context.store, dataset.archive_sha256, "annotations.json", "application/json", f"{id}.json")
 
 
 @router.get("/{id}/archive", response_class=FileResponse, responses=responses(404, 409) | ZIP)
 def get_dataset_archive(id: str, context: ContextDep) -> Response:
-    """The dataset in its canonical form: annotations.json and images, as a zip."""
+    """The dataset in its canonical form: annotations.json and images, as a zip.
+
+    Of one whose pictures stay elsewhere: the annotations as they were read, and size and mark of each picture.
+    """
     dataset = datasets.ready(_read(context, id))
     return download(context.store, dataset.archive_sha256, "application/zip", f"{id}.zip")
+
+
+@router.get("/{id}/images/{name}", response_class=Response, responses=responses(404, 409) | RASTER)
+def get_dataset_image(id: str, name: str, context: ContextDep) -> Response:
+    """A picture by its file name in the canonical form, e.g. `000001.jpg`: upright, without boxes."""
+    dataset = datasets.ready(_read(context, id))
+    if dataset.stays_at is not None:
+        raise NotFound(f"the pictures of {id} stay at {dataset.stays_at}")
+    return picture_of_archive(context.store, dataset.archive_sha256, name, f"{id}-{name}")
 
 
 @router.get("/{id}/previews/{number}", response_class=FileResponse, responses=responses(404) | PREVIEW)

@@ -1,10 +1,11 @@
-"""What every request passes first: its id, who may come in at all, how long a body may be, the log line, the time."""
+"""What every request passes first: its id, who may come in, how long a body may be, the log, the time."""
 
 import ipaddress
 import logging
 import re
 import time
 import uuid
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import structlog
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import tracing
 from app.api.problems import problem_response, unexpected
 from app.errors import Forbidden, TooLarge
 from app.settings import Settings
@@ -20,6 +22,15 @@ from app.telemetry import HTTP_SECONDS
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _SAFE = ("GET", "HEAD", "OPTIONS")
+# of answers that do not say otherwise; our pages say more (app/page/render.py)
+SECURITY = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+# a browser that came by https comes back by https alone
+_TRANSPORT = "max-age=31536000"
 _STREAMED = re.compile(r"POST /v1/(datasets|checkpoints)|PATCH /v1/uploads/[^/]*")
 
 log = logging.getLogger("detrank.access")
@@ -45,11 +56,21 @@ class Gate:
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answered.append(message["status"])
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                given_back = MutableHeaders(scope=message)
+                given_back["X-Request-ID"] = request_id
+                for name, value in (SECURITY | scope.get("answer_headers", {})).items():
+                    given_back.setdefault(name, value)
+                if scope.get("scheme") == "https":
+                    given_back.setdefault("Strict-Transport-Security", _TRANSPORT)
             await send(message)
 
         began = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with (
+            structlog.contextvars.bound_contextvars(request_id=request_id),
+            tracing.span(
+                scope["method"], headers.get("traceparent"), **{"detrank.request_id": request_id}
+            ) as span,
+        ):
             try:
                 await self._pass(scope, headers, receive, send_marked)
             except Exception as failure:
@@ -58,6 +79,8 @@ class Gate:
                     raise
                 await answer(scope, receive, send_marked)
             finally:
+                span.update_name(f"{scope['method']} {_route(scope)}")
+                span.set_attribute("http.response.status_code", answered[0] if answered else 0)
                 _note(scope, answered[0] if answered else 0, time.perf_counter() - began)
 
     async def _pass(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
@@ -80,8 +103,9 @@ class Gate:
 def reason_to_refuse(scope: Scope, headers: Headers, allowed_origins: list[str]) -> str | None:
     """Why a request may not come in where no key is asked for; None where it may.
 
-    Anyone who reaches the port is trusted then, so it must be this machine: not another host, not a name that was
-    made to point here (DNS rebinding), not a page of another site in the browser of whoever runs the service.
+    Anyone who reaches the port is trusted then, so it must be this machine: not another host, not a name that
+    was made to point here (DNS rebinding), not a page of another site in the browser of whoever runs the
+    service.
     """
     advice = "set DETRANK_AUTH=keys to be reached by others"
     client = (scope.get("client") or ("",))[0]
@@ -107,6 +131,7 @@ def _hostname(host: str) -> str:
         return ""
 
 
+@lru_cache(maxsize=256)
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
@@ -115,6 +140,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=256)
 def _is_loopback(host: str) -> bool:
     if _is_address(host):
         return ipaddress.ip_address(host).is_loopback
@@ -135,8 +161,12 @@ def _limited(receive: Receive, limit: int) -> Receive:
     return receive_limited
 
 
+def _route(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path_format", "unmatched")
+
+
 def _note(scope: Scope, status: int, seconds: float) -> None:
-    route = getattr(scope.get("route"), "path_format", "unmatched")
+    route = _route(scope)
     HTTP_SECONDS.labels(scope["method"] if status != 405 else "other", route, status).observe(seconds)
     level = logging.DEBUG if route in ("/healthz", "/metrics") else logging.INFO
     log.log(
@@ -145,5 +175,5 @@ def _note(scope: Scope, status: int, seconds: float) -> None:
         scope["method"],
         scope["path"],
         status,
-        extra={"milliseconds": round(seconds * 1000, 1)},
+        extra={"milliseconds": round(seconds * 1000, 1), "key_id": scope.get("key_id")},
     )

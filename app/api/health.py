@@ -1,14 +1,15 @@
 """/healthz, /readyz and /metrics: for whoever keeps the service running"""
 
-import shutil
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from sqlalchemy import text
 
 from app import telemetry
-from app.api.deps import Parts
+from app.api.access import require
+from app.api.deps import Credentials, Parts, caller_of
+from app.api.problems import responses
+from app.db.access_tables import Scope
+from app.errors import NotFound
 
 router = APIRouter(tags=["operation"])
 
@@ -21,33 +22,28 @@ def healthz() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"description": "A part that is needed does not work"}})
 def readyz(request: Request) -> JSONResponse:
-    """Database, disk and broker. A broker that is away only delays work, so it is `degraded` and still 200."""
+    """Database, schema, disk, storage, broker and workers, each by a look that is not older than ten seconds.
+
+    A broker that is away, or no worker, only delays work: `degraded`, and still 200.
+    """
     parts: Parts = request.app.state.parts
-    checks: dict[str, Any] = {"database": _database(parts), "disk": _disk(parts)}
-    broken = any(check != "ok" for check in checks.values())
-    checks["broker"] = parts.relay.last_error or "ok"
-    status = "unavailable" if broken else "ok" if checks["broker"] == "ok" else "degraded"
-    return JSONResponse({"status": status, "checks": checks}, 503 if broken else 200)
+    looks = parts.health.looks()
+    return JSONResponse(
+        {"status": looks.status, "checks": looks.checks}, 503 if looks.status == "unavailable" else 200
+    )
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-def metrics(request: Request) -> Response:
-    """For Prometheus."""
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses=responses(401, 403, 404, 503) | {200: {"content": {"text/plain": {}}}},
+)
+async def metrics(request: Request, credentials: Credentials) -> Response:
+    """For Prometheus. DETRANK_METRICS says for whom."""
     parts: Parts = request.app.state.parts
-    return Response(telemetry.exposition(parts.database), media_type=telemetry.MEDIA_TYPE)
-
-
-def _database(parts: Parts) -> str:
-    try:
-        with parts.database.reading() as session:
-            session.execute(text("SELECT 1 FROM workspace LIMIT 1"))
-    except Exception as failure:
-        return f"does not answer: {type(failure).__name__}"
-    return "ok"
-
-
-def _disk(parts: Parts) -> str:
-    free = shutil.disk_usage(parts.settings.home).free
-    if free < parts.settings.min_free_disk_bytes:
-        return f"{free:,} bytes free, fewer than the {parts.settings.min_free_disk_bytes:,} that must be"
-    return "ok"
+    if parts.settings.metrics == "off":
+        raise NotFound("metrics are not shown here (DETRANK_METRICS)")
+    if parts.settings.metrics == "key":
+        require(await caller_of(request, credentials), Scope.METRICS)
+    shown = await run_in_threadpool(telemetry.exposition, parts.database)
+    return Response(shown, media_type=telemetry.MEDIA_TYPE)

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from app.api.deps import Context
+from app.services import audit, quotas
 from app.services.idempotency import Answer, fingerprint, keep, reserve
 
 RETRY_AFTER_S = 1
@@ -20,24 +21,41 @@ def accepted(view: BaseModel, location: str) -> Answer:
 
 
 def answer_once(
-    request: Request, context: Context, key: str | None, body: Any, act: Callable[[Session], Answer]
+    request: Request,
+    context: Context,
+    key: str | None,
+    body: Any,
+    act: Callable[[Session], Answer],
+    complete: Callable[[Answer], Answer] = lambda answer: answer,
 ) -> JSONResponse:
-    """Runs `act` in one transaction together with the memory of its answer, unless this key was answered before.
+    """Runs `act` and remembers its answer in one transaction, unless this key was answered before.
 
     body: what tells this request from another with the same key; the digest of a body that was streamed.
+    complete: adds what may not be kept.
     """
     with context.database.unit_of_work() as session:
-        if key is None:
-            answer = act(session)
-        else:
+        before = None
+        if key is not None:
             asked = fingerprint(request.method, request.url.path, body)
             expires_s = context.settings.idempotency_expires_s
-            answer = reserve(session, context.workspace_id, key, asked, expires_s)
-            if answer is None:
-                answer = act(session)
-                keep(session, context.workspace_id, key, answer)
+            before = reserve(session, context.workspace_id, key, asked, expires_s)
+        answer = before or _within_quotas(session, context, act)
+        if before is not None:
+            audit.nothing_done(session)
+        elif answer.location is not None:
+            audit.about(session, answer.location)
+        if key is not None and before is None:
+            keep(session, context.workspace_id, key, answer)
     context.relay.wake()
-    return _response(answer)
+    return _response(complete(answer))
+
+
+def _within_quotas(session: Session, context: Context, act: Callable[[Session], Answer]) -> Answer:
+    found, before = quotas.begin(session, context.workspace_id, context.settings)
+    answer = act(session)
+    if found.any:
+        quotas.check(session, context.workspace_id, found, before)
+    return answer
 
 
 def _response(answer: Answer) -> JSONResponse:

@@ -1,19 +1,37 @@
-"""Every error as a problem document (RFC 9457, application/problem+json), and the list of them for OpenAPI."""
+"""Every error as a problem document (RFC 9457, application/problem+json), and their list for OpenAPI."""
 
 import logging
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.errors import Conflict, DetrankError, InvalidRequest, MalformedRequest, Unavailable
+from app.errors import (
+    Conflict,
+    DetrankError,
+    Forbidden,
+    InvalidRequest,
+    MalformedRequest,
+    MethodNotAllowed,
+    NotFound,
+    StorageFull,
+    TooLarge,
+    Unavailable,
+    UnsupportedMedia,
+)
 
+# what the framework refuses by itself
+_OF_THE_FRAMEWORK: dict[int, type[DetrankError]] = {
+    kind.status: kind
+    for kind in (MalformedRequest, Forbidden, NotFound, MethodNotAllowed, TooLarge, UnsupportedMedia)
+}
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
 _MAX_ERRORS = 100
@@ -25,27 +43,32 @@ def problem_response(
     request: Request, error: DetrankError, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """The answer to a request that failed with `error`."""
-    body = error.to_dict()
-    body["errors"] = body["errors"][:_MAX_ERRORS]
-    body["instance"] = request.url.path
-    body["request_id"] = request.scope.get("request_id")
+    body = error.to_dict() | {
+        "errors": error.errors[:_MAX_ERRORS],
+        "instance": request.url.path,
+        "request_id": request.scope.get("request_id"),
+    }
     headers = dict(headers or {})
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="detrank"'
     if error.retryable:
-        headers["Retry-After"] = str(RETRY_AFTER_S)
+        headers["Retry-After"] = str(getattr(error, "retry_after_s", RETRY_AFTER_S))
     return JSONResponse(body, error.status, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
     """Makes every way to fail answer with a problem document."""
-    app.add_exception_handler(DetrankError, _expected)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _of_the_framework)
-    app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(IntegrityError, _overtaken)
-    app.add_exception_handler(OperationalError, _database_away)
-    app.add_exception_handler(Exception, unexpected)
+    handlers: dict[type[Exception], Any] = {
+        DetrankError: _expected,
+        RequestValidationError: _invalid,
+        HTTPException: _of_the_framework,
+        ClientDisconnect: _gone,
+        IntegrityError: _overtaken,
+        OperationalError: _database_away,
+        Exception: unexpected,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -85,17 +108,32 @@ def invalid(faults: Sequence[Any]) -> InvalidRequest:
     )
 
 
-async def _of_the_framework(request: Request, error: HTTPException) -> JSONResponse:
-    answer: type[DetrankError] = type("Answer", (DetrankError,), {})
-    answer.code = _phrase(error.status_code).lower().replace(" ", "_").replace("-", "_")
-    answer.status, answer.title = error.status_code, _phrase(error.status_code)
+async def _of_the_framework(request: Request, error: HTTPException) -> Response:
+    if error.status_code < HTTPStatus.BAD_REQUEST:
+        return Response(status_code=error.status_code)
+    others = InvalidRequest if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR else DetrankError
+    answer = _OF_THE_FRAMEWORK.get(error.status_code, others)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (allowed := _allowed(request)):
+        headers["Allow"] = allowed
     details = {
         404: f"there is nothing at {request.url.path}; /docs lists what there is",
-        405: f"{request.method} is not possible here; possible: {(error.headers or {}).get('Allow', 'see /docs')}",
+        405: f"{request.method} is not possible here; possible: {headers.get('Allow', 'see /docs')}",
     }
-    return problem_response(
-        request, answer(details.get(error.status_code, str(error.detail))), dict(error.headers or {})
-    )
+    return problem_response(request, answer(details.get(error.status_code, str(error.detail))), headers)
+
+
+def _allowed(request: Request) -> str:
+    """Every method of the path that was asked for; the framework names those of its first route alone."""
+    methods: set[str] = set()
+    for template, operations in request.app.openapi()["paths"].items():
+        pattern = "".join(
+            "[^/]+" if piece.startswith("{") else re.escape(piece)
+            for piece in re.split(r"(\{[^}]+\})", template)
+        )
+        if re.fullmatch(pattern, request.url.path):
+            methods |= {method.upper() for method in operations}
+    return ", ".join(sorted(methods))
 
 
 async def _gone(request: Request, _: ClientDisconnect) -> JSONResponse:
@@ -114,6 +152,11 @@ async def _overtaken(request: Request, error: IntegrityError) -> JSONResponse:
 
 
 async def _database_away(request: Request, error: OperationalError) -> JSONResponse:
+    if "disk is full" in str(error.orig):
+        log.error("the database's disk is full")
+        return problem_response(
+            request, StorageFull("the disk of the database is full: free some room and repeat the request")
+        )
     log.error("the database does not answer: %s", error.orig)
     return problem_response(request, Unavailable("the database does not answer; try again in a moment"))
 

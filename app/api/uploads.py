@@ -17,7 +17,13 @@ from app.api.once import answer_once
 from app.api.openapi import raw
 from app.api.problems import responses
 from app.db.tables import Upload
-from app.errors import DetrankError, InvalidRequest, MalformedRequest, PreconditionFailed, UnsupportedMedia
+from app.errors import (
+    ChecksumMismatch,
+    InvalidRequest,
+    MalformedRequest,
+    PreconditionFailed,
+    UnsupportedMedia,
+)
 from app.schemas.uploads import UploadView
 from app.services import uploads
 from app.services.idempotency import Answer, fingerprint
@@ -25,13 +31,11 @@ from app.services.idempotency import Answer, fingerprint
 VERSION = "1.0.0"
 PART_BYTES = 64 << 20
 _OFFSET_TYPE = "application/offset+octet-stream"
+# bytes of each digest; sha1 is what tus asks every server for
+CHECKSUMS = {"sha256": 32, "sha1": 20}
 _TUS = {"Tus-Resumable": VERSION, "Cache-Control": "no-store"}
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
-
-
-class ChecksumMismatch(DetrankError):
-    code, status, title, retryable = "checksum_mismatch", 460, "The part was damaged on the way", True
 
 
 def resumable(version: Annotated[str | None, Header(alias="Tus-Resumable", max_length=20)] = None) -> None:
@@ -52,7 +56,7 @@ def get_upload_options(context: ContextDep) -> Response:
         | {
             "Tus-Version": VERSION,
             "Tus-Extension": "creation,expiration,termination,checksum",
-            "Tus-Checksum-Algorithm": "sha256",
+            "Tus-Checksum-Algorithm": ",".join(CHECKSUMS),
             "Tus-Max-Size": str(context.settings.max_upload_bytes),
         },
     )
@@ -62,7 +66,7 @@ def get_upload_options(context: ContextDep) -> Response:
     "",
     status_code=201,
     response_model=UploadView,
-    responses=responses(400, 412, 413),
+    responses=responses(400, 412, 413, 507),
     dependencies=[Resumable],
 )
 def create_upload(
@@ -76,7 +80,9 @@ def create_upload(
     filename = _filename(metadata)
 
     def act(session: Session) -> Answer:
-        made = uploads.create(session, context.workspace_id, context.settings, length, filename)
+        made = uploads.create(
+            session, context.workspace_id, context.settings, context.store, length, filename
+        )
         return Answer(201, shown(made).model_dump(mode="json"), f"/v1/uploads/{made.id}")
 
     answer = answer_once(request, context, key, fingerprint(length, metadata), act)
@@ -126,12 +132,15 @@ async def append_upload(
 
 
 async def _receive(
-    request: Request, context: Context, upload: Upload, offset: int, digest: bytes | None
+    request: Request, context: Context, upload: Upload, offset: int, digest: tuple[str, bytes] | None
 ) -> tuple[int, bool]:
-    """Keeps the next PART_BYTES of the body, or all of it where it has a checksum: (new offset, is there more)."""
+    """Keeps the next PART_BYTES of the body, or all of one with a checksum: (new offset, is there more)."""
     limit = upload.length_bytes - offset
     writer = await run_in_threadpool(
-        context.store.writer, limit_bytes=limit, expected_bytes=min(limit, PART_BYTES)
+        context.store.writer,
+        limit_bytes=limit,
+        expected_bytes=min(limit, PART_BYTES),
+        digest=digest[0] if digest else "sha256",
     )
     gone = None
     try:
@@ -139,9 +148,9 @@ async def _receive(
             more = await receive_part(request, writer, None if digest else PART_BYTES)
         except ClientDisconnect as failure:
             gone, more = failure, False
-        if digest is not None and (gone or writer.digest != digest):
+        if digest is not None and (gone or writer.digest_by(digest[0]) != digest[1]):
             raise gone or ChecksumMismatch(
-                "these bytes have another SHA-256 than Upload-Checksum says; send the part again"
+                f"these bytes have another {digest[0]} than Upload-Checksum says; send the part again"
             )
         if writer.size_bytes:
             arguments = (context.database, context.store, context.workspace_id, upload.id, offset, writer)
@@ -200,17 +209,19 @@ def _filename(metadata: str) -> str:
     return ""
 
 
-def _digest(checksum: str | None) -> bytes | None:
-    """The bytes of `Upload-Checksum: sha256 <base64>`. Raises MalformedRequest and InvalidRequest."""
+def _digest(checksum: str | None) -> tuple[str, bytes] | None:
+    """(algorithm, digest) of `Upload-Checksum: sha256 <base64>`. Raises MalformedRequest and InvalidRequest."""
     if checksum is None:
         return None
     algorithm, _, value = checksum.partition(" ")
-    if algorithm != "sha256":
-        raise MalformedRequest(f"the checksum algorithm {algorithm!r} is not known; use sha256")
+    if algorithm not in CHECKSUMS:
+        raise MalformedRequest(
+            f"the checksum algorithm {algorithm!r} is not known; use {' or '.join(CHECKSUMS)}"
+        )
     try:
         digest = base64.b64decode(value, validate=True)
     except binascii.Error as failure:
-        raise MalformedRequest("Upload-Checksum is `sha256` and the digest in base64") from failure
-    if len(digest) != 32:
-        raise InvalidRequest("a SHA-256 digest has 32 bytes")
-    return digest
+        raise MalformedRequest(f"Upload-Checksum is `{algorithm}` and the digest in base64") from failure
+    if len(digest) != CHECKSUMS[algorithm]:
+        raise InvalidRequest(f"a digest of {algorithm} has {CHECKSUMS[algorithm]} bytes")
+    return algorithm, digest

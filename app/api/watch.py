@@ -1,4 +1,4 @@
-"""Waiting for jobs, rankings, verifications, ... to change: one query for all who wait in this process, not one for each."""
+"""Waiting for jobs and long work to change: one query for all who wait in this process, not one for each."""
 
 import asyncio
 import contextlib
@@ -10,13 +10,13 @@ from typing import Any
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
+from app.api.caching import matches
 from app.db.engine import Database
-from app.db.tables import Job, Ranking, Search, Study, Verification
+from app.queue.states import ENDED
+from app.services.works import Stream
 
 POLL_S = 0.2
 _IDS_AT_ONCE = 500
-
-Stream = type[Job] | type[Ranking] | type[Verification] | type[Search] | type[Study]
 
 log = logging.getLogger("detrank.api")
 
@@ -34,7 +34,7 @@ class Sight:
 class Watched:
     """A row that somebody waits for."""
 
-    model: Stream
+    table: Stream
     waiting: int = 0
     sight: Sight | None = None
     looks: int = 0
@@ -46,7 +46,7 @@ class Watched:
             await asyncio.wait_for(self.changed.wait(), timeout_s)
 
 
-class Watch:
+class RowWatch:
     """Looks at all watched rows every POLL_S seconds, as long as there are any."""
 
     def __init__(self, database: Database) -> None:
@@ -56,9 +56,9 @@ class Watch:
         self.closing = False
 
     @contextlib.asynccontextmanager
-    async def on(self, model: Stream, id: str) -> AsyncIterator[Watched]:
+    async def on(self, table: Stream, id: str) -> AsyncIterator[Watched]:
         """Watches a row as long as the block runs."""
-        watched = self._watched.setdefault(id, Watched(model))
+        watched = self._watched.setdefault(id, Watched(table))
         watched.waiting += 1
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll())
@@ -83,7 +83,7 @@ class Watch:
         while self._watched:
             try:
                 sights = await run_in_threadpool(
-                    self._look, {id: one.model for id, one in self._watched.items()}
+                    self._look, {id: one.table for id, one in self._watched.items()}
                 )
             except Exception:  # the database may be away for a moment; those who wait go on waiting
                 log.warning("cannot look at what changed", exc_info=True)
@@ -100,10 +100,30 @@ class Watch:
     def _look(self, wanted: dict[str, Any]) -> dict[str, Sight | None]:
         found: dict[str, Sight | None] = dict.fromkeys(wanted)
         with self._database.reading() as session:
-            for model in set(wanted.values()):
-                ids = [id for id, its in wanted.items() if its is model]
+            for table in set(wanted.values()):
+                ids = [id for id, its in wanted.items() if its is table]
                 for start in range(0, len(ids), _IDS_AT_ONCE):
-                    query = select(model.id, model.event_seq, model.version, model.state)
-                    for row in session.execute(query.where(model.id.in_(ids[start : start + _IDS_AT_ONCE]))):
+                    query = select(table.id, table.event_seq, table.version, table.state)
+                    for row in session.execute(query.where(table.id.in_(ids[start : start + _IDS_AT_ONCE]))):
                         found[row.id] = Sight(row.event_seq, row.version, row.state)
         return found
+
+
+async def until_news(
+    watch: RowWatch, table: Stream, id: str, if_none_match: str | None, seconds: float
+) -> None:
+    """Returns at another version than the caller knows; where none was given, when the row has ended."""
+    until = asyncio.get_running_loop().time() + seconds
+    async with watch.on(table, id) as watched:
+        while not watch.closing:
+            left = until - asyncio.get_running_loop().time()
+            if left <= 0:
+                return
+            sight = watched.sight
+            if sight is None and watched.looks > 0:
+                return
+            if sight is not None and (
+                sight.state in ENDED or (if_none_match and not matches(if_none_match, sight.version))
+            ):
+                return
+            await watched.change(left)

@@ -1,1 +1,4 @@
-"""The `detrank` command: one module for each group of commands, on the Python client."""
+"""The `detrank` command, on the Python client.
+
+commands: what can be typed; show: what is printed; waiting: what is seen meanwhile; demo: the showcase.
+"""

@@ -1,4 +1,4 @@
-"""What every command shares: which service it talks to, how it speaks, and how it fails without a traceback."""
+"""What commands share: which service they talk to, how they speak, how they fail without a traceback."""
 
 import contextlib
 import json
@@ -15,10 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from app.client import Client, ProblemError, Unreachable
-from app.embedded.discovery import AlreadyRunning, StartFailed, find, started
+from app.embedded.announcing import AlreadyRunning
 from app.errors import DetrankError
-from app.settings import get_settings
+from app.settings import Settings, WrongSettings, get_settings
+from detrank import Client, ProblemError, StartFailed, Unreachable
+from detrank.embedded import find, started
+from detrank.files import NothingToSend
 
 # A table narrower than this cuts ids and figures; a smaller terminal wraps its lines instead.
 NARROWEST = 120
@@ -47,12 +49,12 @@ class Failed(Exception):
     """The command did what it could and the outcome is a failure: exit code 1."""
 
 
-class Unusable(Exception):
+class BadOptions(Exception):
     """What was asked cannot be done as written: exit code 2."""
 
 
 def fail_unless_succeeded(what: str, record: dict[str, Any], otherwise: str = "") -> None:
-    """Raises Failed with the reason of a record that was waited for; `otherwise`: where it has no error of its own."""
+    """Raises Failed with the reason in a record that was waited for; `otherwise`: where it has none."""
     if record["state"] != "succeeded":
         reason = (record["error"] or {}).get("detail") or otherwise or "see `detrank jobs list`"
         raise Failed(f"the {what} {record['state']}: {reason}")
@@ -61,7 +63,7 @@ def fail_unless_succeeded(what: str, record: dict[str, Any], otherwise: str = ""
 class Commands(TyperGroup):
     """Expected failures become a message and an exit code."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except ProblemError as failure:
@@ -76,9 +78,42 @@ class Commands(TyperGroup):
         except (Failed, Unreachable, StartFailed, TimeoutError) as failure:
             complain(str(failure))
             raise typer.Exit(1) from failure
-        except (Unusable, AlreadyRunning, FileNotFoundError, IsADirectoryError, PermissionError) as failure:
+        except (
+            BadOptions,
+            WrongSettings,
+            AlreadyRunning,
+            NothingToSend,
+            FileNotFoundError,
+            FileExistsError,
+            IsADirectoryError,
+            NotADirectoryError,
+            PermissionError,
+        ) as failure:
             complain(str(failure))
             raise typer.Exit(2) from failure
+        except Exception as failure:
+            if (said := without_database(failure)) is None:
+                raise
+            complain(said)
+            raise typer.Exit(2) from failure
+
+
+def without_database(failure: Exception) -> str | None:
+    """A line on a database that is away or of another version; None where it is another failure.
+
+    By its names: this module is imported where no database is used.
+    """
+    cause = getattr(failure, "orig", None)
+    if cause is None or type(failure).__name__ not in (
+        "OperationalError",
+        "ProgrammingError",
+        "DatabaseError",
+    ):
+        return None
+    first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    if "no such table" in first or type(cause).__name__ == "UndefinedTable":
+        return "the database that DETRANK_DATABASE_URL names is of another version: run `detrank migrate`"
+    return f"the database that DETRANK_DATABASE_URL names does not answer: {first}"
 
 
 def complain(message: str, errors: list[dict[str, Any]] | None = None) -> None:
@@ -108,18 +143,31 @@ def use_data_dir(data_dir: Path | None) -> None:
         get_settings.cache_clear()
 
 
+def _may_read(settings: Settings, source: str) -> dict[str, str]:
+    if "://" not in source:
+        return {}
+    places = [settings.allowed_sources, source.replace(",", "%2C")]
+    return {"DETRANK_ALLOWED_SOURCES": ",".join(place for place in places if place)}
+
+
 @contextlib.contextmanager
-def connected(ctx: typer.Context) -> Iterator[Client]:
-    """A client of the named service, of the embedded one that runs, or of one started for as long as this lasts."""
+def connected(ctx: typer.Context, reads: str = "") -> Iterator[Client]:
+    """A client of the named service, of the embedded one that runs, or of one started for this command.
+
+    reads: a source that the command names. A service started for it alone may read that, and nothing else that is not allowed:
+    whoever types the command could read it anyway, with the same rights and credentials.
+    """
     where: Where = ctx.find_object(Where) or Where(None, None)
     with contextlib.ExitStack() as stack:
         url = where.url
         if url is None:
             settings = get_settings()
             if not settings.embedded:
-                raise Unusable("a database or a broker server is configured; set DETRANK_URL to the service that uses it")
+                raise BadOptions(
+                    "a database or a broker server is configured; set DETRANK_URL to the service that uses it"
+                )
             url = find(settings.home)
             if url is None:
                 note(f"No service runs on {settings.home}: one is started for this command.")
-                url = stack.enter_context(started(settings.home))
+                url = stack.enter_context(started(settings.home, _may_read(settings, reads)))
         yield stack.enter_context(Client(url, where.key))

@@ -1,4 +1,4 @@
-"""`detrank serve`: the API, and on the embedded deployment a migrated database and a worker beside it."""
+"""`detrank serve`: the API, and on the embedded deployment a migrated database and workers beside it."""
 
 import contextlib
 import ipaddress
@@ -11,8 +11,9 @@ from collections.abc import Callable
 import uvicorn
 
 from app.db.migrate import is_current, upgrade
-from app.embedded.discovery import announce, announced
-from app.embedded.supervisor import Supervisor, stop_when_stdin_closes, worker_command
+from app.embedded.announcing import announce, announced
+from app.embedded.lanes import workers
+from app.embedded.supervisor import stop_when_stdin_closes
 from app.main import create_app
 from app.settings import Settings
 
@@ -33,7 +34,13 @@ def serve(settings: Settings, host: str, port: int, *, worker: bool, while_stdin
         # before the worker starts, which would meet a database without tables
         _prepare_database(settings)
         server = _Server(
-            uvicorn.Config(create_app(settings), log_config=None, log_level="warning", timeout_graceful_shutdown=5, proxy_headers=False),
+            uvicorn.Config(
+                create_app(settings),
+                log_config=None,
+                log_level="warning",
+                timeout_graceful_shutdown=5,
+                proxy_headers=False,
+            ),
             on_started=lambda: _say(settings, url),
         )
         # uvicorn raises the signal again once it has ended: these keep that from ending us before the worker has
@@ -42,9 +49,7 @@ def serve(settings: Settings, host: str, port: int, *, worker: bool, while_stdin
         if while_stdin:
             threading.Thread(target=stop_when_stdin_closes, daemon=True).start()
         if worker:
-            supervisor = Supervisor(worker_command("cpu,gpu", while_stdin=True))
-            supervisor.start()
-            stack.callback(supervisor.stop)
+            stack.enter_context(workers(settings))
         server.run(sockets=[listener])
         if not server.started:
             raise Refused("the service did not start; the reason stands above")
@@ -105,5 +110,7 @@ def _listener(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as failure:
         listener.close()
-        raise Refused(f"cannot listen on {address(host, port)}: {failure.strerror}; choose another --host or --port") from failure
+        raise Refused(
+            f"cannot listen on {address(host, port)}: {failure.strerror}; choose another --host or --port"
+        ) from failure
     return listener

@@ -1,14 +1,15 @@
-"""Keeps one worker process alive beside the API, and ends it with the API."""
+"""Keeps a worker process alive beside the API, and ends it with the API."""
 
 import contextlib
 import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable
 
+LOOK_S = 0.1
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 HEALTHY_AFTER_S = 60.0
@@ -20,12 +21,14 @@ log = logging.getLogger("detrank.supervisor")
 class Supervisor:
     """Runs a command in a process group of its own, and again whenever it ends, waiting longer each time.
 
+    It is started when `wanted` first says so, and then kept; asked every LOOK_S, from a thread.
     The child's standard input is a pipe that nobody writes to: when this process dies in whatever way, the
     child reads its end and stops too.
     """
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], wanted: Callable[[], bool] = lambda: True) -> None:
         self._command = command
+        self._wanted = wanted
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,11 +53,17 @@ class Supervisor:
             try:
                 process.wait(timeout_s)
             except subprocess.TimeoutExpired:
-                log.warning("the worker did not stop within %g s and is killed; its job goes back to the queue", timeout_s)
+                log.warning(
+                    "the worker did not stop within %g s and is killed; its job goes back to the queue",
+                    timeout_s,
+                )
             _kill_group(process)
         self._thread.join()
 
     def _run(self) -> None:
+        while not self._is_wanted():
+            if self._stopping.wait(LOOK_S):
+                return
         pause = FIRST_PAUSE_S
         while True:
             with self._lock:
@@ -74,11 +83,12 @@ class Supervisor:
             self._stopping.wait(pause)
             pause = min(LONGEST_PAUSE_S, pause * 2)
 
-
-def worker_command(queues: str, *, while_stdin: bool = False) -> list[str]:
-    """The command line of `detrank worker` for this Python."""
-    command = [sys.executable, "-m", "app.cli", "worker", "--queues", queues]
-    return [*command, "--while-stdin"] if while_stdin else command
+    def _is_wanted(self) -> bool:
+        try:
+            return self._wanted()
+        except Exception:
+            log.exception("cannot tell whether a worker is wanted; it is started")
+            return True
 
 
 def stop_when_stdin_closes() -> None:

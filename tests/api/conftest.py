@@ -20,7 +20,12 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     upgrade(url)
     # the broker is a folder that nobody reads: tests move the jobs themselves
     settings = Settings(
-        data_dir=home, database_url=url, auth="keys", min_free_disk_bytes=0, max_upload_bytes=1 << 20, max_json_bytes=1 << 16
+        data_dir=home,
+        database_url=url,
+        auth="keys",
+        min_free_disk_bytes=0,
+        max_upload_bytes=1 << 20,
+        max_json_bytes=1 << 16,
     )
     with running(settings) as service:
         yield service

@@ -32,6 +32,7 @@ def test_a_source_is_fetched_by_the_job(space: Workspace, source: str, name: str
     made = space.http.post("/v1/checkpoints", json=body).raise_for_status().json()
     assert (made["name"], made["request"]["source"]) == (name, source)
     assert made["provenance"] == body["provenance"]
+    assert space.http.get(f"/v1/jobs/{made['job_id']}").json()["queue"] == "long"
 
 
 def test_the_digest_is_checked(space: Workspace) -> None:
@@ -99,7 +100,10 @@ def test_filters(space: Workspace) -> None:
     waiting = space.checkpoint(name="waiting", ready=False)
 
     def found(**query: object) -> list[str]:
-        return [one["id"] for one in space.http.get("/v1/checkpoints", params=query).raise_for_status().json()["items"]]
+        return [
+            one["id"]
+            for one in space.http.get("/v1/checkpoints", params=query).raise_for_status().json()["items"]
+        ]
 
     assert found() == [waiting, small, big]
     assert found(state="ready") == found(kind="detector") == [small, big]
@@ -129,4 +133,19 @@ def test_options_of_the_architecture_reach_the_request(space: Workspace) -> None
     made = space.http.post("/v1/checkpoints", params=query, content=b"weights").raise_for_status().json()
     assert made["request"]["options"] == options
     for wrong in ("norm=frozen", "[]", "3"):
-        assert space.http.post("/v1/checkpoints", params={"options": wrong}, content=b"weights").status_code == 422
+        assert (
+            space.http.post("/v1/checkpoints", params={"options": wrong}, content=b"weights").status_code
+            == 422
+        )
+
+
+def test_shelf_is_filtered_and_refuses_what_it_does_not_know(space: Workspace) -> None:
+    asked = {"licence": "permissive", "max_parameters": 30_000_000, "families": ["d_fine"], "count": 2}
+    items = space.http.get("/v1/shelf", params=asked).json()["items"]
+    assert [item["family"] for item in items] == ["d_fine", "d_fine"]
+    assert all(item["parameters"] <= 30_000_000 for item in items)
+    assert items[0]["coco_ap"] >= items[1]["coco_ap"]
+    for wrong in ({"gigabytes": -1}, {"colour": "red"}, {"count": 0}):
+        answer = space.http.get("/v1/shelf", params=wrong)
+        assert answer.status_code == 422
+        assert answer.headers["content-type"] == "application/problem+json"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from app.client import Client
-from app.embedded.discovery import find
+from detrank import Client
+from detrank.embedded import find
 
 pytestmark = pytest.mark.slow
 DETRANK = [sys.executable, "-m", "app.cli"]
@@ -28,7 +28,9 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 def detrank(home: Path, *words: object, **more: str) -> subprocess.CompletedProcess[str]:
     command = [*DETRANK, *map(str, words)]
-    return subprocess.run(command, env=environment(home, **more), capture_output=True, text=True, timeout=240, cwd=home.parent)
+    return subprocess.run(
+        command, env=environment(home, **more), capture_output=True, text=True, timeout=240, cwd=home.parent
+    )
 
 
 def until(true: Callable[[], object], seconds: float = 60.0) -> None:
@@ -59,7 +61,9 @@ def alive(pid: int) -> bool:
 def serving(home: Path, *words: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
     home.mkdir(parents=True, exist_ok=True)
     with (home / "serve.out").open("wb") as log:
-        process = subprocess.Popen([*DETRANK, "serve", "--port", "0", *words], env=environment(home, **more), stderr=log, stdout=log)
+        process = subprocess.Popen(
+            [*DETRANK, "serve", "--port", "0", *words], env=environment(home, **more), stderr=log, stdout=log
+        )
     try:
         until(lambda: find(home) or process.poll() is not None)
         assert find(home), (home / "serve.out").read_text()
@@ -120,17 +124,60 @@ def test_a_folder_is_sent_as_it_is(home: Path, digits: Path, tmp_path: Path) -> 
     assert json.loads(added.stdout)["name"] == "folder"
 
 
-def test_a_ranking_from_paths_to_a_table(home: Path, digits: Path, backbones: list[Path], tmp_path: Path) -> None:
-    done = detrank(home, "rank", digits, *backbones, "--metrics", "logme,h_score", "--image-size", 64, "--seed", 1, "--csv", tmp_path / "scores.csv")
+def test_a_folder_stays_where_the_service_may_read_it(home: Path, digits: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(digits) as archive:
+        archive.extractall(tmp_path / "folder")
+    refused = detrank(home, "datasets", "add", "--source", tmp_path / "folder")
+    assert refused.returncode == 1
+    assert "DETRANK_ALLOWED_SOURCES" in refused.stderr
+    # a service that is started for the command may read what the command names
+    added = detrank(tmp_path / "home", "datasets", "add", "--source", tmp_path / "folder", "--json")
+    assert added.returncode == 0, added.stderr
+    assert json.loads(added.stdout)["stays_at"] == (tmp_path / "folder").resolve().as_uri()
+    for words in ((), (digits, "--source", tmp_path / "folder")):
+        assert detrank(tmp_path / "home", "datasets", "add", *words).returncode == 2
+
+
+def test_a_ranking_from_paths_to_a_table(
+    home: Path, digits: Path, backbones: list[Path], tmp_path: Path
+) -> None:
+    done = detrank(
+        home,
+        "rank",
+        digits,
+        *backbones,
+        "--metrics",
+        "logme,h_score",
+        "--image-size",
+        64,
+        "--seed",
+        1,
+        "--csv",
+        tmp_path / "scores.csv",
+        "--wide",
+    )
     assert done.returncode == 0, done.stderr
-    for word in ("ranked by", "logme", "h_score", "backbone-0", "backbone-1", "rk_"):
+    for word in ("ranked by", "every figure", "logme", "h_score", "backbone-0", "backbone-1", "rk_"):
         assert word in done.stdout
     with (tmp_path / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["name"] for row in rows} == {"backbone-0", "backbone-1"}
     assert {name.split("@")[0] for name in rows[0] if "@" in name} == {"logme", "h_score"}
 
-    again = detrank(home, "rank", "digits", "backbone-0", "backbone-1", "--metrics", "logme,h_score", "--image-size", 64, "--seed", 1, "--json")
+    again = detrank(
+        home,
+        "rank",
+        "digits",
+        "backbone-0",
+        "backbone-1",
+        "--metrics",
+        "logme,h_score",
+        "--image-size",
+        64,
+        "--seed",
+        1,
+        "--json",
+    )
     assert again.returncode == 0, again.stderr
     ranking = json.loads(again.stdout)
     assert ranking["state"] == "succeeded"
@@ -144,14 +191,29 @@ def test_a_ranking_from_paths_to_a_table(home: Path, digits: Path, backbones: li
 def test_what_weights_bring_beyond_the_untrained_architecture(
     home: Path, digits: Path, backbones: list[Path], tmp_path: Path
 ) -> None:
-    asked = ("--rank-by", "detection_evidence", "--metrics", "logme,detection_evidence", "--image-size", 64, "--seed", 1)
+    asked = (
+        "--rank-by",
+        "detection_evidence",
+        "--metrics",
+        "logme,detection_evidence",
+        "--image-size",
+        64,
+        "--seed",
+        1,
+    )
     regions = ("--layer", "size_matched", "--regions-per-object", 2, "--hard-background", 0.5)
-    done = detrank(home, "rank", digits, *backbones, *asked, *regions, "--csv", tmp_path / "scores.csv", "--json")
+    done = detrank(
+        home, "rank", digits, *backbones, *asked, *regions, "--csv", tmp_path / "scores.csv", "--json"
+    )
     assert done.returncode == 0, done.stderr
     ranking = json.loads(done.stdout)
     assert ranking["request"]["regions"].items() >= {"jittered": 2, "background": 2, "hard": 0.5}.items()
     by = ranking["ranked_by"]
-    assert (by["metric"], by["level"], by["chosen_by"]) == ("detection_evidence", "local", "size of the objects")
+    assert (by["metric"], by["level"], by["chosen_by"]) == (
+        "detection_evidence",
+        "local",
+        "size of the objects",
+    )
     assert by["quantity"] == "gain"
     gains = [one["gain"] for one in ranking["candidates"]]
     assert gains == sorted(gains, reverse=True)
@@ -161,16 +223,26 @@ def test_what_weights_bring_beyond_the_untrained_architecture(
         assert {layer for _, layer in scores} == {"backbone.c3", "backbone.c4"}
         for score in scores.values():
             details = score["details"]
-            assert (details.get("regions", 0) > details["objects"]) == (score["metric"] == "detection_evidence")
+            assert (details.get("regions", 0) > details["objects"]) == (
+                score["metric"] == "detection_evidence"
+            )
             assert score["gain"] == (score["value"] - score["zero_point"])
         chosen = scores["detection_evidence", by["layer"]]
-        assert (one["value"], one["zero_point"], one["gain"]) == (chosen["value"], chosen["zero_point"], chosen["gain"])
+        assert (one["value"], one["zero_point"], one["gain"]) == (
+            chosen["value"],
+            chosen["zero_point"],
+            chosen["gain"],
+        )
         assert one["timings"]["zero_point"] > 0
     # the first has the library's own initial weights of the seed that zero points have
     assert {score["gain"] for score in candidates["backbone-0"]["scores"]} == {0.0}
     assert len({one["zero_point"] for one in candidates.values()}) == 1
     said = [each["detail"] for each in ranking["warnings"] if each["code"] == "brings_nothing"]
-    assert any("backbone-0" in each and "not beat the untrained detrank/fasterrcnn_fpn over torchvision/mobilenet_v3_small" in each for each in said)
+    assert any(
+        "backbone-0" in each
+        and "not beat the untrained detrank/fasterrcnn_fpn over torchvision/mobilenet_v3_small" in each
+        for each in said
+    )
     with (tmp_path / "scores.csv").open() as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
     assert {name: (float(row["zero_point"]), float(row["gain"])) for name, row in rows.items()} == {
@@ -210,7 +282,9 @@ def test_jobs_are_listed_and_shown_and_a_finished_one_stays(home: Path, digits: 
         (("checkpoints", "add", "ftp://example.org/x.pth"), 1, "ftp"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_line(home: Path, words: tuple[str, ...], code: int, says: str) -> None:
+def test_what_cannot_be_done_is_said_in_a_line(
+    home: Path, words: tuple[str, ...], code: int, says: str
+) -> None:
     done = detrank(home, *words)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith("Error: ")
@@ -268,7 +342,9 @@ def test_a_killed_worker_comes_back_and_a_killed_service_leaves_none(tmp_path: P
         os.kill(worker, signal.SIGKILL)
         until(lambda: [pid for pid in children(process.pid) if pid != worker])
         with Client(find(home)) as service:
-            assert service.datasets.wait(service.datasets.add(digits)["id"], timeout_s=120)["state"] == "ready"
+            assert (
+                service.datasets.wait(service.datasets.add(digits)["id"], timeout_s=120)["state"] == "ready"
+            )
         (worker,) = children(process.pid)
         process.kill()
         until(lambda: not alive(worker))

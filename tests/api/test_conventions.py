@@ -14,7 +14,6 @@ from app.db.tables import Idempotency
     ("method", "path", "status"),
     [
         ("GET", "/v1/nothing", 404),
-        ("GET", "/", 404),
         ("GET", "/v1/datasets/", 404),
         ("PUT", "/v1/datasets", 405),
         ("GET", "/v1/datasets/ds_x", 404),
@@ -57,11 +56,13 @@ def test_json_that_is_none(space: Workspace) -> None:
             assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_our_own_faults_show_nothing_of_our_insides(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_faults_show_nothing_of_our_insides(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("the password is hunter2")
 
-    monkeypatch.setattr("app.services.jobs.find", broken)
+    monkeypatch.setattr("app.api.reading.versioned", broken)
     answer = space.http.get("/v1/jobs/x", headers={"X-Request-ID": "my-request-1"})
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"
@@ -193,7 +194,9 @@ def test_keys_are_forgotten_after_a_day(space: Workspace) -> None:
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "with space", "ümlaut"])
 def test_strange_keys_are_refused(space: Workspace, key: str) -> None:
-    answer = space.http.post("/v1/checkpoints", json={"source": "timm://x"}, headers={"Idempotency-Key": key.encode()})
+    answer = space.http.post(
+        "/v1/checkpoints", json={"source": "timm://x"}, headers={"Idempotency-Key": key.encode()}
+    )
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/Idempotency-Key")
 
 
@@ -234,4 +237,8 @@ def test_things_of_others_are_not_there(space: Workspace, other: Workspace) -> N
     for path in (f"/v1/datasets/{dataset}", f"/v1/checkpoints/{checkpoint}"):
         assert other.http.delete(path).status_code == 404
         assert space.http.get(path).status_code == 200
-    assert other.http.get("/v1/datasets").json()["items"] == other.http.get("/v1/checkpoints").json()["items"] == []
+    assert (
+        other.http.get("/v1/datasets").json()["items"]
+        == other.http.get("/v1/checkpoints").json()["items"]
+        == []
+    )

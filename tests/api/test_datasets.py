@@ -5,6 +5,9 @@ import tarfile
 
 import pytest
 from running import Workspace, small_zip, stored_files
+from sqlalchemy.orm import Session
+
+from app.db.tables import Dataset
 
 
 def tar(mode: str) -> bytes:
@@ -24,7 +27,13 @@ def test_an_archive_becomes_a_dataset_with_a_job(space: Workspace, body: bytes) 
     assert answer.headers["location"] == f"/v1/datasets/{made['id']}"
     assert answer.headers["retry-after"]
     assert (made["state"], made["name"]) == ("processing", "mine")
-    assert made["request"] == {"format": None, "seed": 7, "val_fraction": 0.1, "test_fraction": 0.0}
+    assert made["request"] == {
+        "format": None,
+        "seed": 7,
+        "val_fraction": 0.1,
+        "test_fraction": 0.0,
+        "unlabelled": "leave_out",
+    }
     job = space.http.get(f"/v1/jobs/{made['job_id']}").json()
     assert (job["kind"], job["state"], job["resource_id"]) == ("ingest", "queued", made["id"])
     with space.service.store.open(made["source_sha256"]) as stored:
@@ -152,11 +161,40 @@ def test_filters(space: Workspace) -> None:
     ready, waiting = space.dataset(name="Wheat 100%"), space.dataset(name="ships", ready=False)
 
     def found(**query: str) -> list[str]:
-        return [one["id"] for one in space.http.get("/v1/datasets", params=query).raise_for_status().json()["items"]]
+        return [
+            one["id"]
+            for one in space.http.get("/v1/datasets", params=query).raise_for_status().json()["items"]
+        ]
 
     assert found() == [waiting, ready]
     assert found(sort="created_at") == [ready, waiting]
-    assert found(state="ready") == found(supervision="boxes") == found(name="wheat") == found(name="100%") == [ready]
+    assert (
+        found(state="ready")
+        == found(supervision="boxes")
+        == found(name="wheat")
+        == found(name="100%")
+        == [ready]
+    )
     assert found(name="%") == [ready]
     assert found(created_after="2000-01-01T00:00:00Z") == [waiting, ready]
     assert found(created_before="2000-01-01T00:00:00+02:00") == []
+
+
+def test_single_pictures_of_the_canonical_form(space: Workspace) -> None:
+    id = space.dataset()
+    content = small_zip({"annotations.json": "{}", "images/000001.png": "\x89PNG", "images/000002.exe": "no"})
+
+    def filled(session: Session) -> None:
+        session.get(Dataset, id).archive_sha256 = space.keep(session, content)
+
+    with space.service.database.unit_of_work() as session:
+        filled(session)
+    answer = space.http.get(f"/v1/datasets/{id}/images/000001.png")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in answer.headers["content-security-policy"]
+    for name in ("000002.exe", "000009.png", "..%2Fannotations.json", "annotations.json"):
+        assert space.http.get(f"/v1/datasets/{id}/images/{name}").status_code == 404, name
+    with space.service.database.unit_of_work() as session:
+        session.get(Dataset, id).stays_at = "https://example.org/set"
+    assert "stay at" in space.http.get(f"/v1/datasets/{id}/images/000001.png").json()["detail"]

@@ -16,13 +16,18 @@ def test_a_job_shows_how_far_it_is(space: Workspace) -> None:
     id = job_of(space)
     claim = space.claim(id)
     with space.service.database.unit_of_work() as session:
-        locked = leases.hold(session, claim)
-        leases.jobs.events.advance(session, locked.job, done=3, total=4, unit="images", message="reading", eta_s=1.5)
+        job = leases.hold(session, claim)
+        leases.jobs.events.advance(session, job, done=3, total=4, unit="images", message="reading", eta_s=1.5)
     shown = space.http.get(f"/v1/jobs/{id}").json()
     assert (shown["state"], shown["attempt"], shown["worker"]) == ("running", 1, "tester")
     assert shown["progress"] == {
-        "done": 3, "total": 4, "unit": "images", "fraction": 0.75, "eta_s": 1.5, "message": "reading"
-    }  # fmt: skip
+        "done": 3,
+        "total": 4,
+        "unit": "images",
+        "fraction": 0.75,
+        "eta_s": 1.5,
+        "message": "reading",
+    }
     assert shown["started_at"] > shown["created_at"]
     assert "token" not in shown
 
@@ -60,8 +65,14 @@ def test_filters(space: Workspace) -> None:
     def found(**query: str) -> int:
         return len(space.http.get("/v1/jobs", params=query).raise_for_status().json()["items"])
 
-    assert found() == 5
-    assert found(kind="score") == found(state="queued") == found(resource_id=ranking["id"]) == 2
+    assert found() == 6
+    assert found(kind="score") == 2
+    # with the ranking's own job, which waits for these and shows as they do
+    assert found(state="queued") == found(resource_id=ranking["id"]) == 3
+    assert found(kind="rank", state="queued") == 1
+    space.claim(ranking["candidates"][0]["job_id"])
+    assert (found(state="running"), found(state="queued")) == (2, 1)
+    assert found(kind="rank", state="running") == 1
     assert found(kind="inspect") == 2
     assert found(kind="score", state="succeeded") == 0
     for wrong in ({"kind": "bake"}, {"state": "done"}):
@@ -85,6 +96,10 @@ def test_workers_that_fell_silent_are_not_alive(space: Workspace) -> None:
     now = datetime.now(UTC)
     with space.service.database.unit_of_work() as session:
         for name, seen in (("here", now), ("gone", now - timedelta(minutes=5))):
-            session.merge(WorkerRecord(name=name, queues=["cpu"], details={"device": "cpu"}, started_at=now, seen_at=seen))
+            session.merge(
+                WorkerRecord(
+                    name=name, queues=["cpu"], details={"device": "cpu"}, started_at=now, seen_at=seen
+                )
+            )
     workers = {one["name"]: one["alive"] for one in space.http.get("/v1/workers").json()["items"]}
     assert (workers["here"], workers["gone"]) == (True, False)

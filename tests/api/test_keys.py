@@ -21,14 +21,18 @@ def test_without_a_key_nobody_comes_in(space: Workspace) -> None:
     assert "Bearer detrank_" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("path", ["datasets", "checkpoints", "rankings", "jobs", "metrics", "workers", "formats"])
+@pytest.mark.parametrize(
+    "path", ["datasets", "checkpoints", "rankings", "jobs", "metrics", "workers", "formats"]
+)
 def test_every_list_needs_a_key(space: Workspace, path: str) -> None:
     assert httpx.get(f"{space.service.url}/v1/{path}").status_code == 401
 
 
 @pytest.mark.parametrize("path", ["healthz", "readyz", "metrics", "openapi.json"])
 def test_operation_needs_none(space: Workspace, path: str) -> None:
-    assert httpx.get(f"{space.service.url}/{path}").status_code == 200
+    status = httpx.get(f"{space.service.url}/{path}").status_code
+    # a machine that stands still for seconds is not ready, and says so to anybody
+    assert status == 200 or (path, status) == ("readyz", 503)
 
 
 def test_a_body_is_not_read_from_someone_without_a_key(space: Workspace) -> None:
@@ -79,7 +83,9 @@ def test_keys_never_repeat_and_check_themselves() -> None:
             workspaces.check_form(wrong)
 
 
-def test_the_log_has_no_keys(space: Workspace, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_has_no_keys(
+    space: Workspace, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     space.http.get("/v1/datasets")
     get(space, Authorization=f"Bearer {space.key[:-1]}")
     captured = capfd.readouterr()

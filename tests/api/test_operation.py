@@ -3,21 +3,46 @@
 import asyncio
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 from running import Workspace, running
+from sqlalchemy import delete, update
 
 from app.db.migrate import upgrade
+from app.db.tables import Outbox, WorkerRecord
 from app.main import OutdatedSchema, create_app
 from app.settings import Settings
 
 
 def test_it_answers_and_says_what_works(space: Workspace) -> None:
+    with space.service.database.unit_of_work() as session:  # others may have left some
+        session.execute(delete(WorkerRecord))
     assert space.http.get("/healthz").json() == {"status": "ok"}
     ready = space.http.get("/readyz")
-    assert (ready.status_code, ready.json()["checks"]["database"]) == (200, "ok")
+    assert ready.status_code == 200
+    checks = ready.json()["checks"]
+    assert list(checks) == ["database", "schema", "disk", "storage", "broker", "workers"]
+    assert {name: said for name, said in checks.items() if said != "ok"} == {
+        "workers": "none was heard of for 30 s: start one with `detrank worker`"
+    }
+    assert ready.json()["status"] == "degraded"
+
+
+def test_a_queue_that_no_worker_serves_is_named_once_jobs_wait_there(tmp_path: Path) -> None:
+    with running(Settings(data_dir=tmp_path, min_free_disk_bytes=0)) as service:
+        source = {"source": "torchvision://resnet18"}
+        made = httpx.post(f"{service.url}/v1/checkpoints", json=source).json()
+        with service.database.unit_of_work() as session:
+            now = datetime.now(UTC)
+            session.add(WorkerRecord(name="here", queues=["cpu"], details={}, started_at=now, seen_at=now))
+            session.execute(update(Outbox).where(Outbox.job_id == made["job_id"]).values(rings=2))
+        assert httpx.get(f"{service.url}/readyz").json()["checks"]["workers"] == (
+            "none serves long where jobs wait: start one with `detrank worker --queues long`"
+        )
 
 
 def test_metrics_for_prometheus_name_no_ids(space: Workspace) -> None:
@@ -83,12 +108,22 @@ def test_a_dead_broker_delays_but_refuses_nothing(tmp_path: Path) -> None:
     with running(settings) as service:
         answer = httpx.post(f"{service.url}/v1/checkpoints", json={"source": "timm://x"}, timeout=5)
         assert answer.status_code == 202
-        assert httpx.get(f"{service.url}/readyz").status_code == 200
+        ready = httpx.get(f"{service.url}/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert ready.json()["checks"]["broker"].startswith("does not answer")
+        lags = []
+        for _ in range(2):
+            time.sleep(1.2)
+            text = httpx.get(f"{service.url}/metrics").text
+            lags.append(float(text.split("\ndetrank_outbox_lag_seconds ")[1].split("\n")[0]))
+        assert lags[1] > lags[0] > 0.5, "bells that cannot be rung grow older"
 
 
 def test_paths_of_the_server_where_they_are_allowed(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
-    with running(Settings(data_dir=tmp_path / "home", allow_local_paths=True, min_free_disk_bytes=0)) as service:
+    with running(
+        Settings(data_dir=tmp_path / "home", allow_local_paths=True, min_free_disk_bytes=0)
+    ) as service:
         made = httpx.post(f"{service.url}/v1/datasets", json={"source": str(tmp_path / "set")})
         assert made.json()["request"]["source"] == str(tmp_path / "set")
         for wrong in ("relative/set", str(tmp_path / "missing")):
@@ -113,12 +148,21 @@ def test_the_document_lists_problems_and_names_operations_once(tmp_path: Path) -
     assert "HTTPValidationError" not in document["components"]["schemas"]
     content = document["paths"]["/v1/datasets"]["post"]["requestBody"]["content"]
     assert set(content) == {"application/octet-stream", "application/json"}
-    for name in ("DatasetView", "CheckpointView", "RankingCreate", "DatasetCreate", "CheckpointCreate", "Problem"):
+    for name in (
+        "DatasetView",
+        "CheckpointView",
+        "RankingCreate",
+        "DatasetCreate",
+        "CheckpointCreate",
+        "Problem",
+    ):
         assert document["components"]["schemas"][name]["examples"], name
 
 
 def test_importing_the_service_brings_no_science() -> None:
     heavy = ("torch", "torchvision", "transformers", "timm", "scipy", "sklearn", "matplotlib", "PIL", "numpy")
-    code = f"import sys, app.main; sys.exit(','.join(name for name in {heavy!r} if name in sys.modules) or None)"
+    code = (
+        f"import sys, app.main; sys.exit(','.join(name for name in {heavy!r} if name in sys.modules) or None)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

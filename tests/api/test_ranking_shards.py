@@ -7,12 +7,16 @@ import pytest
 from running import Workspace
 from sqlalchemy import select
 
-from app.db.tables import Dataset, Shard, WorkerRecord
+from app.db.tables import Dataset, Job, WorkerRecord
 
 
 def parts(space: Workspace, ranking: dict[str, Any], checkpoint_id: str) -> list[dict[str, Any]]:
-    found = space.http.get("/v1/jobs", params={"resource_id": ranking["id"], "kind": "shard", "limit": 100}).json()["items"]
-    return sorted((job for job in found if job["checkpoint_id"] == checkpoint_id), key=lambda job: job["shard"])
+    found = space.http.get(
+        "/v1/jobs", params={"resource_id": ranking["id"], "kind": "shard", "limit": 100}
+    ).json()["items"]
+    return sorted(
+        (job for job in found if job["checkpoint_id"] == checkpoint_id), key=lambda job: job["shard"]
+    )
 
 
 def seen(space: Workspace, ranking: dict[str, Any]) -> dict[str, Any]:
@@ -27,7 +31,8 @@ def test_every_candidate_gets_as_many_shards_as_are_asked_for(space: Workspace) 
         assert [(job["shard"], job["shards"], job["queue"], job["state"]) for job in found] == [
             (number, 3, "gpu", "queued") for number in range(3)
         ]
-        assert candidate["job_id"] == found[0]["id"]
+        job = space.http.get(f"/v1/jobs/{candidate['job_id']}").json()
+        assert (job["kind"], job["state"], job["shard"], job["shards"]) == ("score", "queued", None, 3)
     whole = space.ranking(1)
     assert (whole["request"]["shards"], whole["request"]["keep_features"]) == (1, None)
     job = space.http.get(f"/v1/jobs/{whole['candidates'][0]['job_id']}").json()
@@ -35,9 +40,12 @@ def test_every_candidate_gets_as_many_shards_as_are_asked_for(space: Workspace) 
 
 
 @pytest.mark.parametrize(
-    ("images", "max_images", "shards"), [(2000, None, 1), (2001, None, 2), (90_000, None, 45), (90_000, 2500, 2), (10**7, None, 256)]
+    ("images", "max_images", "shards"),
+    [(2000, None, 1), (2001, None, 2), (90_000, None, 45), (90_000, 2500, 2), (10**7, None, 256)],
 )
-def test_large_samples_are_read_in_parts_by_themselves(space: Workspace, images: int, max_images: int | None, shards: int) -> None:
+def test_large_samples_are_read_in_parts_by_themselves(
+    space: Workspace, images: int, max_images: int | None, shards: int
+) -> None:
     dataset = space.dataset()
     with space.service.database.unit_of_work() as session:
         session.get(Dataset, dataset).summary = {"images": images, "splits": {"train": {"images": images}}}
@@ -82,18 +90,28 @@ def test_cancelling_a_ranking_stops_all_shards_and_deleting_it_forgets_them(spac
         assert {job["state"] for job in parts(space, made, candidate["checkpoint_id"])} == {"cancelled"}
     assert space.http.delete(f"/v1/rankings/{made['id']}").status_code == 204
     with space.service.database.reading() as session:
-        assert session.scalars(select(Shard).where(Shard.ranking_id == made["id"])).all() == []
+        assert session.scalars(select(Job).where(Job.resource_id == made["id"])).all() == []
     checkpoint_id = made["candidates"][0]["checkpoint_id"]
     assert space.http.delete(f"/v1/checkpoints/{checkpoint_id}").status_code == 204
 
 
 def test_workers_say_what_they_compute_on(space: Workspace) -> None:
     now = datetime.now(UTC)
+    own = space.http.get(f"/v1/checkpoints/{space.checkpoint()}").json()["weights_sha256"]
     details = {
-        "host": "gpu-3", "pid": 7, "concurrency": 1, "device": "cuda", "device_name": "a card", "memory_total_bytes": 10, "memory_free_bytes": 4,
-        "precisions": ["float32", "bfloat16"], "torch": "2.15.0",
-        "models": [{"pid": 9, "architecture": "a/b", "weights_sha256": "0" * 64, "device": "cuda:0", "size_bytes": 3}],
-    }  # fmt: skip
+        "host": "gpu-3",
+        "pid": 7,
+        "concurrency": 1,
+        "device": "cuda",
+        "device_name": "a card",
+        "memory_total_bytes": 10,
+        "memory_free_bytes": 4,
+        "precisions": ["float32", "bfloat16"],
+        "torch": "2.15.0",
+        "models": [
+            {"pid": 9, "architecture": "a/b", "weights_sha256": own, "device": "cuda:0", "size_bytes": 3}
+        ],
+    }
     with space.service.database.unit_of_work() as session:
         for name, told in (("gpu-3:7", details), ("old:1", {})):
             session.merge(WorkerRecord(name=name, queues=["gpu"], details=told, started_at=now, seen_at=now))
@@ -102,4 +120,6 @@ def test_workers_say_what_they_compute_on(space: Workspace) -> None:
     assert found["gpu-3:7"]["queues"] == ["gpu"]
     assert (found["old:1"]["details"]["device"], found["old:1"]["details"]["models"]) == (None, [])
     schemas = space.http.get("/openapi.json").json()["components"]["schemas"]
-    assert {"device", "memory_free_bytes", "models", "precisions"} <= set(schemas["WorkerDetails"]["properties"])
+    assert {"device", "memory_free_bytes", "models", "precisions"} <= set(
+        schemas["WorkerDetails"]["properties"]
+    )

@@ -37,7 +37,18 @@ def test_what_is_asked_for_is_echoed(space: Workspace) -> None:
         "seed": 3,
         "calibrate": False,
         "rank_by": {"metric": "logme", "layer": "neck.roi", "level": "global", "quantity": "gain"},
-        "filters": {"max_parameters": 5, "max_memory_bytes": None, "max_ms_per_image": 1.5, "licences": ["MIT"]},
+        "measure_training": True,
+        "filters": {
+            "max_parameters": 5,
+            "max_memory_bytes": None,
+            "max_ms_per_image": 1.5,
+            "max_inference_ms": 20.0,
+            "max_inference_memory_bytes": None,
+            "max_training_s": None,
+            "max_training_memory_bytes": 2**33,
+            "fits": True,
+            "licences": ["MIT"],
+        },
     }
     made = space.ranking(1, **asked)
     assert {name: made["request"][name] for name in asked} == asked
@@ -77,13 +88,21 @@ def test_the_maps_that_sizes_choose_from_are_read_where_no_layers_are_named(spac
 
 def test_null_is_an_answer_and_not_the_default(space: Workspace) -> None:
     left_out, null = space.ranking(1), space.ranking(1, max_images=None, image_size=None)
-    assert (left_out["request"]["max_images"], left_out["request"]["image_size"]) == (default("max_images"), default("image_size"))
+    assert (left_out["request"]["max_images"], left_out["request"]["image_size"]) == (
+        default("max_images"),
+        default("image_size"),
+    )
     assert (null["request"]["max_images"], null["request"]["image_size"]) == (None, None)
 
 
 def test_a_metric_alone_is_something_to_rank_by(space: Workspace) -> None:
     made = space.ranking(1, rank_by="transrate")
-    assert made["request"]["rank_by"] == {"metric": "transrate", "layer": None, "level": None, "quantity": None}
+    assert made["request"]["rank_by"] == {
+        "metric": "transrate",
+        "layer": None,
+        "level": None,
+        "quantity": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -110,16 +129,25 @@ def test_a_metric_alone_is_something_to_rank_by(space: Workspace) -> None:
         ({"layers": ["head.class_probabilities"], "metrics": ["leep"]}, ["/layers/0"]),
         ({"metrics": ["logme"], "rank_by": {"layer": "head.class_probabilities"}}, ["/rank_by/layer"]),
         (
-            {"metrics": ["logme", "leep"], "rank_by": {"metric": "logme", "layer": "head.class_probabilities"}},
+            {
+                "metrics": ["logme", "leep"],
+                "rank_by": {"metric": "logme", "layer": "head.class_probabilities"},
+            },
             ["/rank_by/layer"],
         ),
         ({"metrics": ["leep"], "rank_by": {"metric": "leep", "layer": "backbone.c4"}}, ["/rank_by/layer"]),
-        ({"metrics": ["leep"], "level": "global", "rank_by": {"metric": "leep", "level": "global"}}, ["/rank_by/level"]),
+        (
+            {"metrics": ["leep"], "level": "global", "rank_by": {"metric": "leep", "level": "global"}},
+            ["/rank_by/level"],
+        ),
         ({"zero_point": "perhaps"}, ["/zero_point"]),
         ({"rank_by": {"quantity": "loss"}}, ["/rank_by/quantity"]),
         ({"zero_point": False, "rank_by": {"quantity": "gain"}}, ["/rank_by/quantity"]),
         ({"metrics": ["leep"], "rank_by": {"metric": "leep", "quantity": "gain"}}, ["/rank_by/quantity"]),
-        ({"metrics": ["det_logme_like"], "rank_by": {"metric": "det_logme_like", "quantity": "gain"}}, ["/rank_by/quantity"]),
+        (
+            {"metrics": ["det_logme_like"], "rank_by": {"metric": "det_logme_like", "quantity": "gain"}},
+            ["/rank_by/quantity"],
+        ),
         ({"metrics": ["logme"], "regions": {}}, ["/regions"]),
         ({"metrics": ["logme_regions"], "regions": {"jittered": 0}}, ["/regions/jittered"]),
         ({"metrics": ["logme_regions"], "regions": {"background": 65}}, ["/regions/background"]),
@@ -128,7 +156,11 @@ def test_a_metric_alone_is_something_to_rank_by(space: Workspace) -> None:
         ({"metrics": ["logme_regions"], "regions": {"colour": 1}}, ["/regions/colour"]),
         ({"metrics": ["logme", "logme_regions"], "level": "global"}, ["/metrics/1"]),
         (
-            {"metrics": ["logme", "logme_regions"], "level": "both", "rank_by": {"metric": "logme_regions", "level": "global"}},
+            {
+                "metrics": ["logme", "logme_regions"],
+                "level": "both",
+                "rank_by": {"metric": "logme_regions", "level": "global"},
+            },
             ["/rank_by/level"],
         ),
         ({"layers": ["neck.roi"], "rank_by": {"layer": "size_matched"}}, ["/rank_by/layer"]),
@@ -143,7 +175,10 @@ def test_a_metric_alone_is_something_to_rank_by(space: Workspace) -> None:
         ({"checkpoint_ids": ["ckpt_" + "0" * 32]}, ["/checkpoint_ids/0"]),
         ({"dataset_id": "ds_" + "0" * 32}, ["/dataset_id"]),
         ({"dataset_id": None}, ["/dataset_id"]),
-        ({"dataset_id": "ds_" + "0" * 32, "checkpoint_ids": ["ckpt_" + "0" * 32]}, ["/dataset_id", "/checkpoint_ids/0"]),
+        (
+            {"dataset_id": "ds_" + "0" * 32, "checkpoint_ids": ["ckpt_" + "0" * 32]},
+            ["/dataset_id", "/checkpoint_ids/0"],
+        ),
     ],
 )
 def test_wrong_requests_point_at_each_field(space: Workspace, fields: dict, pointers: list[str]) -> None:
@@ -165,16 +200,27 @@ def test_wrong_requests_point_at_each_field(space: Workspace, fields: dict, poin
     ],
 )
 def test_metrics_of_a_detectors_own_classes_have_their_place(space: Workspace, rank_by: dict) -> None:
-    made = space.ranking(1, metrics=["logme", "leep"], layers=["backbone.c4"], level="global", rank_by=rank_by)
-    assert made["request"]["rank_by"] == {"metric": None, "layer": None, "level": None, "quantity": None} | rank_by
+    made = space.ranking(
+        1, metrics=["logme", "leep"], layers=["backbone.c4"], level="global", rank_by=rank_by
+    )
+    assert (
+        made["request"]["rank_by"]
+        == {"metric": None, "layer": None, "level": None, "quantity": None} | rank_by
+    )
     assert made["request"]["layers"] == ["backbone.c4"]
 
 
 def test_the_place_of_a_detectors_own_classes_is_no_layer_to_ask_for(space: Workspace) -> None:
-    body = {"dataset_id": space.dataset(), "checkpoint_ids": [space.checkpoint()], "layers": ["head.class_probabilities"]}
+    body = {
+        "dataset_id": space.dataset(),
+        "checkpoint_ids": [space.checkpoint()],
+        "layers": ["head.class_probabilities"],
+    }
     answer = space.http.post("/v1/rankings", json=body).json()
     assert "leep and nce" in answer["errors"][0]["message"]
-    (entry,) = (e for e in space.http.get("/v1/layers").json()["items"] if e["name"] == "head.class_probabilities")
+    (entry,) = (
+        e for e in space.http.get("/v1/layers").json()["items"] if e["name"] == "head.class_probabilities"
+    )
     assert entry["metrics"] == ["leep", "nce"]
 
 
@@ -187,7 +233,9 @@ def test_an_unknown_metric_lists_the_known(space: Workspace) -> None:
 
 def test_the_same_candidate_twice_is_refused(space: Workspace) -> None:
     one = space.checkpoint()
-    answer = space.http.post("/v1/rankings", json={"dataset_id": space.dataset(), "checkpoint_ids": [one, one]})
+    answer = space.http.post(
+        "/v1/rankings", json={"dataset_id": space.dataset(), "checkpoint_ids": [one, one]}
+    )
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == "/checkpoint_ids/1"
 
@@ -198,7 +246,9 @@ def test_what_is_not_ready_is_a_conflict_that_says_what_to_do(space: Workspace) 
     answer = space.http.post("/v1/rankings", json={"dataset_id": waiting, "checkpoint_ids": [candidate]})
     assert answer.status_code == 409
     assert f"/v1/datasets/{waiting}" in answer.json()["detail"]
-    answer = space.http.post("/v1/rankings", json={"dataset_id": ready, "checkpoint_ids": [candidate, unread]})
+    answer = space.http.post(
+        "/v1/rankings", json={"dataset_id": ready, "checkpoint_ids": [candidate, unread]}
+    )
     assert answer.status_code == 409
     assert [error["pointer"] for error in answer.json()["errors"]] == ["/checkpoint_ids/1"]
 
@@ -277,7 +327,10 @@ def test_filters_of_the_list(space: Workspace) -> None:
     space.http.post(f"/v1/rankings/{two['id']}:cancel")
 
     def found(**query: str) -> list[str]:
-        return [each["id"] for each in space.http.get("/v1/rankings", params=query).raise_for_status().json()["items"]]
+        return [
+            each["id"]
+            for each in space.http.get("/v1/rankings", params=query).raise_for_status().json()["items"]
+        ]
 
     assert found() == [two["id"], one["id"]]
     assert found(state="queued") == found(dataset_id=one["dataset_id"]) == [one["id"]]

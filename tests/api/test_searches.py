@@ -6,8 +6,9 @@ import pytest
 from running import Record, Workspace
 from sqlalchemy.orm import Session
 
-from app.db.tables import Search, Verification
+from app.db.tables import Job, Search, Verification
 from app.queue import leases, verifications
+from tests.documents import search_result
 
 BUDGET = {"budget_minutes": 30}
 
@@ -31,7 +32,7 @@ def ranked(space: Workspace, search: Record) -> Record:
     return at(space, search)
 
 
-def begin_round(space: Workspace, search: Record) -> list[str]:
+def begin_round(space: Workspace, search: Record, **more: object) -> list[str]:
     """Ends the search's own job as a worker would, with a round of all candidates; ids of the verifications."""
     made: list[str] = []
 
@@ -40,32 +41,100 @@ def begin_round(space: Workspace, search: Record) -> list[str]:
         for position, id in enumerate(search["checkpoint_ids"]):
             request = row.request["verification"] | {"checkpoint_id": id, "iterations": 60}
             part = verifications.add(
-                session, workspace_id=row.workspace_id, request=request, owner=row, position=position,
+                session,
+                workspace_id=row.workspace_id,
+                request=request,
+                parent=session.get(Job, row.job_id),
+                position=position,
                 stop_at={"iterations": 20, "seconds": None, "conclude": False},
-            )  # fmt: skip
+            )
             made.append(part.id)
-            parts.append({
-                "checkpoint_id": id, "verification_id": part.id, "job_id": part.job_id, "begin": 0, "begin_s": 0.0, "stop": 20,
-                "predicted_s": 5.0, "seconds": None, "trained_s": None, "state": None, "iterations": None, "map": None, "ap50": None,
-                "error": None,
-            })  # fmt: skip
-        row.rungs = [{"kind": "round", "rung": 0, "stop": 20, "left_s": 1700.0, "predicted_s": 10.0, "seconds": None, "parts": parts}]
-        row.result = {"ladder": [20, 60]}
+            parts.append(
+                {
+                    "checkpoint_id": id,
+                    "verification_id": part.id,
+                    "job_id": part.job_id,
+                    "begin": 0,
+                    "begin_s": 0.0,
+                    "stop": 20,
+                    "predicted_s": 5.0,
+                    "seconds": None,
+                    "trained_s": None,
+                    "state": None,
+                    "iterations": None,
+                    "map": None,
+                    "ap50": None,
+                    "error": None,
+                    **more,
+                }
+            )
+        row.rounds = [
+            {
+                "kind": "round",
+                "rung": 0,
+                "stop": 20,
+                "left_s": 1700.0,
+                "predicted_s": 10.0,
+                "seconds": None,
+                "parts": parts,
+            }
+        ]
+        names = dict.fromkeys(search["checkpoint_ids"], "one")
+        row.result = search_result(search["budget_minutes"] * 60, ladder=[20, 60], names=names)
 
     space.finish(at(space, search)["job_id"], write)
     return made
 
 
 def test_a_search_begins_with_its_ranking_and_every_default_filled_in(space: Workspace) -> None:
-    made = posted(space, metrics=["logme"], layers=["backbone.c5"], max_images=50, image_size=256, rank_by="logme", seed=3)
-    assert (made["state"], made["stage"], made["job_id"], made["rounds"], made["best"]) == ("queued", None, None, [], None)
+    made = posted(
+        space,
+        metrics=["logme"],
+        layers=["backbone.c5"],
+        max_images=50,
+        image_size=256,
+        rank_by="logme",
+        seed=3,
+    )
+    job = space.http.get(f"/v1/jobs/{made['job_id']}").json()
+    assert (job["kind"], job["state"], job["resource_id"]) == ("search", "queued", made["id"])
+    assert (made["state"], made["stage"], made["rounds"], made["best"]) == (
+        "queued",
+        None,
+        [],
+        None,
+    )
     asked = made["request"]
-    assert (asked["recipe"], asked["iterations"], asked["image_size"], asked["eta"], asked["min_iterations"]) == ("quick", 240, 256, 3, 20)
+    assert (
+        asked["recipe"],
+        asked["iterations"],
+        asked["image_size"],
+        asked["eta"],
+        asked["min_iterations"],
+    ) == ("quick", 240, 256, 3, 20)
     assert asked["rank_by"] == {"metric": "logme", "layer": None, "level": None, "quantity": None}
     assert asked["zero_point"] is True
-    assert made["spent"] == {"budget_s": 1800.0, "ranking_s": 0.0, "training_s": 0.0, "total_s": 0.0, "left_s": 1800.0}
+    assert (asked["strategy"], asked["parallel"], asked["min_improvement"]) == ("halving", None, 0.001)
+    expecting = posted(space, strategy="expected_improvement", parallel=2, min_improvement=0)["request"]
+    assert (expecting["strategy"], expecting["parallel"], expecting["min_improvement"]) == (
+        "expected_improvement",
+        2,
+        0,
+    )
+    assert made["spent"] == {
+        "budget_s": 1800.0,
+        "ranking_s": 0.0,
+        "training_s": 0.0,
+        "total_s": 0.0,
+        "left_s": 1800.0,
+    }
     ranking = space.http.get(f"/v1/rankings/{made['ranking_id']}").json()["request"]
-    assert (ranking["metrics"], ranking["layers"], ranking["max_images"], ranking["seed"]) == (["logme"], ["backbone.c5"], 50, 3)
+    assert (ranking["metrics"], ranking["layers"], ranking["max_images"], ranking["seed"]) == (
+        ["logme"],
+        ["backbone.c5"],
+        50,
+        3,
+    )
     assert (ranking["calibrate"], ranking["zero_point"], ranking["image_size"]) == (False, True, 320)
     other = posted(space, zero_point=False)
     assert space.http.get(f"/v1/rankings/{other['ranking_id']}").json()["request"]["zero_point"] is False
@@ -97,7 +166,8 @@ def test_the_last_part_of_a_round_adds_the_next_decision(space: Workspace) -> No
     assert at(space, made)["stage"] == "training"
     space.finish(jobs[1])
     now = at(space, made)
-    assert (now["stage"], now["job_id"] != made["job_id"]) == ("deciding", True)
+    assert (now["stage"], now["job_id"]) == ("deciding", made["job_id"])
+    assert space.http.get(f"/v1/jobs/{now['job_id']}").json()["state"] == "queued"
     assert [part["state"] for part in now["rounds"][0]["parts"]] == ["failed", "succeeded"]
     space.finish(now["job_id"])
     assert at(space, made)["state"] == "succeeded", "a decision without parts is the end"
@@ -131,7 +201,10 @@ def test_it_is_cancelled_with_everything_and_goes_on_after_a_retry(space: Worksp
     again = space.http.post(f"/v1/searches/{made['id']}:retry").json()
     assert (again["state"], again["stage"]) == ("running", when)
     assert again["cancel_requested_at"] is None
-    assert len(space.http.get("/v1/jobs?state=queued").json()["items"]) == {"ranking": 2, "deciding": 1, "training": 2}[when]
+    assert (
+        len(space.http.get("/v1/jobs?state=queued").json()["items"])
+        == {"ranking": 2, "deciding": 1, "training": 2}[when]
+    )
     for id in parts:
         space.finish(space.http.get(f"/v1/verifications/{id}").json()["job_id"])
     assert not parts or at(space, made)["stage"] == "deciding"
@@ -159,7 +232,11 @@ def test_one_with_its_answer_is_not_tried_again_nor_are_its_parts(space: Workspa
     for refused in (f"/v1/verifications/{first}:retry", f"/v1/searches/{made['id']}:retry"):
         assert space.http.post(refused).status_code == 409, "it is being decided on"
     space.finish(at(space, made)["job_id"])
-    for refused in (f"/v1/verifications/{first}:retry", f"/v1/searches/{made['id']}:retry", f"/v1/jobs/{jobs[0]}:retry"):
+    for refused in (
+        f"/v1/verifications/{first}:retry",
+        f"/v1/searches/{made['id']}:retry",
+        f"/v1/jobs/{jobs[0]}:retry",
+    ):
         answer = space.http.post(refused)
         assert answer.status_code == 409
         assert "answer" in answer.json()["detail"]
@@ -175,7 +252,11 @@ def test_what_belongs_to_it_is_deleted_with_it_and_not_alone(space: Workspace) -
     assert made["ranking_id"] in space.http.delete(f"/v1/datasets/{made['dataset_id']}").json()["detail"]
     assert space.http.delete(f"/v1/searches/{made['id']}", headers={"If-Match": 'W/"0"'}).status_code == 412
     assert space.http.delete(f"/v1/searches/{made['id']}").status_code == 204
-    for gone in (f"/v1/searches/{made['id']}", f"/v1/rankings/{made['ranking_id']}", f"/v1/verifications/{parts[0]}"):
+    for gone in (
+        f"/v1/searches/{made['id']}",
+        f"/v1/rankings/{made['ranking_id']}",
+        f"/v1/verifications/{parts[0]}",
+    ):
         assert space.http.get(gone).status_code == 404
     assert space.http.delete(f"/v1/datasets/{made['dataset_id']}").status_code == 204
 
@@ -217,6 +298,9 @@ def test_its_events_tell_of_its_parts(space: Workspace) -> None:
         ({"budget_minutes": 0}, ["/budget_minutes"]),
         ({"budget_minutes": 1e300}, ["/budget_minutes"]),
         ({"eta": 1}, ["/eta"]),
+        ({"strategy": "luck"}, ["/strategy"]),
+        ({"parallel": 0}, ["/parallel"]),
+        ({"min_improvement": -1}, ["/min_improvement"]),
         ({"min_iterations": 0}, ["/min_iterations"]),
         ({"recipe": "quik"}, ["/recipe"]),
         ({"recipe": "detr"}, ["/recipe", "/recipe"]),
@@ -230,17 +314,24 @@ def test_its_events_tell_of_its_parts(space: Workspace) -> None:
     ],
 )
 def test_wrong_requests_point_at_each_field(space: Workspace, fields: dict, pointers: list[str]) -> None:
-    body = {"dataset_id": space.dataset(), "checkpoint_ids": [space.checkpoint(), space.checkpoint()]} | BUDGET | fields
+    body = (
+        {"dataset_id": space.dataset(), "checkpoint_ids": [space.checkpoint(), space.checkpoint()]}
+        | BUDGET
+        | fields
+    )
     answer = space.http.post("/v1/searches", json=body)
     assert answer.status_code == 422
     assert [error["pointer"] for error in answer.json()["errors"]] == pointers
-    assert space.http.get("/v1/searches").json()["items"] == space.http.get("/v1/rankings").json()["items"] == []
+    assert (
+        space.http.get("/v1/searches").json()["items"] == space.http.get("/v1/rankings").json()["items"] == []
+    )
 
 
 def test_the_same_key_makes_one_search(space: Workspace) -> None:
     body = {"dataset_id": space.dataset(), "checkpoint_ids": [space.checkpoint()]} | BUDGET
     first, second = (
-        space.http.post("/v1/searches", json=body, headers={"Idempotency-Key": "once"}).json()["id"] for _ in range(2)
+        space.http.post("/v1/searches", json=body, headers={"Idempotency-Key": "once"}).json()["id"]
+        for _ in range(2)
     )
     assert first == second
     with space.service.database.reading() as session:

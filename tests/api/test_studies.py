@@ -6,8 +6,20 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Study, Verification
 
-MEASURED = {"dataset": "a", "kind": "metric", "metric": "logme", "layer": "backbone.c4", "level": "local", "measure": "weighted_tau",
-            "value": 0.5, "low": None, "high": None, "n": 3, "undefined": None, "excluded": {}}  # fmt: skip
+MEASURED = {
+    "dataset": "a",
+    "kind": "metric",
+    "metric": "logme",
+    "layer": "backbone.c4",
+    "level": "local",
+    "measure": "weighted_tau",
+    "value": 0.5,
+    "low": None,
+    "high": None,
+    "n": 3,
+    "undefined": None,
+    "excluded": {},
+}
 
 
 def posted(space: Workspace, datasets: int = 2, checkpoints: int = 2, **fields) -> Record:
@@ -38,7 +50,10 @@ def train(space: Workspace, training: Record, value: float | None) -> None:
     def write(session: Session) -> None:
         row = session.get(Verification, training["verification_id"])
         box = {"map": value, "ap50": value}
-        row.result, row.seconds = {"val": {"box": box, "images": 3}, "test": None, "iterations": 9, "finished": "completed"}, 4.0
+        row.result, row.seconds = (
+            {"val": {"box": box, "images": 3}, "test": None, "iterations": 9, "finished": "completed"},
+            4.0,
+        )
 
     space.finish(job_of(space, training), write)
 
@@ -49,14 +64,32 @@ def conclude(space: Workspace, study: Record) -> None:
         row.result = {
             "correlations": {"measures": ["weighted_tau"], "rows": [MEASURED], "ahead": []},
             "verdict": ["nothing beats the baselines"],
-            "names": {},
-            "left_out": [{"dataset_id": study["dataset_ids"][0], "dataset": "a", "checkpoint_id": None, "candidate": None, "reason": "it broke"}],
+            "names": dict.fromkeys((*study["dataset_ids"], *study["checkpoint_ids"]), "one"),
+            "left_out": [
+                {
+                    "dataset_id": study["dataset_ids"][0],
+                    "dataset": "a",
+                    "checkpoint_id": None,
+                    "candidate": None,
+                    "reason": "it broke",
+                }
+            ],
             "warnings": [],
             "spent": {"scoring_s": 1.0, "training_s": 2.0, "reused": 0, "reused_s": 0.0},
         }
-        kinds = {"report.html": ("text/html", "report"), "correlations.csv": ("text/csv", "table"), "a.png": ("image/png", "plot")}
+        kinds = {
+            "report.html": ("text/html", "report"),
+            "correlations.csv": ("text/csv", "table"),
+            "a.png": ("image/png", "plot"),
+        }
         row.files = [
-            {"sha256": space.keep(session, name.encode()), "file_name": name, "media_type": media_type, "title": name, "about": {"kind": kind}}
+            {
+                "sha256": space.keep(session, name.encode()),
+                "file_name": name,
+                "media_type": media_type,
+                "title": name,
+                "about": {"kind": kind},
+            }
             for name, (media_type, kind) in kinds.items()
         ]
 
@@ -76,11 +109,23 @@ def test_every_pair_is_ranked_and_trained_once_for_each_seed(space: Workspace) -
     assert (made["state"], made["progress"]) == ("queued", {"done": 0, "total": 10, "fraction": 0.0})
     assert [one["dataset_id"] for one in made["rankings"]] == made["dataset_ids"]
     assert [(one["seed"], one["dataset_id"], one["checkpoint_id"]) for one in made["trainings"]] == [
-        (seed, dataset, checkpoint) for seed in (5, 6) for dataset in made["dataset_ids"] for checkpoint in made["checkpoint_ids"]
+        (seed, dataset, checkpoint)
+        for seed in (5, 6)
+        for dataset in made["dataset_ids"]
+        for checkpoint in made["checkpoint_ids"]
     ]
     asked = made["request"]
-    assert (asked["recipe"], asked["iterations"], asked["reuse"], asked["keep_weights"], asked["score_image_size"]) == ("quick", 20, True, False, 64)
-    requests = [space.http.get(f"/v1/verifications/{one['verification_id']}").json()["request"] for one in made["trainings"]]
+    assert (
+        asked["recipe"],
+        asked["iterations"],
+        asked["reuse"],
+        asked["keep_weights"],
+        asked["score_image_size"],
+    ) == ("quick", 20, True, False, 64)
+    requests = [
+        space.http.get(f"/v1/verifications/{one['verification_id']}").json()["request"]
+        for one in made["trainings"]
+    ]
     assert {(one["recipe"], one["iterations"], one["reuse"]) for one in requests} == {("quick", 20, True)}
     assert space.http.get(f"/v1/rankings/{made['rankings'][1]['id']}").json()["request"]["image_size"] == 64
     listed = space.http.get(f"/v1/verifications?study_id={made['id']}").json()["items"]
@@ -103,7 +148,12 @@ def test_the_last_part_has_the_report_written_whatever_failed(space: Workspace) 
     assert (job["kind"], job["queue"]) == ("study", "cpu")
     shown = {one["verification_id"]: one for one in now["trainings"]}
     assert shown[others[0]["verification_id"]]["error"]["detail"] == "it diverged"
-    assert [(one["map"], one["split"]) for one in shown.values()] == [(None, None), (0.3, "val"), (0.3, "val"), (None, "val")]
+    assert [(one["map"], one["split"]) for one in shown.values()] == [
+        (None, None),
+        (0.3, "val"),
+        (0.3, "val"),
+        (None, "val"),
+    ]
     conclude(space, made)
     now = at(space, made)
     assert (now["state"], now["verdict"]) == ("succeeded", ["nothing beats the baselines"])
@@ -129,7 +179,9 @@ def test_its_report_tables_and_plots(space: Workspace, other: Workspace) -> None
     missing = space.http.get(f"/v1/studies/{made['id']}/plots/b.png")
     assert missing.status_code == 404
     assert "correlations.csv" in missing.json()["detail"]
-    (one,) = space.http.get(f"/v1/studies?dataset_id={made['dataset_ids'][1]}&state=succeeded").json()["items"]
+    (one,) = space.http.get(f"/v1/studies?dataset_id={made['dataset_ids'][1]}&state=succeeded").json()[
+        "items"
+    ]
     assert (one["id"], one["name"], one["seeds"]) == (made["id"], "mine", [0])
     answer = space.http.get(f"/v1/studies/{made['id']}")
     same = space.http.get(f"/v1/studies/{made['id']}", headers={"If-None-Match": answer.headers["etag"]})
@@ -211,11 +263,16 @@ def test_wrong_requests_point_at_each_field(space: Workspace, fields: dict, poin
     answer = space.http.post("/v1/studies", json=body)
     assert answer.status_code == 422
     assert [error["pointer"] for error in answer.json()["errors"]] == pointers
-    assert space.http.get("/v1/studies").json()["items"] == space.http.get("/v1/rankings").json()["items"] == []
+    assert (
+        space.http.get("/v1/studies").json()["items"] == space.http.get("/v1/rankings").json()["items"] == []
+    )
 
 
 def test_what_is_not_ready_is_pointed_at(space: Workspace) -> None:
-    body = {"dataset_ids": [space.dataset(), space.dataset(ready=False)], "checkpoint_ids": [space.checkpoint()]}
+    body = {
+        "dataset_ids": [space.dataset(), space.dataset(ready=False)],
+        "checkpoint_ids": [space.checkpoint()],
+    }
     assert space.http.post("/v1/studies", json=body).status_code == 409
     same = body["dataset_ids"][0]
     answer = space.http.post("/v1/studies", json=body | {"dataset_ids": [same, same]})
@@ -223,7 +280,11 @@ def test_what_is_not_ready_is_pointed_at(space: Workspace) -> None:
 
 
 def test_a_study_has_a_limit(space: Workspace) -> None:
-    many = {"dataset_ids": [space.dataset()], "checkpoint_ids": ["ckpt_" + f"{n:032x}" for n in range(200)], "seeds": list(range(6))}
+    many = {
+        "dataset_ids": [space.dataset()],
+        "checkpoint_ids": ["ckpt_" + f"{n:032x}" for n in range(200)],
+        "seeds": list(range(6)),
+    }
     answer = space.http.post("/v1/studies", json=many)
     assert answer.status_code == 422
     assert "1200 trainings" in answer.json()["detail"]

@@ -5,10 +5,13 @@ import hashlib
 import socket
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from running import Workspace, small_zip, stored_files
+from sqlalchemy import func, select
 
 from app.db.tables import Upload
 
@@ -40,8 +43,13 @@ def test_it_says_what_it_speaks(space: Workspace) -> None:
     answer = space.http.options("/v1/uploads")
     assert answer.status_code == 204
     assert answer.headers["tus-version"] == "1.0.0"
-    assert set(answer.headers["tus-extension"].split(",")) == {"creation", "expiration", "termination", "checksum"}
-    assert answer.headers["tus-checksum-algorithm"] == "sha256"
+    assert set(answer.headers["tus-extension"].split(",")) == {
+        "creation",
+        "expiration",
+        "termination",
+        "checksum",
+    }
+    assert answer.headers["tus-checksum-algorithm"] == "sha256,sha1"
     assert answer.headers["tus-max-size"] == str(1 << 20)
 
 
@@ -205,3 +213,41 @@ def test_a_part_needs_its_headers(space: Workspace) -> None:
     assert space.http.patch(path, content=b"x", headers=PART).status_code == 422
     assert space.http.patch(path, content=b"x", headers=TUS | {"Upload-Offset": "0"}).status_code == 415
     assert space.http.patch(path, content=b"x", headers={"Upload-Offset": "0"}).status_code == 412
+
+
+def test_what_cannot_fit_beside_running_uploads_is_refused_when_it_begins(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = space.service.store
+    with space.service.database.reading() as session:
+        waits = select(func.coalesce(func.sum(Upload.length_bytes - Upload.offset_bytes), 0))
+        running = session.scalar(waits.where(Upload.sha256.is_(None), Upload.expires_at > datetime.now(UTC)))
+    free = 1000 + running  # other tests left uploads behind, for which there is room
+    monkeypatch.setattr("app.storage.blobs.shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(store, "_min_free", 100)
+    first = begin(space, 600)
+    refused = space.http.post("/v1/uploads", headers=TUS | {"Upload-Length": "400"})
+    assert refused.status_code == 507
+    assert f"{free:,} bytes are free" in refused.json()["detail"]
+    begin(space, 200)
+    assert space.http.delete(first, headers=TUS).status_code == 204
+    begin(space, 600)
+
+
+def test_parts_become_one_file_without_a_second_copy(space: Workspace) -> None:
+    """The first part grows, and is the file in the end; killed in the middle of it and asked again, it is the same."""
+    path, data = begin(space, 90), bytes(range(90))
+    assert append(space, path, 0, data[:40]).status_code == 204
+    assert append(space, path, 40, data[40:70]).status_code == 204
+    folder = Path(space.service.store.root) / "uploads" / path.rsplit("/", 1)[-1]
+    # as a process leaves it that died while it appended the second part
+    (folder / f"{0:020d}").rename(folder / "whole")
+    with (folder / "whole").open("ab") as file:
+        file.write(data[40:50])
+    first = (folder / "whole").stat().st_ino
+    assert append(space, path, 70, data[70:]).status_code == 204
+    assert space.http.get(path).json()["sha256"] == hashlib.sha256(data).hexdigest()
+    assert not folder.exists()
+    kept = space.service.store.local_path(hashlib.sha256(data).hexdigest())
+    assert kept.read_bytes() == data
+    assert kept.stat().st_ino == first

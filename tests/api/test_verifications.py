@@ -17,12 +17,37 @@ NONE_THERE = {"dataset_id": "ds_" + "0" * 32, "checkpoint_id": "ckpt_" + "0" * 3
 
 
 def evaluation(value: float) -> Record:
-    return {"box": {"map": value, "ap50": value + 0.1, "ap75": value}, "mask": None, "per_class": [], "images": 3}
+    return {
+        "box": {"map": value, "ap50": value + 0.1, "ap75": value},
+        "mask": None,
+        "per_class": [],
+        "images": 3,
+    }
 
 
 def asked(space: Workspace, **fields: Any) -> Record:
     body = {"dataset_id": space.dataset(), "checkpoint_id": space.checkpoint()} | fields
     return space.http.post("/v1/verifications", json=body).raise_for_status().json()
+
+
+def _image(id: int) -> Record:
+    box = [1.0, 2.0, 30.0, 40.0]
+    return {
+        "image_id": id,
+        "file_name": f"{id:06d}.png",
+        "width": 64,
+        "height": 48,
+        "split": "test",
+        "f1": 0.5,
+        "hits": 1,
+        "false": 2,
+        "missed": 0,
+        "objects": [{"box": box, "category": 0, "ignored": False}],
+        "detections": [{"box": box, "category": 0, "score": 0.9, "outcome": "hit", "object": 0}],
+    }
+
+
+FOUND = {"threshold": 0.4, "categories": ["head"], "images": [_image(id) for id in (3, 1, 2)]}
 
 
 def train(space: Workspace, record: Record, value: float = 0.5, *, test: bool = True) -> None:
@@ -31,24 +56,60 @@ def train(space: Workspace, record: Record, value: float = 0.5, *, test: bool = 
     def write(session: Session) -> None:
         row = session.get(Verification, record["id"])
         row.result = {
-            "val": evaluation(value / 2), "test": evaluation(value) if test else None, "best": {"iteration": 4}, "iterations": 5,
-            "finished": "completed", "warnings": ["few"],
-        }  # fmt: skip
-        row.curves = [{"iteration": 5, "loss": 1.0, "losses": {"box": 0.5, "class": 0.5}, "val": {"map": value}}]
+            "val": evaluation(value / 2),
+            "test": evaluation(value) if test else None,
+            "best": {"iteration": 4},
+            "iterations": 5,
+            "finished": "completed",
+            "warnings": ["few"],
+        }
+        row.curves = [
+            {"iteration": 5, "loss": 1.0, "losses": {"box": 0.5, "class": 0.5}, "val": {"map": value}}
+        ]
         row.seconds = 2.5
         picture = space.keep(session, b"\xff\xd8\xff jpg")
         row.pictures = [
-            {"sha256": picture, "file_name": "best-1.jpg", "media_type": "image/jpeg", "title": "best", "about": {"image_id": 1}}
+            {
+                "sha256": picture,
+                "file_name": "best-1.jpg",
+                "media_type": "image/jpeg",
+                "title": "best",
+                "about": {"image_id": 1},
+            },
+            {
+                "sha256": space.keep(session, json.dumps(FOUND).encode()),
+                "file_name": "predictions.json",
+                "media_type": "application/json",
+                "title": "found",
+                "about": {},
+            },
         ]
         row.plots = [
-            {"sha256": space.keep(session, b"\x89PNG"), "file_name": "curves.png", "media_type": "image/png", "title": "c", "about": {}}
+            {
+                "sha256": space.keep(session, b"\x89PNG"),
+                "file_name": "curves.png",
+                "media_type": "image/png",
+                "title": "c",
+                "about": {},
+            }
         ]
         parent = session.get(Checkpoint, row.checkpoint_id)
         made = Checkpoint(
-            id="ckpt_" + row.id.removeprefix("vf_"), workspace_id=row.workspace_id, name="made", state="ready", request={},
-            kind="detector", weights_sha256=parent.weights_sha256, created_at=parent.created_at, updated_at=parent.updated_at,
-            plain={"library": "torchvision", "weights": "weights.safetensors", "texts": {"use.py": "model = 1\n"}},
-        )  # fmt: skip
+            id="ckpt_" + row.id.removeprefix("vf_"),
+            workspace_id=row.workspace_id,
+            name="made",
+            state="ready",
+            request={},
+            kind="detector",
+            weights_sha256=parent.weights_sha256,
+            created_at=parent.created_at,
+            updated_at=parent.updated_at,
+            plain={
+                "library": "torchvision",
+                "weights": "weights.safetensors",
+                "texts": {"use.py": "model = 1\n"},
+            },
+        )
         session.add(made)
         session.flush()
         row.trained_checkpoint_id = made.id
@@ -65,23 +126,54 @@ def test_a_verification_has_a_job_and_every_default_filled_in(space: Workspace) 
     assert made["job_id"] in answer.headers["link"]
     recipe = next(one for one in catalogue()["recipes"] if one["name"] == "frcnn_full")
     assert made["request"] == {
-        "dataset_id": dataset, "checkpoint_id": checkpoint, "name": None, "seed": 0, "recipe": "frcnn_full",
-        "epochs": recipe["epochs"], "iterations": None, "budget_minutes": None, "label_fraction": None, "shots": None,
-        "subset_seed": 0, "freeze": None, "image_size": recipe["image_size"], "batch_size": recipe["batch_size"],
-        "precision": "auto", "patience": recipe["patience"], "evaluations": recipe["evaluations"], "ema": recipe["ema"],
+        "dataset_id": dataset,
+        "checkpoint_id": checkpoint,
+        "name": None,
+        "seed": 0,
+        "recipe": "frcnn_full",
+        "epochs": recipe["epochs"],
+        "iterations": None,
+        "budget_minutes": None,
+        "label_fraction": None,
+        "shots": None,
+        "subset_seed": 0,
+        "freeze": None,
+        "image_size": recipe["image_size"],
+        "batch_size": recipe["batch_size"],
+        "precision": "auto",
+        "patience": recipe["patience"],
+        "evaluations": recipe["evaluations"],
+        "ema": recipe["ema"],
         "lr_factor": None,
-    }  # fmt: skip
-    assert (made["state"], made["map"], made["curves" if "curves" in made else "val"]) == ("queued", None, None)
+        "data_dependent_init": True,
+    }
+    assert (made["state"], made["map"], made["curves" if "curves" in made else "val"]) == (
+        "queued",
+        None,
+        None,
+    )
     job = space.http.get(f"/v1/jobs/{made['job_id']}").json()
     assert (job["kind"], job["queue"], job["resource_id"]) == ("verify", "gpu", made["id"])
 
 
 def test_what_is_asked_for_is_echoed(space: Workspace) -> None:
     fields = {
-        "name": "mine", "recipe": "sgd_2x", "iterations": 7, "label_fraction": 0.25, "subset_seed": 5, "freeze": "backbone",
-        "seed": 3, "image_size": 320, "batch_size": 2, "precision": "float32", "patience": 4, "evaluations": 3, "ema": 0.9,
+        "name": "mine",
+        "recipe": "sgd_2x",
+        "iterations": 7,
+        "label_fraction": 0.25,
+        "subset_seed": 5,
+        "freeze": "backbone",
+        "seed": 3,
+        "image_size": 320,
+        "batch_size": 2,
+        "precision": "float32",
+        "patience": 4,
+        "evaluations": 3,
+        "ema": 0.9,
         "lr_factor": 0.5,
-    }  # fmt: skip
+        "data_dependent_init": False,
+    }
     made = asked(space, **fields)
     assert {name: made["request"][name] for name in fields} == fields
     assert (made["request"]["epochs"], made["name"], made["recipe"]) == (None, "mine", "sgd_2x")
@@ -159,7 +251,7 @@ def test_things_of_another_workspace_are_as_unknown_as_none(space: Workspace, ot
     answer = space.http.post("/v1/verifications", json=body)
     assert [error["pointer"] for error in answer.json()["errors"]] == ["/dataset_id", "/checkpoint_id"]
     theirs = asked(other)
-    for path in ("", "/events", "/curves", "/curves.csv", "/pictures/x"):
+    for path in ("", "/events", "/curves", "/curves.csv", "/pictures/x", "/predictions"):
         assert space.http.get(f"/v1/verifications/{theirs['id']}{path}").status_code == 404
     assert space.http.get(f"/v1/subsets/{theirs['subset_id']}").status_code == 404
     for deed in (":cancel", ":retry"):
@@ -184,7 +276,11 @@ def test_all_of_one_dataset_share_a_subset_that_fills_when_it_is_drawn(space: Wo
     assert one["subset_id"] == two["subset_id"] != other["subset_id"]
     path = f"/v1/subsets/{one['subset_id']}"
     answer = space.http.get(path)
-    assert (answer.json()["image_ids"], answer.json()["images"], answer.json()["missing"]) == (None, None, None)
+    assert (answer.json()["image_ids"], answer.json()["images"], answer.json()["missing"]) == (
+        None,
+        None,
+        None,
+    )
     with space.service.database.unit_of_work() as session:
         row = session.get(Subset, one["subset_id"])
         row.images, row.image_ids, row.annotation_ids, row.coverage = 2, [1, 4], [7, 8, 9], {"a": 3, "b": 0}
@@ -205,7 +301,12 @@ def test_what_came_of_it(space: Workspace) -> None:
     train(space, made, 0.5)
     done = space.http.get(path).json()
     assert (done["state"], done["map"], done["ap50"], done["split"]) == ("succeeded", 0.5, 0.6, "test")
-    assert (done["val"]["box"]["map"], done["iterations"], done["finished"], done["warnings"]) == (0.25, 5, "completed", ["few"])
+    assert (done["val"]["box"]["map"], done["iterations"], done["finished"], done["warnings"]) == (
+        0.25,
+        5,
+        "completed",
+        ["few"],
+    )
     assert (done["seconds"], done["resumable_at"]) == (2.5, None)
     picture = done["pictures"][0]
     assert picture["about"] == {"image_id": 1}
@@ -220,6 +321,31 @@ def test_what_came_of_it(space: Workspace) -> None:
     assert (checkpoint["state"], checkpoint["kind"]) == ("ready", "detector")
 
 
+def test_what_was_found_on_each_image_the_worst_first(space: Workspace) -> None:
+    made = asked(space)
+    path = f"/v1/verifications/{made['id']}/predictions"
+    early = space.http.get(path)
+    assert (early.status_code, "is queued and has no predictions" in early.json()["detail"]) == (404, True)
+    train(space, made, 0.5)
+    first = space.http.get(path, params={"limit": 2}).json()
+    assert [image["image_id"] for image in first["items"]] == [3, 1]
+    assert (first["threshold"], first["categories"], first["images"]) == (0.4, ["head"], 3)
+    assert first["items"][0]["url"] == f"/v1/datasets/{made['dataset_id']}/images/000003.png"
+    assert first["items"][0]["detections"][0]["outcome"] == "hit"
+    rest = space.http.get(path, params={"cursor": first["next_cursor"]}).json()
+    assert ([image["image_id"] for image in rest["items"]], rest["next_cursor"]) == ([2], None)
+    named = space.http.get(path, params={"image_id": [2, 3]}).json()
+    assert [image["image_id"] for image in named["items"]] == [2, 3]
+    assert "image 9" in space.http.get(path, params={"image_id": 9}).json()["detail"]
+    assert space.http.get(path, params={"cursor": "x"}).status_code == 422
+    assert space.http.get(f"/v1/verifications/{made['id']}/pictures/predictions.json").status_code == 404
+    shown = space.http.get(f"/v1/verifications/{made['id']}").json()
+    assert [file["title"] for file in shown["pictures"]] == ["best"]
+    with space.service.database.unit_of_work() as session:
+        session.get(Dataset, made["dataset_id"]).archive_sha256 = None
+    assert space.http.get(path).json()["items"][0]["url"] is None
+
+
 def test_its_weights_come_in_a_zip_that_needs_nothing_of_ours(space: Workspace) -> None:
     made = asked(space)
     path = f"/v1/checkpoints/{made['checkpoint_id']}/weights"
@@ -231,6 +357,7 @@ def test_its_weights_come_in_a_zip_that_needs_nothing_of_ours(space: Workspace) 
     answer = space.http.get(f"/v1/checkpoints/{trained}/weights", params={"as": "plain"})
     assert answer.headers["content-type"] == "application/zip"
     assert f"{trained}-torchvision.zip" in answer.headers["content-disposition"]
+    assert int(answer.headers["content-length"]) == len(answer.content)
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert archive.testzip() is None
         assert archive.namelist() == ["use.py", "weights.safetensors"]
@@ -254,9 +381,15 @@ def test_curves_and_events_while_it_works(space: Workspace) -> None:
         row = session.get(Verification, made["id"])
         for point in points:
             events.append(session, row, "curve", point)
-    assert space.http.get(f"{path}/curves").json()["items"] == [points[2], points[1]], "told again by a later attempt"
+    assert space.http.get(f"{path}/curves").json()["items"] == [points[2], points[1]], (
+        "told again by a later attempt"
+    )
     with space.service.database.unit_of_work() as session:
-        leases.fail(session, claim, {"code": "training_diverged", "title": "x", "status": 422, "detail": "lower the rate"})
+        leases.fail(
+            session,
+            claim,
+            {"code": "training_diverged", "title": "x", "status": 422, "detail": "lower the rate"},
+        )
     with space.http.stream("GET", f"{path}/events", params={"kind": "curve"}) as answer:
         told = [line for line in answer.iter_lines() if line.startswith("data")]
     assert [json.loads(line[5:]).get("loss") for line in told] == [3.0, 2.0, 2.5, None]
@@ -284,7 +417,11 @@ def test_cancel_and_retry(space: Workspace) -> None:
     assert (first.status_code, first.json()["state"]) == (200, "cancelled")
     assert space.http.post(f"{path}:cancel").json()["state"] == "cancelled"
     again = space.http.post(f"{path}:retry")
-    assert (again.status_code, again.json()["state"], again.json()["job_id"]) == (202, "queued", made["job_id"])
+    assert (again.status_code, again.json()["state"], again.json()["job_id"]) == (
+        202,
+        "queued",
+        made["job_id"],
+    )
     space.claim(made["job_id"])
     running = space.http.post(f"{path}:cancel")
     assert (running.status_code, running.json()["state"]) == (202, "cancelling")
@@ -356,7 +493,9 @@ def test_a_ranking_verifies_its_best_and_ends_when_they_have(space: Workspace) -
     rows = space.http.get("/v1/verifications", params={"ranking_id": ranking["id"]}).json()["items"]
     assert len(rows) == 4
     assert {row["recipe"] for row in rows} == {"quick"}
-    for value, row in zip((0.4, 0.6), [row for row in rows if row["checkpoint_id"] == first["checkpoint_id"]], strict=True):
+    for value, row in zip(
+        (0.4, 0.6), [row for row in rows if row["checkpoint_id"] == first["checkpoint_id"]], strict=True
+    ):
         train(space, row, value)
     shown = space.http.get(f"/v1/rankings/{ranking['id']}").json()
     assert shown["candidates"][0]["map"] == pytest.approx(0.5)
@@ -405,6 +544,27 @@ def test_a_finished_ranking_can_be_verified_later(space: Workspace) -> None:
     assert "verification" in space.http.delete(f"/v1/verifications/{row['id']}").json()["detail"]
     train(space, row)
     assert space.http.get(f"/v1/rankings/{ranking['id']}").json()["stage"] == "concluding"
+
+
+def test_a_ranking_shows_at_once_that_what_its_verifications_made_is_gone(space: Workspace) -> None:
+    ranking = ranked(space, top_k=1, iterations=5)
+    (row,) = space.http.get("/v1/verifications", params={"ranking_id": ranking["id"]}).json()["items"]
+    train(space, row)
+    space.finish(ranking["job_id"])
+    path = f"/v1/rankings/{ranking['id']}"
+
+    def look(tag: str | None = None) -> tuple[list[Record], str]:
+        answer = space.http.get(path, headers={"If-None-Match": tag} if tag else {})
+        assert answer.status_code == 200, "it is not what it was"
+        shown = [each for one in answer.json()["candidates"] for each in one["verifications"]]
+        return shown, answer.headers["ETag"]
+
+    ((before,), tag) = look()
+    assert space.http.delete(f"/v1/checkpoints/{before['trained_checkpoint_id']}").status_code == 204
+    ((after,), tag) = look(tag)
+    assert after == before | {"trained_checkpoint_id": None}
+    assert space.http.delete(f"/v1/verifications/{row['id']}").status_code == 204
+    assert look(tag)[0] == []
 
 
 def test_a_ranking_without_an_order_has_nothing_to_verify(space: Workspace) -> None:

@@ -2,8 +2,8 @@
 
 import re
 
-from app.cli.demo_candidates import CANDIDATES
-from app.cli.demo_run import FEWEST_CANDIDATES
+from app.cli.demo.candidates import CANDIDATES
+from app.cli.demo.run import FEWEST_CANDIDATES
 
 
 def test_every_candidate_is_one_checked_file_of_one_version() -> None:

@@ -55,22 +55,33 @@ def test_without_names_every_metric_is_scored_and_shown(npz: Path) -> None:
     assert all(name in result.output for name, metric in METRICS.items() if not metric.pool_relative)
 
 
-def test_regions_of_ones_own(tmp_path: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regions_of_ones_own(
+    tmp_path: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "500")
     random = np.random.default_rng(1)
     labels = random.integers(0, 4, 90)
     deltas = random.normal(size=(90, 4))
     deltas[labels == 3] = np.nan
     regions = {
-        "features": random.normal(size=(90, 8)), "labels": labels, "ious": random.random(90), "deltas": deltas,
+        "features": random.normal(size=(90, 8)),
+        "labels": labels,
+        "ious": random.random(90),
+        "deltas": deltas,
         "image_ids": np.arange(90) // 5,
-    }  # fmt: skip
+    }
     named = {f"region_{name}": array for name, array in regions.items()}
     np.savez(tmp_path / "regions.npz", **arrays, **named)
-    result = run("metrics", "score", tmp_path / "regions.npz", "--metrics", "logme,detection_evidence", "--json")
+    result = run(
+        "metrics", "score", tmp_path / "regions.npz", "--metrics", "logme,detection_evidence", "--json"
+    )
     assert result.exit_code == 0, result.output
-    expected = score(FeatureSet(**arrays, regions=RegionSet(**regions)), ["detection_evidence"])["detection_evidence"]
-    assert json.loads(result.stdout)["detection_evidence"]["value"] == pytest.approx(expected.value, rel=1e-12)
+    expected = score(FeatureSet(**arrays, regions=RegionSet(**regions)), ["detection_evidence"])[
+        "detection_evidence"
+    ]
+    assert json.loads(result.stdout)["detection_evidence"]["value"] == pytest.approx(
+        expected.value, rel=1e-12
+    )
     del named["region_deltas"]
     np.savez(tmp_path / "half.npz", **arrays, **named)
     refused = run("metrics", "score", tmp_path / "half.npz")
@@ -83,7 +94,9 @@ def test_values_that_are_not_numbers_are_valid_json(tmp_path: Path, arrays: dict
     np.savez(tmp_path / "nan.npz", **arrays)
     result = run("metrics", "score", tmp_path / "nan.npz", "--metrics", "logme", "--json")
     assert result.exit_code == 0
-    assert json.loads(result.stdout, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))["logme"]["undefined"]
+    assert json.loads(result.stdout, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))["logme"][
+        "undefined"
+    ]
 
 
 class Payload:
@@ -104,7 +117,14 @@ class Payload:
         ("floats", "labels must be integer"),
     ],
 )
-def test_bad_files_are_refused_with_what_to_change(case: str, says: str, npz: Path, arrays: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_files_are_refused_with_what_to_change(
+    case: str,
+    says: str,
+    npz: Path,
+    arrays: dict[str, np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "500")
     match case:
@@ -141,7 +161,9 @@ def test_an_unknown_metric_is_answered_with_the_known(npz: Path, monkeypatch: py
 
 def test_a_drawn_set_is_the_same_each_time(tmp_path: Path) -> None:
     for name in ("a.zip", "b.zip"):
-        result = run("datasets", "synth", tmp_path / name, "--train", 3, "--test", 2, "--seed", 5, "--style", "scenes")
+        result = run(
+            "datasets", "synth", tmp_path / name, "--train", 3, "--test", 2, "--seed", 5, "--style", "scenes"
+        )
         assert result.exit_code == 0, result.output
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
@@ -153,9 +175,15 @@ def test_a_drawn_set_is_the_same_each_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "says"),
-    [(("--style", "oil"), "style is published or scenes"), (("--source", "/nowhere"), "holds no pair"), (("--max-size", "200"), "max_size")],
+    [
+        (("--style", "oil"), "'oil' is not one of 'published', 'scenes'"),
+        (("--source", "/nowhere"), "holds no pair"),
+        (("--max-size", "200"), "max_size"),
+    ],
 )
-def test_a_set_that_cannot_be_drawn_is_not_begun(words: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_that_cannot_be_drawn_is_not_begun(
+    words: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "500")
     result = run("datasets", "synth", tmp_path / "set.zip", *words)
     assert result.exit_code == 2

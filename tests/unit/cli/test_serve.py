@@ -13,10 +13,17 @@ from app.settings import Settings
 @pytest.mark.parametrize(
     ("host", "inside"),
     [
-        ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True),
-        ("0.0.0.0", False), ("::", False), ("192.168.1.2", False), ("", False), ("localhost.example.org", False),
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.2", False),
+        ("", False),
+        ("localhost.example.org", False),
     ],
-)  # fmt: skip
+)
 def test_only_this_machine_itself_needs_no_keys(host: str, inside: bool) -> None:
     assert is_loopback(host) is inside
     refuse_open_door(host, Settings(auth="keys"))
@@ -37,7 +44,10 @@ def test_the_command_refuses_before_it_makes_anything(tmp_path, monkeypatch: pyt
 
 
 def test_a_taken_port_is_said_to_be_taken() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(Refused, match="choose another --host or --port"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(Refused, match="choose another --host or --port"),
+    ):
         _listener("127.0.0.1", taken.getsockname()[1])
 
 

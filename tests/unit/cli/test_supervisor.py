@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.embedded import supervisor as module
-from app.embedded.supervisor import Supervisor, worker_command
+from app.embedded.supervisor import Supervisor
 
 OBEDIENT = "import sys; open(sys.argv[1], 'a').write('start\\n'); sys.stdin.read()"
 STUBBORN = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open(sys.argv[1], 'a').write('start\\n'); time.sleep(60)"
@@ -67,7 +68,9 @@ def test_a_killed_child_is_started_again(supervised: Callable[[str], Supervisor]
     assert supervisor.starts == 2
 
 
-def test_what_a_killed_child_started_goes_with_it(supervised: Callable[[str], Supervisor], notes: Path) -> None:
+def test_what_a_killed_child_started_goes_with_it(
+    supervised: Callable[[str], Supervisor], notes: Path
+) -> None:
     supervisor = supervised(WITH_CHILD)
     until(lambda: notes.read_text().endswith("\n"))
     grandchild = int(notes.read_text().split()[0])
@@ -76,7 +79,9 @@ def test_what_a_killed_child_started_goes_with_it(supervised: Callable[[str], Su
 
 
 @pytest.mark.parametrize("code", [OBEDIENT, STUBBORN])
-def test_stopping_ends_the_child_for_good(supervised: Callable[[str], Supervisor], notes: Path, code: str) -> None:
+def test_stopping_ends_the_child_for_good(
+    supervised: Callable[[str], Supervisor], notes: Path, code: str
+) -> None:
     supervisor = supervised(code)
     child = supervisor.pid
     supervisor.stop(0.5)
@@ -84,7 +89,9 @@ def test_stopping_ends_the_child_for_good(supervised: Callable[[str], Supervisor
     assert supervisor.starts == 1
 
 
-def test_a_child_that_never_works_is_tried_more_and_more_slowly(supervised: Callable[[str], Supervisor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_never_works_is_tried_more_and_more_slowly(
+    supervised: Callable[[str], Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     waits: list[float] = []
     monkeypatch.setattr(module, "LONGEST_PAUSE_S", 0.2)
     monkeypatch.setattr(module.log, "error", lambda _text, _code, pause: waits.append(pause))
@@ -102,5 +109,29 @@ def test_a_worker_told_to_ends_with_whoever_started_it() -> None:
     process.stdout.close()
 
 
-def test_the_worker_of_this_python_is_started() -> None:
-    assert worker_command("cpu", while_stdin=True) == [sys.executable, "-m", "app.cli", "worker", "--queues", "cpu", "--while-stdin"]
+def test_a_worker_that_nobody_wants_is_not_started_and_stays_once_it_was(notes: Path) -> None:
+    asked: list[bool] = []
+    wanted = threading.Event()
+
+    def is_wanted() -> bool:
+        asked.append(wanted.is_set())
+        return wanted.is_set()
+
+    supervisor = Supervisor([sys.executable, "-c", OBEDIENT, str(notes)], is_wanted)
+    supervisor.start()
+    until(lambda: len(asked) > 2)
+    assert (supervisor.starts, supervisor.pid) == (0, None)
+    wanted.set()
+    until(lambda: bool(notes.read_text()))
+    wanted.clear()
+    before = len(asked)
+    time.sleep(3 * module.LOOK_S)
+    assert (supervisor.starts, len(asked)) == (1, before)
+    supervisor.stop(0.5)
+
+
+def test_a_worker_that_was_never_wanted_stops_at_once(notes: Path) -> None:
+    supervisor = Supervisor([sys.executable, "-c", OBEDIENT, str(notes)], lambda: False)
+    supervisor.start()
+    supervisor.stop()
+    assert not notes.read_text()

@@ -1,0 +1,1 @@
+"""What `detrank demo` ranks, and how."""

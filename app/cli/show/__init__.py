@@ -1,0 +1,1 @@
+"""Documents of the service as text and tables for a terminal."""
