@@ -6,11 +6,13 @@ RUN python -m venv /opt/detrank
 ENV PATH=/opt/detrank/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 COPY pyproject.toml README.md ./
+COPY detrank detrank
 COPY app app
 COPY worker worker
 COPY models_store models_store
+COPY outbound outbound
 COPY migrations migrations
-RUN pip install ".[s3]"
+RUN pip install ".[s3,parquet]"
 
 FROM python:3.12-slim
 RUN useradd --system --uid 10001 --create-home detrank && install -d -o detrank -g detrank /data

@@ -37,9 +37,15 @@ MODELS = {
     "deformable_detr": ("detrank/deformable_detr", "torchvision/resnet50"),
 }
 EIGHT = (
-    "torchvision/mobilenet_v2", "torchvision/mobilenet_v3_large", "torchvision/resnet18", "torchvision/squeezenet1_1",
-    "torchvision/efficientnet_b0", "torchvision/regnet_y_400mf", "torchvision/shufflenet_v2_x1_0", "torchvision/mnasnet1_0",
-)  # fmt: skip
+    "torchvision/mobilenet_v2",
+    "torchvision/mobilenet_v3_large",
+    "torchvision/resnet18",
+    "torchvision/squeezenet1_1",
+    "torchvision/efficientnet_b0",
+    "torchvision/regnet_y_400mf",
+    "torchvision/shufflenet_v2_x1_0",
+    "torchvision/mnasnet1_0",
+)
 SIDE = 640
 OBJECTS = 5
 PUBLISHED_BATCH = 4
@@ -58,7 +64,9 @@ def write_dataset(folder, count, side=SIDE, seed=0):
     source.mkdir(parents=True)
     images, annotations = [], []
     for number in range(1, count + 1):
-        coarse = PIL.Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).resize((side, side), 3)
+        coarse = PIL.Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).resize(
+            (side, side), 3
+        )
         noisy = np.asarray(coarse, np.int16) + rng.integers(-12, 13, (side, side, 3))
         name = f"{number:05d}.jpg"
         PIL.Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(source / name, quality=90)
@@ -68,10 +76,14 @@ def write_dataset(folder, count, side=SIDE, seed=0):
             x, y = rng.uniform(0, side - w), rng.uniform(0, side - h)
             annotations.append(
                 {
-                    "id": len(annotations) + 1, "image_id": number, "category_id": int(rng.integers(1, 6)),
-                    "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0,
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": int(rng.integers(1, 6)),
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": 0,
                 }
-            )  # fmt: skip
+            )
     categories = [{"id": number, "name": f"class {number}"} for number in range(1, 6)]
     document = {"images": images, "annotations": annotations, "categories": categories}
     (source / "annotations.json").write_text(json.dumps(document))
@@ -97,16 +109,27 @@ def random_detector(name, backbone, device="cpu"):
     face = architecture.face(module) if architecture.wrap is None else None
     layers = layers_of(face, ()) if face else architecture.layers(module, architecture.input, ())
     manifest = Manifest(
-        architecture=name, format="random", kind="detector", input=architecture.input, layers=layers, backbone=backbone,
-        parameters=sum(p.numel() for p in module.parameters()), source={}, weights_sha256="0" * 64,
-    )  # fmt: skip
+        architecture=name,
+        format="random",
+        kind="detector",
+        input=architecture.input,
+        layers=layers,
+        backbone=backbone,
+        parameters=sum(p.numel() for p in module.parameters()),
+        source={},
+        weights_sha256="0" * 64,
+    )
     module = module.to(device)
     return TorchvisionDetector(manifest, module, face) if face else architecture.wrap(manifest, module)
 
 
 def layers_and_levels(detector, which):
     maps = [layer.name for layer in detector.layers if layer.kind == "map"]
-    published = [name for name in maps if name.startswith("backbone.") or name in ("neck.p2", "neck.p3", "neck.p4", "neck.p5")]
+    published = [
+        name
+        for name in maps
+        if name.startswith("backbone.") or name in ("neck.p2", "neck.p3", "neck.p4", "neck.p5")
+    ]
     published += [name for name in maps if name.startswith("encoder.memory")]
     return (tuple(published), ("local", "global")) if which == "all" else (("backbone.c4",), ("local",))
 
@@ -115,7 +138,13 @@ class Published:
     """The published way over one detector: hooks on the modules whose outputs are the layers."""
 
     def __init__(self, detector, layers, folder, size, device):
-        self.detector, self.layers, self.folder, self.size, self.device = detector, layers, folder, size, device
+        self.detector, self.layers, self.folder, self.size, self.device = (
+            detector,
+            layers,
+            folder,
+            size,
+            device,
+        )
         self.maps = {}
         self.handles = []
         module = detector.module
@@ -181,7 +210,9 @@ class Published:
                 for name in self.layers:
                     x = self.maps[name]
                     local = roi_align(x, boxes, 7, x.shape[-1] / self.size, 2, False).mean((2, 3))
-                    whole = x.mean((2, 3)).repeat_interleave(torch.tensor([len(b) for b in boxes]).to(x.device), 0)
+                    whole = x.mean((2, 3)).repeat_interleave(
+                        torch.tensor([len(b) for b in boxes]).to(x.device), 0
+                    )
                     for level, values in (("local", local), ("global", whole)):
                         path = self.folder / f"{name}-{level}"
                         path.mkdir(exist_ok=True)
@@ -235,7 +266,7 @@ def limit(detector, layers, size, precision, count, device):
 def speed(args, report):
     import torch  # noqa: PLC0415
 
-    from worker.features.extract import Spec  # noqa: PLC0415
+    from worker.features.spec import Spec  # noqa: PLC0415
 
     report("Milliseconds for an image. a: published, b: ours, c: limit; b' with decoded pictures kept\n")
     report(
@@ -261,7 +292,9 @@ def speed(args, report):
                     for precision, row in rows.items():
                         ms = {"a": min(a), **{name: min(values) for name, values in row.items()}}
                         parts = steps[precision]
-                        rest = parts["total"] - sum(parts[step] for step in ("decode", "prepare", "forward", "pool"))
+                        rest = parts["total"] - sum(
+                            parts[step] for step in ("decode", "prepare", "forward", "pool")
+                        )
                         shares = [*(parts[step] for step in ("decode", "prepare", "forward", "pool")), rest]
                         report(
                             f"{model:16} {size:4} {which:8} {precision:9} {ms['a']:8.0f} {ms['b']:7.1f} {ms['c']:7.1f}"
@@ -291,6 +324,7 @@ def one_turn(detector, dataset, spec, precision, home, row, steps, args, timer):
     """Adds milliseconds for an image of ours, cold and with kept pictures, and of the limit."""
     from worker.data.pixels import PixelCache  # noqa: PLC0415
     from worker.features.extract import extract  # noqa: PLC0415
+    from worker.features.reading import reading_of  # noqa: PLC0415
 
     count = len(dataset.images)
     with tempfile.TemporaryDirectory(dir=home) as folder:
@@ -298,10 +332,11 @@ def one_turn(detector, dataset, spec, precision, home, row, steps, args, timer):
         for name in ("b", "w"):
             seconds, features = timer(
                 lambda: extract(
-                    detector, dataset, spec, device=args.device, precision=precision, pixels=kept,
+                    reading_of(detector, dataset, spec, device=args.device, precision=precision),
+                    pixels=kept,
                     decode_threads=args.decode_threads,
                 )
-            )  # fmt: skip
+            )
             row[name].append(seconds / count * 1e3)
             if name == "b":
                 steps[precision] = features.seconds
@@ -315,12 +350,16 @@ def ranking(args, report):
     """Eight candidates on one dataset: everything together against the sum of the forward passes alone."""
     from worker.catalogue import DEFAULT_METRICS  # noqa: PLC0415
     from worker.data.pixels import PixelCache  # noqa: PLC0415
-    from worker.features.extract import Spec, extract  # noqa: PLC0415
+    from worker.features.extract import extract  # noqa: PLC0415
+    from worker.features.reading import reading_of  # noqa: PLC0415
+    from worker.features.spec import Spec  # noqa: PLC0415
     from worker.metrics import FeatureSet, score  # noqa: PLC0415
 
     timer = Timer(args.device, args.threads)
     size = args.ranking_size
-    report(f"\nA ranking of eight candidates on {args.ranking_images} images, {size} pixels, backbone.c4, objects")
+    report(
+        f"\nA ranking of eight candidates on {args.ranking_images} images, {size} pixels, backbone.c4, objects"
+    )
     report(f"{'candidate':34} {'forward alone':>13} {'features':>9} {'scores':>7} {'ratio':>6}   seconds")
     sums = [0.0, 0.0, 0.0]
     with tempfile.TemporaryDirectory() as home:
@@ -332,7 +371,9 @@ def ranking(args, report):
             run, really = limit(detector, spec.layers, size, "float32", args.ranking_images, args.device)
             features_s, features = timer(
                 lambda detector=detector: extract(
-                    detector, dataset, spec, device=args.device, pixels=kept, decode_threads=args.decode_threads
+                    reading_of(detector, dataset, spec, device=args.device),
+                    pixels=kept,
+                    decode_threads=args.decode_threads,
                 )
             )
             table = features.layers["backbone.c4", "local"]
@@ -345,7 +386,9 @@ def ranking(args, report):
                 f"{backbone:34} {forward_s:13.2f} {features_s:9.2f} {scores_s:7.2f}"
                 f" {(features_s + scores_s) / forward_s:6.2f}"
             )
-    report(f"{'together':34} {sums[0]:13.2f} {sums[1]:9.2f} {sums[2]:7.2f} {(sums[1] + sums[2]) / sums[0]:6.2f}")
+    report(
+        f"{'together':34} {sums[0]:13.2f} {sums[1]:9.2f} {sums[2]:7.2f} {(sums[1] + sums[2]) / sums[0]:6.2f}"
+    )
 
 
 def memory(args, report):
@@ -355,7 +398,11 @@ def memory(args, report):
         task = json.dumps({"images": count, "device": args.device, "decode_threads": args.decode_threads})
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(args.threads)}
         done = subprocess.run(
-            [sys.executable, __file__, "--child", task], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, __file__, "--child", task],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         found = json.loads(done.stdout.splitlines()[-1])
         report(f"{count:6} images: {found['before']:6.0f} before, {found['peak']:6.0f} at most")
@@ -365,7 +412,8 @@ def memory_child(task):
     import torch  # noqa: PLC0415
 
     from worker.data.pixels import PixelCache  # noqa: PLC0415
-    from worker.features.reading import Spec, reading_of  # noqa: PLC0415
+    from worker.features.reading import reading_of  # noqa: PLC0415
+    from worker.features.spec import Spec  # noqa: PLC0415
     from worker.features.statistics import design_of, read_statistics  # noqa: PLC0415
 
     detector = random_detector("detrank/fasterrcnn_fpn", "torchvision/mobilenet_v2", task["device"])
@@ -381,7 +429,9 @@ def memory_child(task):
         before = status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
         for _ in range(2):
-            read_statistics(reading, reading.images, design, decode_threads=task["decode_threads"], pixels=kept)
+            read_statistics(
+                reading, reading.images, design, decode_threads=task["decode_threads"], pixels=kept
+            )
         print(json.dumps({"before": before, "peak": status("VmHWM")}))
 
 
@@ -398,7 +448,9 @@ def status(field):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", choices=("speed", "ranking", "memory"))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
@@ -417,9 +469,13 @@ def main():
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     for name, full, quick in (
-        ("sizes", [800, 320], [320]), ("images", 24, 8), ("published", 8, 4), ("turns", 3, 1),
-        ("ranking_images", 1000, 60), ("memory_images", 200, 50),
-    ):  # fmt: skip
+        ("sizes", [800, 320], [320]),
+        ("images", 24, 8),
+        ("published", 8, 4),
+        ("turns", 3, 1),
+        ("ranking_images", 1000, 60),
+        ("memory_images", 200, 50),
+    ):
         if getattr(args, name) is None:
             setattr(args, name, quick if args.quick else full)
 

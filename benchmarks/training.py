@@ -3,12 +3,14 @@
     python benchmarks/training.py                 batches of 4 and 8; 320 pixels on a CPU, 800 on CUDA
     python benchmarks/training.py --quick         one small model, one batch size, few steps
     python benchmarks/training.py --dataset FOLDER   a canonical dataset instead of made-up pictures
+    python benchmarks/training.py --init          only what data-dependent initialisation costs
 
 The plain loop is the published one: float32, contiguous tensors, a DataLoader that decodes each picture anew in every
 epoch, torchvision's own model and transform, Adam. `step` is one fixed batch through network, gradients and optimiser;
 `epoch` has the decoding too, from the second epoch on. Ours once in float32 and once in the precision that `auto`
 gives here. The two ways take turns, so that other work on the machine hits both; medians; a ratio above 1 means ours
-is faster. With one thread (OMP_NUM_THREADS=1) the step is CPU time, otherwise wall clock.
+is faster. The last line is the share that data-dependent initialisation has of a whole training by the recipe `quick`:
+a placed MobileNetV2, everything else fresh, pictures decoded before. With one thread (OMP_NUM_THREADS=1) the step is CPU time, otherwise wall clock.
 """
 
 import argparse
@@ -35,11 +37,12 @@ from models_store.manifest import Manifest
 from models_store.pooling import training_pools
 from worker.data.dataset import Dataset, open_dataset
 from worker.data.ingest import ingest
-from worker.training import plan_of
+from worker.training.data_dependent_init import data_dependent_init
 from worker.training.examples import examples_of
 from worker.training.optimiser import optimiser_of
 from worker.training.order import made_ready
 from worker.training.pictures import Pictures
+from worker.training.plan import plan_of
 from worker.training.randomness import per_image_samplers
 from worker.training.recipe import Augmentation
 from worker.training.step import Stepper, precision_of
@@ -67,32 +70,50 @@ def made_up(root: Path, count: int, seed: int = 0) -> Dataset:
             w, h = rng.integers(30, 200, 2)
             x, y, label = rng.integers(0, 640 - w), rng.integers(0, 480 - h), rng.integers(0, CLASSES)
             pixels[y : y + h, x : x + w] = np.eye(3)[label] * 255
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": index + 1, "category_id": int(label) + 1,
-                "bbox": [int(v) for v in (x, y, w, h)], "area": int(w * h), "iscrowd": 0,
-            })  # fmt: skip
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": index + 1,
+                    "category_id": int(label) + 1,
+                    "bbox": [int(v) for v in (x, y, w, h)],
+                    "area": int(w * h),
+                    "iscrowd": 0,
+                }
+            )
         PIL.Image.fromarray(pixels).save(root / "raw" / "train" / f"{index}.jpg", quality=90)
         images.append({"id": index + 1, "file_name": f"{index}.jpg", "width": 640, "height": 480})
     (root / "raw" / "annotations").mkdir()
     content = {
-        "images": images, "annotations": annotations,
+        "images": images,
+        "annotations": annotations,
         "categories": [{"id": i + 1, "name": str(i)} for i in range(CLASSES)],
-    }  # fmt: skip
+    }
     (root / "raw" / "annotations" / "instances_train.json").write_text(json.dumps(content))
     ingest(root / "raw", root / "canonical", val_fraction=0.0)
     return open_dataset(root / "canonical")
 
 
-def detector_of(name: str, classes: int, device: torch.device) -> TorchvisionDetector:
-    architecture = ARCHITECTURES[name]
+def detector_of(
+    name: str, classes: int, device: torch.device, backbone: str | None = None
+) -> TorchvisionDetector:
+    architecture, options = ARCHITECTURES[name], MODELS.get(name, {})
     module = build_module(
-        architecture, num_classes=classes, input=architecture.input, backbone=None, options=MODELS[name]
+        architecture, num_classes=classes, input=architecture.input, backbone=backbone, options=options
     )
     face = architecture.face(module)
     manifest = Manifest(
-        architecture=name, format="benchmark", kind="detector", input=architecture.input, layers=layers_of(face, ()),
-        parameters=0, source={}, weights_sha256="", num_classes=classes, options=MODELS[name],
-    )  # fmt: skip
+        architecture=name,
+        format="benchmark",
+        kind="detector",
+        input=architecture.input,
+        layers=layers_of(face, ()),
+        parameters=0,
+        source={},
+        weights_sha256="",
+        num_classes=classes,
+        backbone=backbone,
+        options=options,
+    )
     return TorchvisionDetector(manifest, module.to(device), face)
 
 
@@ -148,9 +169,13 @@ class Ours:
         self.batch, self.size = batch, size
         recipe = "frcnn_full" if "fasterrcnn" in name else "sgd_1x"
         self.plan = plan_of(
-            recipe, manifest=self.detector.manifest, images=len(dataset.images), batch_size=batch, freeze="none",
+            recipe,
+            manifest=self.detector.manifest,
+            images=len(dataset.images),
+            batch_size=batch,
+            freeze="none",
             precision=precision,
-        )  # fmt: skip
+        )
         self.parts = contextlib.ExitStack()
         self.parts.enter_context(training_pools(self.detector))
         samplers = self.parts.enter_context(per_image_samplers(self.detector.module, None))
@@ -167,9 +192,15 @@ class Ours:
 
     def ready(self):
         return made_ready(
-            self.examples, self.pictures, NO_AUGMENTATION, batch_size=self.batch, seed=0, first=0, share=list,
+            self.examples,
+            self.pictures,
+            NO_AUGMENTATION,
+            batch_size=self.batch,
+            seed=0,
+            first=0,
+            share=list,
             threads=2,
-        )  # fmt: skip
+        )
 
     def step(self, batch: list) -> None:
         losses = self.stepper.step(batch, self.iteration, self.size, self.optimiser)
@@ -215,8 +246,10 @@ def compare(
     clock = time.process_time if torch.get_num_threads() == 1 and device.type == "cpu" else time.perf_counter
     steps = alternating(
         [lambda: plain.step(plain.fixed), *(lambda one=one: one.step(one.fixed) for one in ours)],
-        times, device, clock,
-    )  # fmt: skip
+        times,
+        device,
+        clock,
+    )
     epochs = alternating(
         [plain.epoch, *(one.epoch for one in ours)], max(1, times // 3), device, time.perf_counter
     )
@@ -232,9 +265,58 @@ def compare(
         one.close()
 
 
+def beginning(dataset: Dataset, device: torch.device, times: int) -> None:
+    """Prints the seconds of data-dependent initialisation beside those of all steps of a quick training."""
+    name, backbone = "detrank/fasterrcnn_fpn", "torchvision/mobilenet_v2"
+    detector = detector_of(name, len(dataset.categories), device, backbone)
+    fresh = [n for n, _ in detector.module.named_parameters() if not n.startswith("backbone.body.")]
+    detector.manifest = detector.manifest.but(initialised_keys=tuple(fresh))
+    plan = plan_of("quick", manifest=detector.manifest, images=len(dataset.images))
+    examples, _ = examples_of(dataset, [image.id for image in dataset.images], None, masks=False)
+    size = plan.image_size
+    with (
+        training_pools(detector),
+        per_image_samplers(detector.module, plan.recipe.rois) as samplers,
+        Pictures() as pictures,
+    ):
+        stepper = Stepper(detector, plan, samplers, device, precision_of(plan.precision, device), print)
+        optimiser = optimiser_of(detector, plan.recipe, plan.phases[-1], device)
+        ready = made_ready(
+            examples,
+            pictures,
+            plan.recipe.augmentation,
+            batch_size=plan.batch_size,
+            seed=0,
+            first=0,
+            share=list,
+            threads=2,
+        )
+        with contextlib.closing(ready):
+            batch = next(ready)
+        clock = (
+            time.process_time if torch.get_num_threads() == 1 and device.type == "cpu" else time.perf_counter
+        )
+        begin, step = alternating(
+            [
+                lambda: data_dependent_init(detector, plan, examples, pictures, samplers, size, threads=2),
+                lambda: sum(stepper.step(batch, 0, size, optimiser).values()).item(),
+            ],
+            times,
+            device,
+            clock,
+        )
+    whole = plan.iterations * step
+    print(
+        f"data-dependent initialisation {begin:.2f} s, {begin / whole:.2%} of a quick training "
+        f"({plan.iterations} steps of {step:.2f} s at {size} px)",
+        flush=True,
+    )
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("--quick", action="store_true")
+    arguments.add_argument("--init", action="store_true")
     arguments.add_argument("--dataset", type=Path)
     arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments.add_argument("--size", type=int)
@@ -252,8 +334,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         images = max(sizes) * (2 if asked.quick else 3)
         dataset = open_dataset(asked.dataset) if asked.dataset else made_up(Path(folder), images)
-        for name, batch in itertools.product(models, sizes):
+        for name, batch in () if asked.init else itertools.product(models, sizes):
             compare(name, dataset, batch, size, device, times, asked.precision)
+        beginning(dataset, device, times)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# the same examples on every machine, however slow; HYPOTHESIS_PROFILE=default looks for new ones
+settings.register_profile(
+    "repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +51,9 @@ def _service(variable: str, default: str, name: str) -> str:
 
 @contextmanager
 def _new_database() -> Iterator[str]:
-    server = _service("DETRANK_TEST_DATABASE_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres", "Postgres")
+    server = _service(
+        "DETRANK_TEST_DATABASE_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres", "Postgres"
+    )
     name = f"detrank_test_{uuid.uuid4().hex[:12]}"
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:

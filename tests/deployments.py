@@ -16,9 +16,9 @@ from typing import Any
 
 from sqlalchemy import delete
 
-from app.client import Client
 from app.db.engine import Database
 from app.db.tables import FeatureFile
+from detrank import Client
 
 START_S = 60.0
 LISTENS = re.compile(r"detrank listens on (http://\S+)")
@@ -75,8 +75,11 @@ class Deployment:
             process = subprocess.Popen(
                 [sys.executable, "-m", "app.cli", *command],
                 env=self.environment | {f"DETRANK_{key}": str(value) for key, value in settings.items()},
-                stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         self.processes.append(process)
         return process
 
@@ -173,10 +176,15 @@ def comparable(ranking: dict[str, Any]) -> dict[str, Any]:
                 "rank": candidate["rank"],
                 "state": candidate["state"],
                 "value": candidate["value"],
-                "chance_of_best": candidate["chance_of_best"],
+                "score_chance_of_highest": candidate["score_chance_of_highest"],
                 "scores": {
                     (score["metric"], score["layer"], score["level"]): (
-                        score["value"], score["undefined"], score["null"], score["z"], score["interval"], score["zero_point"],
+                        score["value"],
+                        score["undefined"],
+                        score["null"],
+                        score["z"],
+                        score["interval"],
+                        score["zero_point"],
                         score["gain"],
                     )
                     for score in candidate["scores"]

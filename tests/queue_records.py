@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.db.engine import Database, database_now
 from app.db.tables import Base, Candidate, Checkpoint, Dataset, Job, Ranking, Workspace
 from app.ids import new_id
-from app.queue import jobs, shard_flow
+from app.queue import tree
 from app.queue.states import JobKind
 
 
@@ -64,11 +64,11 @@ def add_ingest(
 ) -> Job:
     """A new dataset and the job that prepares it."""
     dataset = add_dataset(session, workspace_id)
-    job = jobs.add_job(
+    job = tree.add(
         session,
+        JobKind.INGEST,
+        dataset.id,
         workspace_id=workspace_id,
-        kind=JobKind.INGEST,
-        resource_id=dataset.id,
         payload=payload,
         max_attempts=max_attempts,
     )
@@ -77,9 +77,17 @@ def add_ingest(
 
 
 def add_ranking(
-    session: Session, workspace_id: str, payloads: list[dict[str, Any]], *, shards: int = 1
+    session: Session,
+    workspace_id: str,
+    payloads: list[dict[str, Any]],
+    *,
+    shards: int = 1,
+    parent: Job | None = None,
 ) -> Ranking:
-    """A ranking of as many candidates as there are payloads, each with its job; the first is read in so many `shards`."""
+    """A ranking of as many candidates as there are payloads, each with its job; the first is read in so many `shards`.
+
+    `parent`: the locked job of the search or study whose part it is.
+    """
     now = database_now(session)
     dataset = add_dataset(session, workspace_id, "ready")
     ranking = Ranking(
@@ -92,6 +100,10 @@ def add_ranking(
     )
     session.add(ranking)
     session.flush()
+    if parent is not None:
+        setattr(ranking, f"{parent.kind}_id", parent.resource_id)
+    own = tree.add(session, JobKind.RANK, ranking.id, workspace_id=workspace_id, parent=parent)
+    ranking.job_id = own.id
     for position, payload in enumerate(payloads):
         checkpoint = Checkpoint(
             id=new_id("ckpt"),
@@ -104,23 +116,23 @@ def add_ranking(
         )
         session.add(checkpoint)
         session.flush()
-        if shards > 1 and not position:
-            job_id = shard_flow.add(session, ranking, checkpoint.id, shards, max_attempts=3)
-        else:
-            job_id = jobs.add_job(
-                session,
-                workspace_id=workspace_id,
-                kind=JobKind.SCORE,
-                resource_id=ranking.id,
-                payload={"checkpoint_id": checkpoint.id, **payload},
-            ).id
+        about = {"checkpoint_id": checkpoint.id, **payload}
+        in_parts = shards if shards > 1 and not position else 0
+        if in_parts:
+            about["shards"] = shards
+        job = tree.add(
+            session, JobKind.SCORE, ranking.id, workspace_id=workspace_id, parent=own, payload=about
+        )
+        for shard in range(in_parts):
+            part = about | {"shard": shard}
+            tree.add(session, JobKind.SHARD, ranking.id, workspace_id=workspace_id, parent=job, payload=part)
         session.add(
             Candidate(
                 ranking_id=ranking.id,
                 checkpoint_id=checkpoint.id,
                 position=position,
                 state="queued",
-                job_id=job_id,
+                job_id=job.id,
             )
         )
     session.flush()

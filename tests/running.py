@@ -16,9 +16,9 @@ import uvicorn
 from sqlalchemy.orm import Session
 
 from app.db.engine import Database
-from app.db.tables import Candidate, Checkpoint, Dataset, Ranking, Score
+from app.db.tables import Candidate, Checkpoint, Dataset, Job, Ranking, Score
 from app.main import create_app
-from app.queue import events, leases
+from app.queue import events, leases, ranking_verifications
 from app.services import workspaces
 from app.settings import Settings
 from app.storage.blobs import BlobStore
@@ -46,7 +46,7 @@ def running(settings: Settings) -> Iterator[Running]:
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120  # of a machine that does other things too
     while not server.started:
         assert thread.is_alive(), "the service did not start"
         assert time.monotonic() < until, "the service did not start in time"
@@ -82,7 +82,11 @@ class Workspace:
 
         def fill(session: Session) -> None:
             row = session.get(Checkpoint, made["id"])
-            row.kind, row.architecture, row.format = "detector", "torchvision/fasterrcnn_resnet50_fpn", "torchvision"
+            row.kind, row.architecture, row.format = (
+                "detector",
+                "torchvision/fasterrcnn_resnet50_fpn",
+                "torchvision",
+            )
             row.parameters, row.manifest = parameters, {"layers": []}
             row.weights_sha256 = self.keep(session, b"safe " + made["id"].encode())
 
@@ -102,19 +106,46 @@ class Workspace:
         def write(session: Session) -> None:
             key = {"ranking_id": ranking["id"], "checkpoint_id": checkpoint_id}
             undefined = None if value is not None else "only one category"
-            sure = {"null": {"mean": 0.5, "std": 0.1, "permutations": 20}, "z": 15.0, "interval": [value - 0.2, value + 0.2]} if value else {}
-            zero = {"zero_point": value - 0.25, "gain": 0.25, "gain_interval": [0.125, 0.375]} if value else {}
+            sure = (
+                {
+                    "null": {"mean": 0.5, "std": 0.1, "permutations": 20},
+                    "z": 15.0,
+                    "interval": [value - 0.2, value + 0.2],
+                }
+                if value
+                else {}
+            )
+            zero = (
+                {"zero_point": value - 0.25, "gain": 0.25, "gain_interval": [0.125, 0.375]} if value else {}
+            )
             details = {"notes": [], "objects": 12} | sure | zero
             session.add(
                 Score(
-                    **key, metric="logme", layer="backbone.c4", level="local", value=value, undefined=undefined, seconds=0.5,
-                    details=details, replicates=b"01234567" * 20 if sure else None,
+                    **key,
+                    metric="logme",
+                    layer="backbone.c4",
+                    level="local",
+                    value=value,
+                    undefined=undefined,
+                    seconds=0.5,
+                    details=details,
+                    replicates=b"01234567" * 20 if sure else None,
                 )
-            )  # fmt: skip
+            )
             candidate = session.get(Candidate, (ranking["id"], checkpoint_id))
-            candidate.cost = {"parameters": 1000, "ms_per_image": 5.0, "peak_memory_bytes": 10_000, "device": "cpu"} | cost
+            candidate.cost = {
+                "parameters": 1000,
+                "ms_per_image": 5.0,
+                "peak_memory_bytes": 10_000,
+                "device": "cpu",
+            } | cost
             candidate.timings, candidate.warnings = {"total": 1.5}, ["read at another layer"]
-            events.append(session, session.get(Ranking, ranking["id"]), "score", {"checkpoint_id": checkpoint_id, "value": value})
+            events.append(
+                session,
+                session.get(Ranking, ranking["id"]),
+                "score",
+                {"checkpoint_id": checkpoint_id, "value": value},
+            )
 
         self.finish(self.job_of(ranking, checkpoint_id), write)
 
@@ -124,28 +155,47 @@ class Workspace:
         def write(session: Session) -> None:
             row = session.get(Ranking, ranking["id"])
             row.result = {
-                "ranked_by": {"metric": "logme", "layer": "backbone.c4", "level": "local", "quantity": "value", "chosen_by": "default rule"},
+                "ranked_by": {
+                    "metric": "logme",
+                    "layer": "backbone.c4",
+                    "level": "local",
+                    "quantity": "value",
+                    "chosen_by": "default rule",
+                },
                 "order": [
                     {
-                        "checkpoint_id": id, "rank": n, "value": value, "near": [], "static_ranks": {"parameters": n},
-                        "z": 15.0, "interval": [value - 0.2, value + 0.2], "chance_of_best": 1.0 / n, "group": n,
-                        "zero_point": value - 0.25, "gain": 0.25, "gain_interval": [0.125, 0.375],
+                        "checkpoint_id": id,
+                        "rank": n,
+                        "value": value,
+                        "near": [],
+                        "static_ranks": {"parameters": n},
+                        "z": 15.0,
+                        "interval": [value - 0.2, value + 0.2],
+                        "chance_of_best": 1.0 / n,
+                        "group": n,
+                        "zero_point": value - 0.25,
+                        "gain": 0.25,
+                        "gain_interval": [0.125, 0.375],
                     }
                     for n, (id, value) in enumerate(order, 1)
                 ],
                 "summary": "each candidate can be told apart from the next",
                 "groups": [[id] for id, _ in order],
                 "ties": [],
-                "left_out": [{"checkpoint_id": id, "name": "x", "code": "undefined", "reason": "no value"} for id in left_out],
+                "left_out": [
+                    {"checkpoint_id": id, "name": "x", "code": "undefined", "reason": "no value"}
+                    for id in left_out
+                ],
                 "warnings": [{"code": "few_objects", "detail": "12 objects"}],
                 "baselines": {"parameters": {id: 1000 for id, _ in order}},
             }
             row.plot_sha256 = self.keep(session, b"\x89PNG plot")
             for n, (id, _) in enumerate(order, 1):
                 session.get(Candidate, (ranking["id"], id)).rank = n
+            ranking_verifications.add_wanted(session, row, session.get(Job, row.job_id))
 
         with self.service.database.reading() as session:
-            job_id = session.get(Ranking, ranking["id"]).rank_job_id
+            job_id = session.get(Ranking, ranking["id"]).job_id
         self.finish(job_id, write)
 
     def finish(self, job_id: str, write: Callable[[Session], None] | None = None) -> None:
@@ -157,7 +207,11 @@ class Workspace:
     def fail(self, job_id: str, detail: str = "it broke") -> None:
         claim = self.claim(job_id)
         with self.service.database.unit_of_work() as session:
-            leases.fail(session, claim, {"code": "candidate_failed", "title": "broken", "status": 422, "detail": detail})
+            leases.fail(
+                session,
+                claim,
+                {"code": "candidate_failed", "title": "broken", "status": 422, "detail": detail},
+            )
 
     def claim(self, job_id: str) -> leases.Claim:
         with self.service.database.unit_of_work() as session:

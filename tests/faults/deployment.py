@@ -134,12 +134,30 @@ class Worker:
 
     def __init__(self, deployment: Deployment, log: Path) -> None:
         self.log = log
-        queues = ",".join(queue_names(deployment.settings, ("cpu", "gpu")))
+        queues = ",".join(queue_names(deployment.settings))
         command = [
-            sys.executable, "-m", "celery", "-A", "tests.faults.celery_app", "worker", "-Q", queues,
-            "-n", f"{log.stem}-{uuid.uuid4().hex[:6]}@%h", "-P", "prefork", "-c", "1", "--pool-start-method", "spawn",
-            "--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "tests.faults.celery_app",
+            "worker",
+            "-Q",
+            queues,
+            "-n",
+            f"{log.stem}-{uuid.uuid4().hex[:6]}@%h",
+            "-P",
+            "prefork",
+            "-c",
+            "1",
+            "--pool-start-method",
+            "spawn",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+            "-l",
+            "INFO",
+        ]
         environment = os.environ | deployment.environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         with log.open("wb") as output:
             self.process = subprocess.Popen(

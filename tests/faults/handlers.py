@@ -56,4 +56,4 @@ def run(step, job):
 
 
 for kind in JobKind:
-    tasks.HANDLERS[kind] = "tests.faults.handlers:run"
+    tasks.HANDLERS[kind] = "tests.faults.handlers"

@@ -132,7 +132,7 @@ def test_a_broker_that_falls_silent_between_two_bells(tmp_path, sqlite_url, requ
         assert outcome, "ringing never came back"
         assert isinstance(outcome[0], Unavailable)
         with deployment.database.reading() as session:
-            assert sorted(row.rung for row in session.query(Outbox)) == [0, 1]
+            assert sorted(row.rings for row in session.query(Outbox)) == [0, 1]
         wire.set("cut")
         wire.set("forward")
         deployment.until(lambda: _ring(deployment, broker) == 1, "the bell is rung after all")

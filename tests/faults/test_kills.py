@@ -114,8 +114,11 @@ def test_a_ranking_survives_kills_poison_and_bad_candidates(deployment):
     _, candidates = deployment.ranking(ranking_id)
     assert [candidate.state for candidate in candidates] == ["succeeded", "failed", "failed", "succeeded"]
     assert [candidate.error and candidate.error["code"] for candidate in candidates] == [
-        None, "candidate_failed", "attempts_exhausted", None,
-    ]  # fmt: skip
+        None,
+        "candidate_failed",
+        "attempts_exhausted",
+        None,
+    ]
     states = [event.data.get("state") for event in deployment.events(ranking_id) if event.kind == "state"]
     assert [state for state in states if state] == ["running", "running", "succeeded"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.client import Client
+from detrank import Client
 from tests.deployments import Deployment, comparable, deployment, forget_features, zipped
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -49,7 +49,7 @@ def prepare(client: Client, shared_data: Path, folder: Path) -> tuple[str, list[
     return dataset["id"], [row["id"] for row in ready]
 
 
-def middle(client: Client, ranking_id: str) -> str:
+def middle(client: Client, ranking_id: str) -> dict[str, Any]:
     """Waits until one candidate has ended and another is extracting; the job of that one."""
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
@@ -62,7 +62,7 @@ def middle(client: Client, ranking_id: str) -> str:
                 if candidate["state"] == "running":
                     job = client.jobs.get(candidate["job_id"])
                     if job["stage"] == "extracting":
-                        return job["id"]
+                        return job
         time.sleep(0.02)
     raise AssertionError("no candidate was caught at work")
 
@@ -89,5 +89,6 @@ def test_ranking_survives_kill(running: Deployment, shared_data: Path, tmp_path:
         ranking = client.rankings.wait(ranking_id, timeout_s=PATIENCE_S)
         assert ranking["state"] == "succeeded", (kill, (ranking["error"] or {}).get("detail"))
         assert comparable(ranking) == comparable(undisturbed), kill
-        job = client.jobs.get(struck)
-        assert (job["state"], job["attempt"]) == ("succeeded", 2), kill
+        job = client.jobs.get(struck["id"])
+        # one attempt is lost; on a busy machine there may have been another before
+        assert (job["state"], job["attempt"]) == ("succeeded", struck["attempt"] + 1), kill

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from app.queue import control
 from app.queue.states import JobState
+from tests import control
 from tests.faults.deployment import deployed
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,8 @@ def test_cancelling_a_ranking_in_the_middle(embedded):
     embedded.until(lambda: embedded.ranking(ranking_id)[0].state == JobState.CANCELLED, "the ranking ends")
     ranking, candidates = embedded.ranking(ranking_id)
     assert [candidate.state for candidate in candidates] == ["succeeded", "cancelled", "cancelled"]
-    assert ranking.rank_job_id is None
+    assert ranking.result is None
+    assert embedded.job(ranking.job_id).attempt == 0
     assert ranking.finished_at is not None
 
 
@@ -57,7 +58,7 @@ def test_a_handler_that_does_not_listen_is_ended_with_its_process(embedded):
 
 
 def test_a_job_past_its_time_limit_fails_and_is_not_tried_again(tmp_path, sqlite_url):
-    with deployed(tmp_path, sqlite_url, "", job_time_limit_s=1.5) as deployment:
+    with deployed(tmp_path, sqlite_url, "", intake_time_limit_s=1.5) as deployment:
         deployment.worker()
         deaf, slow, good = deployment.add(do="deaf"), deployment.add(steps=50), deployment.add()
         for job_id in (deaf, slow):

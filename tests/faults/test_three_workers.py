@@ -16,14 +16,14 @@ import pytest
 import torch
 import torchvision
 
-from app.client import Client
 from app.db.engine import Database
 from app.queue import leases
 from app.settings import Settings
 from app.storage.blobs import open_store
+from detrank import Client
 from tests.deployments import Deployment, comparable, deployment
-from worker.step import Step
-from worker.tasks import attempt
+from worker.attempt import Attempt
+from worker.tasks import work_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -52,12 +52,18 @@ def archive(file: Path, images: int = 72) -> Path:
                 x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
                 annotations.append(
                     {
-                        "id": len(annotations), "image_id": index, "category_id": int(rng.integers(3)),
-                        "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0,
+                        "id": len(annotations),
+                        "image_id": index,
+                        "category_id": int(rng.integers(3)),
+                        "bbox": [x, y, w, h],
+                        "area": w * h,
+                        "iscrowd": 0,
                     }
-                )  # fmt: skip
+                )
         document = {
-            "images": [{"id": i, "file_name": f"{i}.png", "width": w, "height": h} for i, (w, h) in enumerate(sizes)],
+            "images": [
+                {"id": i, "file_name": f"{i}.png", "width": w, "height": h} for i, (w, h) in enumerate(sizes)
+            ],
             "annotations": annotations,
             "categories": [{"id": i, "name": name} for i, name in enumerate("abc")],
         }
@@ -82,7 +88,11 @@ def prepare(client: Client, folder: Path) -> tuple[str, list[str]]:
 @pytest.fixture
 def running(tmp_path: Path, postgres_url: str, redis_url: str) -> Iterator[Deployment]:
     """An API, and three workers that share no file but those in storage; the first also takes what needs no GPU."""
-    urls = {"DATABASE_URL": postgres_url, "BROKER_URL": redis_url, "STORAGE_URL": f"file://{tmp_path / 'storage'}"}
+    urls = {
+        "DATABASE_URL": postgres_url,
+        "BROKER_URL": redis_url,
+        "STORAGE_URL": f"file://{tmp_path / 'storage'}",
+    }
     # features are not shared, or the run that is compared would find them
     with deployment(tmp_path / "host0", workers=0, SHARED_FILE_BYTES=0, **urls) as started:
         yield started
@@ -109,9 +119,13 @@ def strike(running: Deployment, ranking_id: str, workers: dict[int, Any]) -> dic
 def alone(running: Deployment, folder: Path, dataset_id: str, ids: list[str]) -> dict[str, Any]:
     """The same request, worked off by this process, one job after the other."""
     settings = Settings(
-        data_dir=folder, database_url=running.environment["DETRANK_DATABASE_URL"], device="cpu", min_free_disk_bytes=0,
-        storage_url=running.environment["DETRANK_STORAGE_URL"], shared_file_bytes=0,
-    )  # fmt: skip
+        data_dir=folder,
+        database_url=running.environment["DETRANK_DATABASE_URL"],
+        device="cpu",
+        min_free_disk_bytes=0,
+        storage_url=running.environment["DETRANK_STORAGE_URL"],
+        shared_file_bytes=0,
+    )
     database, store = Database(settings.resolved_database_url), open_store(settings)
     ranking = running.client.rankings.create(dataset_id, ids, **REQUEST)
     threads = torch.get_num_threads()
@@ -123,8 +137,8 @@ def alone(running: Deployment, folder: Path, dataset_id: str, ids: list[str]) ->
                     with database.unit_of_work() as session:
                         claim = leases.claim(session, job["id"], "alone", lease_s=60)
                     if claim is not None:
-                        with Step(claim, database, settings, store) as step:
-                            attempt(step, claim)
+                        with Attempt(claim, database, settings, store) as attempt:
+                            work_on(attempt, claim)
             ranking = running.client.rankings.get(ranking["id"])
     finally:
         torch.set_num_threads(threads)

@@ -8,14 +8,21 @@ import pytest
 import torch
 import torchvision
 
-from app.client import Client
+from detrank import Client
 from tests.deployments import Deployment, deployment, zipped
 from tests.squares import squares
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PATIENCE_S = 200
-ASKED: dict[str, Any] = {"recipe": "quick", "iterations": 20, "evaluations": 2, "image_size": 64, "batch_size": 2, "precision": "float32"}
+ASKED: dict[str, Any] = {
+    "recipe": "quick",
+    "iterations": 20,
+    "evaluations": 2,
+    "image_size": 64,
+    "batch_size": 2,
+    "precision": "float32",
+}
 
 
 def prepare(client: Client, folder: Path) -> tuple[str, str]:
@@ -43,7 +50,9 @@ def strike(running: Deployment, client: Client, id: str) -> int:
 
 def comparable(client: Client, record: dict[str, Any]) -> dict[str, Any]:
     points = [{**point, "seconds": None} for point in client.verifications.curves(record["id"])]
-    return {name: record[name] for name in ("val", "test", "best", "iterations", "finished", "warnings")} | {"curves": points}
+    return {name: record[name] for name in ("val", "test", "best", "iterations", "finished", "warnings")} | {
+        "curves": points
+    }
 
 
 def test_a_killed_verification_ends_as_if_nobody_had_disturbed_it(tmp_path: Path) -> None:
@@ -61,7 +70,14 @@ def test_a_killed_verification_ends_as_if_nobody_had_disturbed_it(tmp_path: Path
         survivor = client.verifications.wait(second["id"], timeout_s=PATIENCE_S)
         assert survivor["state"] == "succeeded", survivor["error"]
         assert comparable(client, survivor) == comparable(client, undisturbed)
-        log = [event["data"]["message"] for event in client.jobs.events(second["job_id"]) if event["event"] == "log"]
+        log = [
+            event["data"]["message"]
+            for event in client.jobs.events(second["job_id"])
+            if event["event"] == "log"
+        ]
         assert f"training goes on from iteration {struck_at}" in log
-        weights = [client.checkpoints.get(row["trained_checkpoint_id"])["weights_sha256"] for row in (undisturbed, survivor)]
+        weights = [
+            client.checkpoints.get(row["trained_checkpoint_id"])["weights_sha256"]
+            for row in (undisturbed, survivor)
+        ]
         assert weights[0] == weights[1]

@@ -72,9 +72,14 @@ CASES: dict[str, tuple[str, Callable[[State], dict], str, str]] = {
     "MoCo": ("resnet50", moco, "moco", "torchvision/resnet50"),
     "SwAV": ("resnet50", swav, "swav", "torchvision/resnet50"),
     "DINO ResNet-50, full checkpoint": ("resnet50", dino, "dino", "torchvision/resnet50"),
-    "DINO ViT-S/16, the network alone": ("timm/vit_small_patch16_224.dino", dict, "dino", "timm/deit_small_patch16_224"),
+    "DINO ViT-S/16, the network alone": (
+        "timm/vit_small_patch16_224.dino",
+        dict,
+        "dino",
+        "timm/deit_small_patch16_224",
+    ),
     "detectron2 ResNet-50, .pkl": ("resnet50", detectron2, "detectron2", "torchvision/resnet50"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +149,13 @@ def difference(detector: models_store.Detector, net: nn.Module) -> float:
 
 def row(case: str, detector: models_store.Detector, worst: float) -> str:
     manifest: Any = detector.manifest
-    kept = len([k for k in detector.module.state_dict() if k.startswith("backbone.body.") and "num_batches" not in k])
+    kept = len(
+        [k for k in detector.module.state_dict() if k.startswith("backbone.body.") and "num_batches" not in k]
+    )
     return (
         f"| {case} | {manifest.format} | {manifest.backbone} | {kept} | {len(manifest.dropped_keys)} | "
         f"{worst:.1e} |"
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -20,14 +20,14 @@ from models_store.untrained import untrained
 from worker.catalogue import DEFAULT_IMAGE_SIZE
 from worker.data.dataset import Dataset, open_dataset
 from worker.data.ingest import ingest
-from worker.features.extract import Spec
 from worker.features.regions import RegionSampling
+from worker.features.spec import Spec
 from worker.ranking.order import order
 from worker.ranking.records import Candidate, Ordering, Scored, Target
 from worker.ranking.rule import MATCHED_MAPS
-from worker.studies.agreement import weighted_tau
-from worker.studies.scoring import Scored as Asked
-from worker.studies.scoring import score_detector
+from worker.studies.measures.agreement import weighted_tau
+from worker.studies.measures.scoring import ScoringSpec as Asked
+from worker.studies.measures.scoring import score_detector
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -47,14 +47,20 @@ UNTRAINED = "mobilenet_v2 random"
 
 
 @pytest.fixture(scope="module")
-def candidates(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, models_store.Detector]:
+def candidates(
+    shared_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, models_store.Detector]:
     folder = tmp_path_factory.mktemp("candidates")
     with torch.random.fork_rng():
         torch.manual_seed(7)
         save_file(torchvision.models.mobilenet_v2().state_dict(), folder / "random.safetensors")
     found = {}
     for name, (where, overrides) in CANDIDATES.items():
-        source = folder / "random.safetensors" if where is None else next((shared_data / "weights" / where).glob("*.safetensors"))
+        source = (
+            folder / "random.safetensors"
+            if where is None
+            else next((shared_data / "weights" / where).glob("*.safetensors"))
+        )
         models_store.convert(source, folder / name, overrides=overrides)
         found[name] = models_store.load_detector(folder / name)
     return found
@@ -76,26 +82,51 @@ def ordered(
 
 def _scored(name: str, detector: models_store.Detector, dataset: Dataset) -> Candidate:
     spec = Spec(
-        layers=MATCHED_MAPS, levels=("local",), max_images=120, image_size=DEFAULT_IMAGE_SIZE, regions=RegionSampling()
+        layers=MATCHED_MAPS,
+        levels=("local",),
+        max_images=120,
+        image_size=DEFAULT_IMAGE_SIZE,
+        regions=RegionSampling(),
     )
-    own, zero = (score_detector(each, dataset, Asked(spec, METRICS)) for each in (detector, untrained(detector.manifest)))
+    own, zero = (
+        score_detector(each, dataset, Asked(spec, METRICS))
+        for each in (detector, untrained(detector.manifest))
+    )
     below = {(row["metric"], row["layer"]): row["value"] for row in zero["rows"]}
     scores = tuple(
-        Scored(row["metric"], row["layer"], row["level"], row["value"], row["undefined"], zero_point=below[row["metric"], row["layer"]])
+        Scored(
+            row["metric"],
+            row["layer"],
+            row["level"],
+            row["value"],
+            row["undefined"],
+            zero_point=below[row["metric"], row["layer"]],
+        )
         for row in own["rows"]
     )
     return Candidate(name, name, scores, object_pixels=own["object_pixels"]["median"])
 
 
 def _mean_map(candidate: str, dataset: str) -> float:
-    return float(np.mean([json.loads((TUNINGS / f"{candidate}-on-{dataset}-{seed}.json").read_text())["map"] for seed in (0, 1)]))
+    return float(
+        np.mean(
+            [
+                json.loads((TUNINGS / f"{candidate}-on-{dataset}-{seed}.json").read_text())["map"]
+                for seed in (0, 1)
+            ]
+        )
+    )
 
 
-def test_it_is_the_gain_of_what_a_detector_has_to_learn_at_the_map_that_fits(ordered: tuple[str, Ordering]) -> None:
+def test_it_is_the_gain_of_what_a_detector_has_to_learn_at_the_map_that_fits(
+    ordered: tuple[str, Ordering],
+) -> None:
     dataset, ordering = ordered
     assert (ordering.metric, ordering.quantity, ordering.chosen_by) == (
-        "detection_evidence_single", "gain", "size of the objects"
-    )  # fmt: skip
+        "detection_evidence_single",
+        "gain",
+        "size of the objects",
+    )
     assert ordering.layer == ("backbone.c3" if dataset == "deeppcb" else "backbone.c4")
     assert not ordering.left_out
 

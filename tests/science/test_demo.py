@@ -10,8 +10,8 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from app.cli.demo_candidates import CANDIDATES
-from app.embedded.discovery import find
+from app.cli.demo.candidates import CANDIDATES
+from detrank.embedded import find
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[2]

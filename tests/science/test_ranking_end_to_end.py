@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.client import Client, ProblemError
+from detrank import Client, ProblemError
 from tests.deployments import Deployment, comparable, deployment, forget_features, zipped
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -100,7 +100,9 @@ def test_upload_register_rank_read(running: Deployment, tmp_path: Path, shared_d
     anew = client.rankings.wait(
         client.rankings.create(dataset["id"], ids, **REQUEST)["id"], timeout_s=PATIENCE_S
     )
-    assert not any(candidate["timings"]["cached"] for candidate in anew["candidates"])
+    cached = [one["job_id"] for one in anew["candidates"] if one["timings"]["cached"]]
+    # on a busy machine an attempt may be cut off after its features were kept: the next one finds them
+    assert not [job for id in cached if (job := client.jobs.get(id))["attempt"] == 1]
     assert comparable(anew) == comparable(ranking)
 
     one_corrupt_candidate_fails_alone(running, dataset, checkpoints, ranking)
@@ -140,7 +142,7 @@ def check_ranking(ranking: dict[str, Any], ids: set[str]) -> None:
         assert candidate["cost"]["peak_memory_bytes"] > 1_000_000
         assert {"load", "decode", "forward", "pool", "score", "calibrate"} <= set(candidate["timings"])
         assert set(candidate["baselines"]) >= {"parameters"}
-    assert sum(candidate["chance_of_best"] for candidate in candidates) == pytest.approx(1.0)
+    assert sum(candidate["score_chance_of_highest"] for candidate in candidates) == pytest.approx(1.0)
     assert [id for group in ranking["groups"] for id in group] == [
         each["checkpoint_id"] for each in candidates
     ]

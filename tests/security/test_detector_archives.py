@@ -48,7 +48,12 @@ def refusal(path: Path, tmp_path: Path, limits: Limits = SMALL) -> Unusable:
 
 def test_paths_in_an_archive_are_never_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
+    only_outside = {"../config.json": CONFIG, "../model.safetensors": b"x" * 9}
+    for path in (zipped(tmp_path / "o.zip", only_outside), tarred(tmp_path / "o.tar.gz", only_outside)):
+        assert refusal(path, tmp_path).code == "not_a_checkpoint"
     members = {
+        "config.json": CONFIG,
+        "model.safetensors": b"z" * 9,
         "../config.json": CONFIG,
         "../model.safetensors": b"x" * 9,
         f"{outside}/model.safetensors": b"y",

@@ -1,12 +1,18 @@
 """Files that mean harm or are broken: a precise refusal, nothing run, nothing left behind, the process alive."""
 
+import contextlib
 import io
 import json
 import os
 import pickle
+import re
+import shutil
 import struct
+import subprocess
+import sys
+import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +20,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from models_store import Limits, Unusable, convert
+from models_store import Limits, Unusable, convert, isolated
 
 FEW_SECONDS = Limits(cpu_s=60, wall_s=120)
 
@@ -273,24 +279,141 @@ def test_cancelling_stops_the_child_and_leaves_nothing(tmp_path):
     assert list((tmp_path / "home").iterdir()) == []
 
 
-def test_the_child_sees_no_secret_of_its_parent_and_no_network(tmp_path, monkeypatch):
-    """The environment it gets, and the namespace it leaves: told by a child of the same making."""
-    import subprocess
-    import sys
-
-    from models_store import load
-
+@pytest.fixture
+def nursery(monkeypatch) -> Iterator[isolated.Nursery]:
+    """A prepared process of this test's own, started after a secret came into the environment."""
     monkeypatch.setenv("DETRANK_DATABASE_URL", "postgresql://hunter2")
+    made = isolated.Nursery()
+    monkeypatch.setattr(isolated, "NURSERY", made)
+    yield made
+    if made.process is not None:
+        made.process.kill()
+        made.process.wait()
+
+
+def child_of(pid: int) -> int | None:
+    """The first process that `pid` forked."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            return int(stat.parent.name)
+    return None
+
+
+def test_the_child_sees_no_secret_of_its_parent_and_no_network(nursery, tmp_path):
+    """Told by a real child while it works: its environment, limits, session, descriptors and network."""
+    source = tmp_path / "x.safetensors"
+    save_file(classifier(), source)
     seen: dict[str, object] = {}
-    real = subprocess.Popen
 
-    def spy(command: list[str], **options: object) -> subprocess.Popen:
-        seen.update(options)
-        return real(
-            [sys.executable, "-c", "import sys; sys.stdin.read(); print('{\"ok\": true}')"], **options
-        )
+    def look() -> None:
+        child = child_of(nursery.process.pid)
+        if child is None or "session" in seen:
+            return
+        home = Path(f"/proc/{child}")
+        descriptors = [os.readlink(fd) for fd in (home / "fd").iterdir()]
+        if os.getsid(child) != child or any("socket" in target for target in descriptors):
+            return  # it has not closed them yet
+        limits = (home / "limits").read_text()
+        if "max address space     unlimited" in limits.lower():
+            return
+        seen["environment"] = (home / "environ").read_text()
+        seen["data"] = re.search(r"Max data size +(\d+)", limits)[1]
+        seen["network"] = os.readlink(home / "ns/net")
+        seen["session"] = os.getsid(child)
 
-    monkeypatch.setattr(load.subprocess, "Popen", spy)
-    load.run_child({"out": str(tmp_path)}, Limits(), lambda: None)
-    assert not any("hunter2" in str(value) for value in seen["env"].values())
-    assert seen["start_new_session"] is True
+    for name in ("first", "second", "third"):
+        convert(source, tmp_path / name, limits=FEW_SECONDS, check=look)
+        if "session" in seen:
+            break
+    assert "hunter2" not in str(seen["environment"])
+    assert seen["data"] == str(FEW_SECONDS.memory_bytes)
+    left = subprocess.run(
+        [sys.executable, "-c", "from models_store.limits import leave_network; print(leave_network())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (seen["network"] != os.readlink("/proc/self/ns/net")) == ("True" in left.stdout)
+
+
+def test_the_next_conversion_is_not_touched_by_a_hostile_one(nursery, tmp_path):
+    """All are forked from one process: what one of them does to itself stays in it."""
+    bad = tmp_path / "bad.pth"
+    torch.save(classifier() | {"extra": Payload(tmp_path / "touched")}, bad)
+    good = tmp_path / "good.safetensors"
+    save_file(classifier(), good)
+    pids = []
+    for _ in range(2):
+        assert refused(bad, tmp_path).code == "unsafe_pickle"
+        convert(good, tmp_path / "out", limits=FEW_SECONDS)
+        pids.append(nursery.process.pid)
+        shutil.rmtree(tmp_path / "out")
+    assert pids[0] == pids[1]
+    assert not (tmp_path / "touched").exists()
+
+
+def test_a_nursery_that_died_is_started_again(nursery, tmp_path):
+    good = tmp_path / "good.safetensors"
+    save_file(classifier(), good)
+    convert(good, tmp_path / "first", limits=FEW_SECONDS)
+    first = nursery.process
+    first.kill()
+    first.wait()
+    convert(good, tmp_path / "second", limits=FEW_SECONDS)
+    assert nursery.process.pid != first.pid
+
+
+def test_cancelling_ends_the_child_itself(nursery, tmp_path):
+    source = tmp_path / "x.safetensors"
+    save_file(classifier(), source)
+    seen: list[int] = []
+
+    class Cancelled(Exception):
+        pass
+
+    def check() -> None:
+        if child := child_of(nursery.process.pid):
+            seen.append(child)
+            raise Cancelled
+
+    for name in ("a", "b", "c"):
+        with contextlib.suppress(Cancelled):
+            convert(source, tmp_path / name, check=check)
+        if seen:
+            break
+    until = time.monotonic() + 10
+    while Path(f"/proc/{seen[0]}").exists():
+        assert time.monotonic() < until, "the child lives on"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("whom", ["child", "nursery"])
+def test_who_is_killed_from_outside_says_nothing_about_the_file(whom, nursery, tmp_path):
+    source = tmp_path / "x.safetensors"
+    save_file(classifier(), source)
+    struck: list[int] = []
+
+    def strike() -> None:
+        if not struck and (child := child_of(nursery.process.pid)):
+            struck.append(child)
+            os.kill(child if whom == "child" else nursery.process.pid, 9)
+
+    codes = []
+    for name in ("a", "b", "c", "d"):
+        try:
+            convert(source, tmp_path / name, limits=FEW_SECONDS, check=strike)
+        except Unusable as refusal:
+            codes.append(refusal.code)
+            break
+    assert codes == ["killed"]
+    convert(source, tmp_path / "after", limits=FEW_SECONDS)
+
+
+def test_a_file_that_takes_too_much_cpu_is_too_slow(tmp_path):
+    source = tmp_path / "x.safetensors"
+    save_file(classifier(), source)
+    assert refused(source, tmp_path, limits=Limits(cpu_s=1, wall_s=60)).code == "too_slow"

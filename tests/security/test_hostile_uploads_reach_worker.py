@@ -18,7 +18,7 @@ import PIL.Image
 import pytest
 import torch
 
-from app.client import ProblemError
+from detrank import ProblemError
 from tests.deployments import Deployment, children, deployment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

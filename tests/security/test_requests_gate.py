@@ -110,4 +110,7 @@ def test_pages_that_are_allowed_may_read_the_answer(tmp_path: Path) -> None:
         assert "Location" in answer.headers["access-control-expose-headers"]
         asked = {"Origin": "https://friend.example", "Access-Control-Request-Method": "PATCH"}
         assert httpx.options(f"{service.url}/v1/uploads/x", headers=asked).status_code == 200
-        assert httpx.get(f"{service.url}/v1/datasets", headers={"Origin": "https://x.example"}).status_code == 403
+        assert (
+            httpx.get(f"{service.url}/v1/datasets", headers={"Origin": "https://x.example"}).status_code
+            == 403
+        )
