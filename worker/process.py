@@ -95,8 +95,7 @@ def _heed(ours: socket.socket, kernels: socket.socket) -> None:
                 _later(_leave_if_still_working)
             elif number[0] == signal.SIGTERM:
                 _hand_back()
-                tracing.flush()
-                os._exit(EXIT_ABANDONED)
+                _leave()
 
 
 def _later(action: Callable[[], None]) -> None:
@@ -114,4 +113,9 @@ def _hand_back() -> None:
 
 def _leave_if_still_working() -> None:
     if current().attempt is not None:
-        os._exit(EXIT_ABANDONED)
+        _leave()
+
+
+def _leave() -> None:
+    tracing.flush()
+    os._exit(EXIT_ABANDONED)

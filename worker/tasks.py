@@ -160,6 +160,12 @@ def prepare_child(**_: Any) -> None:
             _handler(JobKind.SCORE)
 
 
+@signals.worker_process_shutdown.connect
+def _send_spans(**_: Any) -> None:
+    """In the pool's child, which ends by os._exit: what would send them at the exit of an interpreter never runs."""
+    tracing.flush()
+
+
 def _claim(database: Database, settings: Settings, job_id: str, worker: str) -> Claim | None:
     with database.unit_of_work() as session:
         return turns.answer(session, job_id, worker, lease_s=settings.lease_s)
