@@ -61,7 +61,8 @@ class Score(Document):
 
 
 class Candidate(Document):
-    """A checkpoint inside a ranking. What orders the candidates is `gain` or `value`, as the ranking's `ranked_by` says."""
+    """A checkpoint inside a ranking. What orders the candidates is `predicted_map`, or the score's `gain` or `value`, as the
+    ranking's `order_by` and `ranked_by` say."""
 
     checkpoint_id: str
     name: str
@@ -105,6 +106,7 @@ class Ranking(Work):
     path = "rankings"
     dataset_id: str
     checkpoint_ids: list[str]
+    order_by: str
     ranked_by: Record | None
     belief: Record | None
     candidates: list[Candidate]
@@ -117,7 +119,7 @@ class Ranking(Work):
 
     @property
     def best(self) -> Candidate | None:
-        """The candidate of rank 1. Those that its `near` names cannot be told apart from it."""
+        """The candidate of rank 1; `chance_of_best` of all says how sure that is."""
         return next((candidate for candidate in self.candidates if candidate.rank == 1), None)
 
     def to_pandas(self, *, scores: bool = False) -> Any:

@@ -8,13 +8,21 @@ from typing import Any
 Record = dict[str, Any]
 NONE = "–"
 SHOWN_NEAR = 4
+# of the highest chance of being best: from here on another stands beside the best
+NEARLY = 0.5
 
 
 def ordering(ranking: Record, candidate: Record) -> tuple[float | None, Sequence[float] | None]:
-    """What orders the candidates, the gain or the value of a score, and its 95 % interval."""
+    """A candidate's score, the gain or the value of it, and its 95 % interval."""
     by_gain = (ranking["ranked_by"] or {}).get("quantity") == "gain"
     names = ("gain", "gain_interval") if by_gain else ("value", "interval")
     return candidate[names[0]], candidate[names[1]]
+
+
+def by_prediction(ranking: Record) -> bool:
+    """Whether the ranks are of the predicted mAP; of a score otherwise."""
+    found: bool = ranking["order_by"] == "predicted_map"
+    return found
 
 
 def title(ranking: Record) -> str:
@@ -22,6 +30,8 @@ def title(ranking: Record) -> str:
     by = ranking["ranked_by"]
     if not by or not by["metric"]:
         return f"not ranked yet: {ranking['state']}"
+    if by_prediction(ranking):
+        return "ranked by the mAP that fine-tuning is predicted to reach"
     gain = "gain of " if by["quantity"] == "gain" else ""
     return f"ranked by {gain}{by['metric']} at {by['layer']} ({by['level']}), higher is better"
 
@@ -41,7 +51,9 @@ def cells(ranking: Record) -> tuple[list[str], list[list[str]]]:
     """The columns and rows of the table: what a choice is made by."""
     marks = {c["checkpoint_id"]: f"#{c['rank']}" if c["rank"] else c["name"] for c in ranking["candidates"]}
     found = _map_column(ranking)
-    columns = ["rank", "candidate", "score", "as good as", *found, "ms/image"]
+    predicted = by_prediction(ranking)
+    beside = "chance of best" if predicted else "as good as"
+    columns = ["rank", "candidate", "score", beside, *found, "ms/image"]
     rows = []
     for candidate in ranking["candidates"]:
         value, interval = ordering(ranking, candidate)
@@ -53,7 +65,7 @@ def cells(ranking: Record) -> tuple[list[str], list[list[str]]]:
                 str(candidate["rank"] or NONE),
                 candidate["name"],
                 with_digits(value, interval) if value is not None else candidate["state"],
-                ", ".join(near[:SHOWN_NEAR]) + more if near else NONE,
+                _chance(candidate) if predicted else ", ".join(near[:SHOWN_NEAR]) + more if near else NONE,
                 *(_map(candidate) for _ in found),
                 NONE if ms is None else f"{ms:.0f}" if ms >= 10 else f"{ms:.1f}",
             ]
@@ -66,6 +78,11 @@ def _milliseconds(candidate: Record) -> float | None:
     cost = candidate["cost"]
     found: float | None = (cost.get("inference") or cost)["ms_per_image"]
     return found
+
+
+def _chance(candidate: Record) -> str:
+    chance = candidate["chance_of_best"]
+    return NONE if chance is None or candidate["rank"] is None else f"{chance:.0%}"
 
 
 def _map_column(ranking: Record) -> list[str]:
@@ -96,7 +113,7 @@ def notes(ranking: Record) -> list[str]:
 def as_text(ranking: Record) -> str:
     columns, rows = cells(ranking)
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    right = {"rank", "score", "ms/image", *_map_column(ranking)}
+    right = {"rank", "score", "chance of best", "ms/image", *_map_column(ranking)}
     lines = [
         "  ".join(
             cell.rjust(width) if name in right else cell.ljust(width)
@@ -120,13 +137,21 @@ def as_html(ranking: Record, page: str) -> str:
     )
 
 
+def _accuracy(ranking: Record, candidate: Record) -> tuple[float | None, Sequence[float] | None]:
+    """What orders the candidates, with its limits."""
+    if not by_prediction(ranking):
+        return ordering(ranking, candidate)
+    told = candidate["predicted_map"]
+    return (told["mean"], (told["low"], told["high"])) if told else (None, None)
+
+
 def plot(ranking: Record) -> str:
     """SVG: mAP where candidates were fine-tuned, else what orders them, against milliseconds; with a line through those that
     nothing faster beats. Empty where fewer than two candidates have both."""
     verified = sum(candidate["map"] is not None for candidate in ranking["candidates"]) > 1
     points = []
     for candidate in ranking["candidates"]:
-        value, interval = (candidate["map"], None) if verified else ordering(ranking, candidate)
+        value, interval = (candidate["map"], None) if verified else _accuracy(ranking, candidate)
         ms = _milliseconds(candidate)
         if value is not None and ms is not None:
             points.append((ms, value, interval or (value, value), candidate))
@@ -163,7 +188,7 @@ def plot(ranking: Record) -> str:
             f'<circle cx="{x(ms)}" cy="{y(value)}" r="5" fill="#2a78d6"/>'
             f'<text x="{x(ms) + 8}" y="{y(value) - 6}">{escape(mark)}</text></g>'
         )
-    said = "mAP" if verified else "score"
+    said = "mAP" if verified else "predicted mAP" if by_prediction(ranking) else "score"
     drawn.append(
         f'<text x="{(left + width - right) / 2}" y="{floor + 36}" text-anchor="middle">ms per image</text>'
         f'<text x="14" y="{(top + floor) / 2}" text-anchor="middle" transform="rotate(-90 14 {(top + floor) / 2})">{said}</text>'

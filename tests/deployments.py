@@ -165,6 +165,7 @@ def zipped(folder: Path, file: Path) -> Path:
 def comparable(ranking: dict[str, Any]) -> dict[str, Any]:
     """What two runs of the same request must have in common: all but ids of jobs, times and measured costs."""
     return {
+        "order_by": ranking["order_by"],
         "ranked_by": ranking["ranked_by"],
         "left_out": ranking["left_out"],
         "summary": ranking["summary"],

@@ -67,6 +67,7 @@ def _beyond(value: Any, kept: Any) -> str:
 def ranking_result(checkpoint_ids: Sequence[str], **own: Any) -> documents.RankingResult:
     """As the `rank` job leaves it, the candidates in this order and nothing said of them."""
     whole: dict[str, Any] = {
+        "order_by": "score",
         "ranked_by": None,
         "order": [
             {

@@ -22,10 +22,11 @@ from app.db.engine import Database
 from app.queue.beliefs import counts, marks, stale
 from app.settings import get_settings
 from worker.belief_renewal import shipped_mark
+from worker.data.dataset import WITH_BOXES
 from worker.ranking.belief import Evidence, Facts, Observed, TargetFacts, believe, shipped
 from worker.ranking.belief.design import standardised
-from worker.ranking.belief.facts import architecture_of, is_untrained, scores_of
-from worker.ranking.belief.records import AT_THE_END, MAPS, SCORES
+from worker.ranking.belief.facts import architecture_of, is_untrained, scores_of, stride_of
+from worker.ranking.belief.records import AT_THE_END, MAPS, PIXELS, SCORES
 
 # the newest of a workspace; more would add little and cost with their cube
 MOST_EVIDENCE = 500
@@ -114,6 +115,7 @@ def belief_of(session: Session, ranking: tables.Ranking, own: list[Evidence]) ->
                 "chance_of_best": each.chance_of_best,
                 "parts": dict(each.parts),
                 "far": list(each.far),
+                "architecture_seen": each.architecture_seen,
             }
             for (id, _), each in zip(pairs, found.candidates, strict=True)
         ],
@@ -157,6 +159,7 @@ def checkpoint_facts(
         checkpoint.kind == "detector",
         is_untrained({**manifest, "provenance": checkpoint.provenance or {}}),
         scores or {},
+        stride_of(manifest),
     )
 
 
@@ -164,11 +167,15 @@ def dataset_facts(dataset: tables.Dataset, plan: Mapping[str, Any] | None) -> Ta
     """Of a dataset with the budget of a plan; without one the images that the studies had at most are not known."""
     summary: Mapping[str, Any] = dataset.summary or {}
     images, annotations = summary.get("images"), summary.get("annotations")
+    # the box of an image label is the whole picture
+    sides = summary.get("objects", {}).get("relative_sides") if dataset.supervision in WITH_BOXES else None
     return TargetFacts(
         f"{dataset.digest}/{_budget(plan)}",
         plan["images"] if plan else None,
         len(summary["categories"]) if summary.get("categories") else None,
         annotations / images if images and annotations else None,
+        tuple(sides) if sides else None,
+        plan.get("image_size") if plan else PIXELS,
     )
 
 

@@ -320,7 +320,8 @@ class OrdersAgree(TypedDict):
 
 
 class Believed(TypedDict):
-    """What is believed of one candidate; see worker/ranking/belief/records.py. parts: on the square root of mAP."""
+    """What is believed of one candidate; see worker/ranking/belief/records.py. parts: on the square root of mAP.
+    architecture_seen: not there where it was believed by an older version."""
 
     checkpoint_id: str
     mean: float
@@ -329,6 +330,7 @@ class Believed(TypedDict):
     chance_of_best: float
     parts: dict[str, float]
     far: list[str]
+    architecture_seen: NotRequired[bool]
 
 
 class Belief(TypedDict):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.page.charts import Point
+from detrank.show import NEARLY, by_prediction
 
 Record = dict[str, Any]
 SHOWN_NEAR = 4
@@ -15,7 +16,8 @@ class Row:
     """A candidate in the table.
 
     value, interval: of what orders the candidates, its score or its gain. near: marks of those it cannot be told from;
-    `more` of them are not shown. leads: it cannot be told from the best.
+    `more` of them are not shown. leads: it cannot be told from the best, or where predictions order them its chance of being
+    best is at least half of the highest.
     """
 
     candidate: Record
@@ -32,6 +34,8 @@ def rows(ranking: Record) -> list[Row]:
     by_gain = quantity(ranking) == "gain"
     marks = {one["checkpoint_id"]: mark(one) for one in ranking["candidates"]}
     best = next((one["checkpoint_id"] for one in ranking["candidates"] if one["rank"] == 1), None)
+    chances = [one["chance_of_best"] or 0.0 for one in ranking["candidates"] if one["rank"] is not None]
+    enough = NEARLY * max(chances, default=0.0)
     found = []
     for one in ranking["candidates"]:
         near = [marks[id] for id in one["near"] if id in marks]
@@ -43,7 +47,12 @@ def rows(ranking: Record) -> list[Row]:
                 interval=one["gain_interval"] if by_gain else one["interval"],
                 near=near[:SHOWN_NEAR],
                 more=max(0, len(near) - SHOWN_NEAR),
-                leads=one["rank"] is not None and (one["checkpoint_id"] == best or best in one["near"]),
+                leads=one["rank"] is not None
+                and (
+                    (one["chance_of_best"] or 0.0) >= enough
+                    if by_prediction(ranking)
+                    else one["checkpoint_id"] == best or best in one["near"]
+                ),
             )
         )
     return found

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import Job, Ranking, Verification
 from app.queue import verifications
+from app.queue.ranking_order import order_of, ordered
 
 # fields of a normalised `verify` that say nothing about a single training
 _OF_THE_WHOLE = frozenset({"top_k", "seeds", "recipe_of", "recipes"})
@@ -16,7 +17,7 @@ def add_wanted(session: Session, ranking: Ranking, job: Job) -> None:
     """Add the missing verifications that the request of an ordered ranking asks for; `job`: the ranking's locked job."""
     asked = ranking.request.get("verify")
     if asked:
-        add(session, ranking, job, asked, _chosen(ranking, asked))
+        add(session, ranking, job, asked, _chosen(session, ranking, asked))
 
 
 def add(
@@ -38,10 +39,18 @@ def add(
     ]
 
 
-def _chosen(ranking: Ranking, asked: dict[str, Any]) -> list[str]:
-    order = ranking.result["order"] if ranking.result is not None else []
-    ordered = [row["checkpoint_id"] for row in order if row["rank"]]
-    return ordered if asked["top_k"] == "all" else ordered[: asked["top_k"]]
+def _chosen(session: Session, ranking: Ranking, asked: dict[str, Any]) -> list[str]:
+    best = ordered(ranking)
+    if asked["top_k"] == "all":
+        return best
+    if order_of(ranking) == "predicted_map":
+        # their own mAP changes what is predicted: whoever is best then is not to be trained in addition
+        query = select(Verification.checkpoint_id).where(
+            Verification.ranking_id == ranking.id, Verification.terms == _terms(asked)
+        )
+        already = set(session.scalars(query))
+        best.sort(key=lambda id: id not in already)
+    return best[: asked["top_k"]]
 
 
 def _missing(

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.queue.ranking_order import OrderBy
 from app.schemas.common import JobStateName
 from app.schemas.rankings import Level
 from app.schemas.work import WorkDetails, WorkSummary
@@ -195,7 +196,8 @@ class CandidateView(BaseModel):
     contributions: dict[str, float] = Field(
         description="what the prediction is made of, on the square root of mAP: `prior` of all that was ever "
         "trained, `target` how hard the dataset is, `candidate` its size, kind, architecture and trainings "
-        "elsewhere, `scores`, and `pair` its trainings on this dataset. They add up to the square root of mAP"
+        "elsewhere, `object_sizes` how many objects are too small for the finest map that its head reads, `scores`, "
+        "and `pair` its trainings on this dataset. They add up to the square root of mAP"
     )
     far: list[str] = Field(
         description="in what the candidate is unlike all that the prediction was learned from"
@@ -205,7 +207,7 @@ class CandidateView(BaseModel):
         "images goes; null: not known"
     )
     group: int | None = Field(description="place in `groups` of the ranking, from 1; null: no interval")
-    near: list[str] = Field(description="candidates that cannot be told apart from this one")
+    near: list[str] = Field(description="candidates that the score cannot tell apart from this one")
     scores: list[ScoreView]
     cost: Cost
     frontier: bool = Field(
@@ -308,20 +310,25 @@ class RankingView(RankingSummary, WorkDetails):
     """The order of the candidates, best first; those without a rank come last."""
 
     progress: RankingProgress
-    ranked_by: RankedBy | None
+    order_by: OrderBy = Field(
+        description="of what the ranks are: the mAP that is predicted now, or the score of `ranked_by`"
+    )
+    ranked_by: RankedBy | None = Field(description="the score that orders candidates where scores do")
     candidates: list[CandidateView]
     left_out: list[LeftOut]
     summary: str | None = Field(
-        description="the order in a sentence", examples=["candidates 2 to 4 cannot be told apart"]
+        description="the order in a sentence",
+        examples=["ours most probably reaches the highest mAP, 46%; not far behind: theirs 30%"],
     )
     belief: BeliefView | None = Field(
         description="null: nothing is predicted yet. It is made anew within seconds of every verification that "
         "ends, is deleted or may no longer be used"
     )
     groups: list[list[str]] = Field(
-        description="candidates in order; those of one group cannot be told apart from its first (95 %)"
+        description="candidates in the order of the score; those of one group cannot be told apart from its first by it "
+        "(95 %)"
     )
-    ties: list[list[str]] = Field(description="sets of two or more that cannot be told apart")
+    ties: list[list[str]] = Field(description="sets of two or more that the score cannot tell apart")
     warnings: Sequence[Mapping[str, Any]]
     agreement: OrdersAgree | None = Field(description="with the ranking that `compare_with` named")
     verified: list[Verified] = Field(

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from app.queue.ranking_order import OrderBy
 from app.schemas.common import (
     Body,
     CheckpointId,
@@ -23,7 +24,6 @@ from app.schemas.verifications import RankingId, RankingVerify
 LevelChoice = Literal["local", "global", "both"]
 Level = Literal["local", "global"]
 Quantity = Literal["gain", "value"]
-OrderBy = Literal["score", "predicted_map"]
 
 
 class RankBy(Body):
@@ -234,10 +234,12 @@ class RankingQuery(PageQuery):
 class RankingViewQuery(WaitQuery, CostLimits):
     """Limits and order of this view only: the ranks of those that stay close up."""
 
-    order_by: OrderBy = Field(
-        default="score",
-        description="score: as the ranking was asked to; predicted_map: by the mAP that is predicted now, "
-        "which the workspace's own verifications sharpen",
+    order_by: OrderBy | None = Field(
+        default=None,
+        description="predicted_map: by the mAP that is predicted now, which the workspace's own verifications sharpen; "
+        "score: by the one that the ranking asks for or that is the default; null: predicted_map, but for a "
+        "ranking whose `rank_by` names a score, and where something is not predicted of all candidates, or "
+        "nothing was ever learned from the architecture of one",
     )
 
     frontier: bool | None = Field(

@@ -4,7 +4,9 @@ from typing import TypedDict
 
 from app.db.documents import Believed
 from app.db.tables import Ranking
+from app.queue.ranking_order import predictions
 from app.schemas.ranking_views import BeliefView, CandidateView, PredictedMap
+from detrank.show import NEARLY
 
 
 class Said(TypedDict):
@@ -16,6 +18,7 @@ class Said(TypedDict):
     far: list[str]
 
 
+MOST_NAMED = 3
 NOTHING: Said = {"predicted_map": None, "chance_of_best": None, "contributions": {}, "far": []}
 
 
@@ -31,7 +34,7 @@ def shown(ranking: Ranking) -> tuple[BeliefView | None, dict[str, Said]]:
         own_verifications=len(found["used"]),
         warnings=found["warnings"],
     )
-    return belief, {each["checkpoint_id"]: _said(each, found["level"]) for each in found["candidates"]}
+    return belief, {id: _said(each, found["level"]) for id, each in predictions(ranking).items()}
 
 
 def rank(candidates: list[CandidateView]) -> None:
@@ -41,6 +44,22 @@ def rank(candidates: list[CandidateView]) -> None:
     for one in candidates:
         own = means.get(one.checkpoint_id)
         one.rank = None if own is None else 1 + sum(other > own for other in means.values())
+
+
+def sentence(candidates: list[CandidateView]) -> str:
+    """What a reader should take from an order by the predicted mAP."""
+    placed = sorted((one for one in candidates if one.rank is not None), key=lambda one: one.rank or 0)
+    if len(placed) < 2:
+        return "only one candidate has a place" if placed else "no candidate has a place"
+    likely = sorted(placed, key=lambda one: -(one.chance_of_best or 0.0))
+    best, *others = [(one, one.chance_of_best or 0.0) for one in likely]
+    near = [(one, chance) for one, chance in others if chance >= NEARLY * best[1]]
+    told = f"{best[0].name} most probably reaches the highest mAP, {best[1]:.0%}"
+    if not near:
+        return told
+    named = ", ".join(f"{one.name} {chance:.0%}" for one, chance in near[:MOST_NAMED])
+    more = f" and {len(near) - MOST_NAMED} more" if len(near) > MOST_NAMED else ""
+    return f"{told}; not far behind: {named}{more}"
 
 
 def _said(each: Believed, level: float) -> Said:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from app.db.tables import Candidate, Checkpoint, Ranking
 from app.errors import Conflict, Fault, refuse, twice
 from app.queue import ranking_verifications, tree
+from app.queue.ranking_order import ordered
 from app.queue.states import ENDED
 from app.schemas.verifications import RankingVerificationsCreate, RankingVerify
 from app.services import trainings, works
@@ -41,7 +42,7 @@ def add(
     """Verifications of a ranking that has ended with an order. Raises InvalidRequest, Conflict, NotFound."""
     ranking, job = works.locked(session, workspace_id, Ranking, ranking_id)
     faults = faults_of(asked, "", settings)
-    placed = [row["checkpoint_id"] for row in (ranking.result or {}).get("order") or [] if row.get("rank")]
+    placed = ordered(ranking)
     members = set(session.scalars(select(Candidate.checkpoint_id).where(Candidate.ranking_id == ranking_id)))
     faults += [
         {

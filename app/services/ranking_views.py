@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, defer
 
 from app.db.documents import Placed, RankingResult
 from app.db.tables import Candidate, Checkpoint, Ranking, Score, Verification
+from app.queue.ranking_order import OrderBy, order_of
 from app.queue.states import ENDED, JobState
 from app.schemas.ranking_views import (
     CandidateVerification,
@@ -23,7 +24,7 @@ from app.schemas.ranking_views import (
     ScoreView,
     Verified,
 )
-from app.schemas.rankings import OrderBy, RankingFilters
+from app.schemas.rankings import RankingFilters
 from app.services import ranking_beliefs, ranking_costs
 from app.services.catalogue import pool_relative
 from app.services.verifications import DETAILS
@@ -60,12 +61,12 @@ def view(
     session: Session,
     ranking: Ranking,
     filters: RankingFilters,
-    order_by: OrderBy = "score",
+    asked: OrderBy | None = None,
     frontier: bool | None = None,
 ) -> RankingView:
     """The whole ranking. `filters` take candidates out of this view, then `frontier` those that are not on it (true) or are
-    (false); ranks close up behind them. order_by: predicted_map gives ranks by what is predicted now; who has no prediction
-    has none."""
+    (false); ranks close up behind them. asked: for ranks by what is predicted now, where who has no prediction has none, or by
+    the score; None: as `ranking_order` says."""
     result = ranking.result or _NOTHING_YET
     belief, believed = ranking_beliefs.shown(ranking)
     rows = session.execute(
@@ -90,8 +91,12 @@ def view(
         )
         for candidate, checkpoint in rows
     ]
+    order_by = order_of(ranking, asked)
     if order_by == "predicted_map":
         ranking_beliefs.rank(candidates)
+        said = ranking_beliefs.sentence(candidates) if ranking.result else None
+    else:
+        said = result["summary"]
     left_out = _left_out(result, candidates)
     already = {out.checkpoint_id for out in left_out}
     filtered = _filtered(candidates, already, lambda one: ranking_costs.reason_against(one.cost, filters))
@@ -108,10 +113,11 @@ def view(
         **_summary(ranking),
         **details_of(ranking),
         progress=RankingProgress(done=ended, total=len(rows), fraction=ended / len(rows) if rows else 1.0),
+        order_by=order_by,
         ranked_by=ranked_by,
         candidates=candidates,
         left_out=left_out,
-        summary=_in_a_sentence(result, gone),
+        summary=_in_a_sentence(said, result, gone),
         belief=belief,
         groups=_staying(result.get("groups") or [], gone, 1),
         ties=_staying(result["ties"], gone, 2),
@@ -188,8 +194,7 @@ def _summary(ranking: Ranking) -> dict[str, Any]:
     return summary_of(ranking) | own
 
 
-def _in_a_sentence(result: RankingResult, gone: set[str]) -> str | None:
-    said = result["summary"]
+def _in_a_sentence(said: str | None, result: RankingResult, gone: set[str]) -> str | None:
     ordered = {row["checkpoint_id"] for row in result["order"]}
     # places and chances in the sentence are those of the whole ranking
     return f"before the filters of this view: {said}" if said and gone & ordered else said

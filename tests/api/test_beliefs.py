@@ -59,7 +59,8 @@ def test_a_ranking_says_what_map_is_to_be_expected(space: Workspace) -> None:
         assert 0 <= told["low"] < told["mean"] < told["high"] <= 1
         assert told["level"] == 0.8
         assert one["far"], "no study had this architecture"
-        assert {"prior", "target", "candidate", "scores", "pair"} == one["contributions"].keys()
+        sources = {"prior", "target", "candidate", "object_sizes", "scores", "pair"}
+        assert sources == one["contributions"].keys()
     assert sum(one["chance_of_best"] for one in seen["candidates"]) == 1
     # of the score alone another chance is told
     assert [one["score_chance_of_highest"] for one in seen["candidates"]] == [1.0, 0.5]
@@ -88,15 +89,44 @@ def test_own_verifications_sharpen_it_for_other_rankings_too_and_are_taken_back(
     assert abs(now["mean"] - 0.6) < 0.06
     assert now["high"] - now["low"] < 0.5 * (was["high"] - was["low"])
     assert of(after, ids[1])["chance_of_best"] > 0.6
-    # the score still puts the other one first, who wants can have it by what is predicted
-    assert after["candidates"][0]["checkpoint_id"] == ids[0]
-    assert look(space, other, order_by="predicted_map")["candidates"][0]["checkpoint_id"] == ids[1]
+    # of an architecture that nothing was learned from only the score orders; a training of one's own changes that
+    assert (before["order_by"], before["candidates"][0]["checkpoint_id"]) == ("score", ids[0])
+    assert (after["order_by"], after["candidates"][0]["checkpoint_id"]) == ("predicted_map", ids[1])
+    by_score = look(space, other, order_by="score")
+    assert (by_score["order_by"], by_score["candidates"][0]["checkpoint_id"]) == ("score", ids[0])
+    early = look(space, made, order_by="predicted_map")
+    assert (early["order_by"], early["candidates"][0]["checkpoint_id"]) == ("predicted_map", ids[1])
     assert space.http.get(f"/v1/rankings/{other['id']}", params={"order_by": "luck"}).status_code == 422
     space.http.delete(f"/v1/verifications/{id}").raise_for_status()
     gone = look(space, other)
     assert of(gone, ids[1])["predicted_map"] is None, "it stands on what was deleted"
+    assert gone["order_by"] == "score"
     settle(space)
     assert of(look(space, other), ids[1])["predicted_map"] == was
+
+
+def test_what_orders_by_itself_is_what_is_verified_first(space: Workspace) -> None:
+    made, ids = ranked(space)
+    by_name = space.ranking(2, dataset_id=made["dataset_id"], checkpoint_ids=ids, rank_by="tlogme")
+    for id in ids:
+        space.score(by_name, id, 1.0)
+    space.rank(by_name, [(id, 1.0 - 0.1 * place) for place, id in enumerate(ids)])
+    verified(space, made["dataset_id"], ids[1], 0.6)
+    settle(space)
+    assert look(space, made)["order_by"] == "predicted_map"
+    assert "most probably reaches the highest mAP" in look(space, made)["summary"]
+    page = space.http.get(f"/rankings/{made['id']}").raise_for_status().text
+    assert "Ordered by the mAP that fine-tuning is predicted to reach" in page
+    assert "chance of best" in page
+    assert "as good as" in space.http.get(f"/rankings/{made['id']}?order_by=score").text
+    # who names a score gets its order
+    assert look(space, by_name)["order_by"] == "score"
+    assert look(space, by_name)["candidates"][0]["checkpoint_id"] == ids[0]
+    for asked, first in ((made, ids[1]), (by_name, ids[0])):
+        body = {"top_k": 1, "recipe": "quick", "seeds": [7]}
+        shown = space.http.post(f"/v1/rankings/{asked['id']}/verifications", json=body).raise_for_status()
+        trained = [one["checkpoint_id"] for one in shown.json()["candidates"] if one["verifications"]]
+        assert trained == [first]
 
 
 def test_a_workspace_may_not_want_it_and_nothing_crosses_workspaces(

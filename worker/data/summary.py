@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from worker.data.canonical import CanonicalImage
+from worker.data.object_sizes import relative_sides
 from worker.data.splits import SPLITS
 
 # COCO's object sizes by area in pixels (cocodataset.org/#detection-eval).
@@ -32,12 +33,17 @@ def summarise(
     """The summary as JSON.
 
     `objects.by_area` uses COCO's limits (small < 32^2 <= medium < 96^2 <= large); `objects.side` is a histogram of
-    sqrt(width * height) in pixels; `image_sizes` one of the longer side. Crowd regions and objects to ignore are
+    sqrt(width * height) in pixels, `objects.relative_sides` quantiles of it beside its picture (object_sizes.py; None without
+    objects); `image_sizes` one of the longer side. Crowd regions and objects to ignore are
     counted apart.
     """
     objects = [
         (image, row) for image in images for row in image.annotations if not row.crowd and not row.ignore
     ]
+    corners = np.array([row.corners for _, row in objects], dtype=np.float64).reshape(-1, 4)
+    pictures = np.array(
+        [image.picture.width * image.picture.height for image, _ in objects], dtype=np.float64
+    )
     areas = [(row.corners[2] - row.corners[0]) * (row.corners[3] - row.corners[1]) for _, row in objects]
     per_category = Counter(row.category for _, row in objects)
     seen: dict[str, set[int]] = {name: set() for name in categories}
@@ -72,6 +78,7 @@ def summarise(
                 "large": sum(area >= _MEDIUM for area in areas),
             },
             "side": _histogram(np.sqrt(areas), _BOX_EDGES),
+            "relative_sides": relative_sides(corners, pictures),
             "per_image": _spread(
                 [sum(not (row.crowd or row.ignore) for row in image.annotations) for image in images]
             ),

@@ -249,6 +249,21 @@ def predicted(
 
 @group.command()
 @spread
+def scored(
+    ctx: typer.Context,
+    id: Annotated[str, typer.Argument(metavar="ID", help="of a ranking")],
+    *,
+    limits: Limits,
+    outcome: RankingOutcome,
+) -> None:
+    """One ranking by the score that it asks for, or by the default one."""
+    with connected(ctx) as client:
+        found = client.rankings.get(id, order_by="score", **(given(vars(limits)) or {}))
+        RANKINGS.answer(client, found, outcome)
+
+
+@group.command()
+@spread
 def affordable(
     ctx: typer.Context,
     id: Annotated[str, typer.Argument(metavar="ID", help="of a ranking")],

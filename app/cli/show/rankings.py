@@ -9,6 +9,7 @@ from app.cli.session import out, say
 from app.cli.show.tables import bytes_of, millions, number, state, table_of
 from app.page.ranking_table import SHOWN_NEAR
 from app.page.words import duration, fits, half_width, milliseconds, score, share
+from detrank.show import by_prediction
 
 Record = dict[str, Any]
 
@@ -85,7 +86,8 @@ def _orders_agree(agree: Record) -> str:
 
 
 def ranking_table(ranking: Record) -> Table:
-    """One row for each candidate: rank, what orders them with its interval, who is as good, mAP, and what it costs.
+    """One row for each candidate: rank, its score with its interval, its chance of being best or who is as good by the score,
+    mAP, and what it costs.
 
     At most seven columns, those that a choice is made by; `--wide` has the others, the JSON and the CSV all that is known.
     Milliseconds and memory are of finding the objects of a picture; where that is not known, of reading one.
@@ -93,29 +95,34 @@ def ranking_table(ranking: Record) -> Table:
     by = ranking["ranked_by"] or {}
     ordering = "gain" if by.get("quantity") == "gain" else by.get("metric") or "score"
     marks = {c["checkpoint_id"]: f"#{c['rank']}" if c["rank"] else c["name"] for c in ranking["candidates"]}
-    near = ["as good as"] if any(_limits(ranking, candidate) for candidate in ranking["candidates"]) else []
-    maps = _map_column(ranking)
-    columns = ["rank", "candidate", ordering, *near, *maps, "ms/image", "memory"]
+    predicted, maps = by_prediction(ranking), _map_column(ranking)
+    known = predicted or any(_limits(ranking, candidate) for candidate in ranking["candidates"])
+    beside = ["chance of best" if predicted else "as good as"] if known else []
+    columns = ["rank", "candidate", ordering, *beside, *maps, "ms/image", "memory"]
     rows = [
         [
             candidate["rank"] or "–",
             candidate["name"],
             _ordering(ranking, candidate),
-            *(_near(candidate, marks) for _ in near),
+            *(_chance(candidate) if predicted else _near(candidate, marks) for _ in beside),
             *(_map(candidate) for _ in maps),
             milliseconds(_running(candidate)["ms_per_image"]),
             bytes_of(_running(candidate)["peak_memory_bytes"]),
         ]
         for candidate in ranking["candidates"]
     ]
+    numbers = frozenset({"rank", ordering, "chance of best", *maps, "ms/image", "memory"})
+    return table_of(_title(ranking), columns, rows, numbers=numbers, whole=frozenset({"candidate"}))
+
+
+def _title(ranking: Record) -> str:
+    by = ranking["ranked_by"] or {}
+    if not by.get("metric"):
+        return "not ranked yet"
+    if by_prediction(ranking):
+        return "ranked by the mAP that fine-tuning is predicted to reach"
     of = "gain of " if by.get("quantity") == "gain" else ""
-    title = (
-        f"ranked by {of}{by['metric']} at {by['layer']} ({by['level']})"
-        if by.get("metric")
-        else "not ranked yet"
-    )
-    numbers = frozenset({"rank", ordering, *maps, "ms/image", "memory"})
-    return table_of(title, columns, rows, numbers=numbers, whole=frozenset({"candidate"}))
+    return f"ranked by {of}{by['metric']} at {by['layer']} ({by['level']})"
 
 
 def figures_table(ranking: Record) -> Table:
@@ -204,6 +211,10 @@ def _map(candidate: Record) -> str:
 def _running(candidate: Record) -> Record:
     found: Record = candidate["cost"].get("inference") or candidate["cost"]
     return found
+
+
+def _chance(candidate: Record) -> str:
+    return share(candidate["chance_of_best"]) if candidate["rank"] else "–"
 
 
 def _near(candidate: Record, marks: dict[str, str]) -> str:

@@ -43,6 +43,7 @@ def ranking(*candidates: Record) -> Record:
     return {
         "id": "rk_1",
         "state": "succeeded",
+        "order_by": "score",
         "ranked_by": {"metric": "logme", "layer": "backbone.c4", "level": "local"},
         "candidates": list(candidates),
         "left_out": [],
@@ -129,6 +130,17 @@ def test_map_is_shown_as_predicted_until_it_was_measured(shown: Any) -> None:
     text = shown(ranking(candidate("first", 1, **told, **done, **near), candidate("other", 2, **told)))
     assert len(cells(text, "candidate")) == 7
     assert (cells(text, "first")[4], cells(text, "other")[4]) == ("0.432", "0.20 to 0.42")
+
+
+def test_an_order_by_prediction_says_so_with_the_chance_of_being_best(shown: Any) -> None:
+    told = {"predicted_map": {"mean": 0.3, "low": 0.2, "high": 0.42, "level": 0.8}, "chance_of_best": 0.46}
+    near = {"interval": [0.8, 1.2], "near": ["other"]}
+    found = ranking(candidate("first", 1, **told, **near), candidate("other", 2, **told) | {"rank": None})
+    text = shown(found | {"order_by": "predicted_map"})
+    assert "ranked by the mAP that fine-tuning is predicted to reach" in text
+    assert len(cells(text, "candidate")) == 7
+    assert cells(text, "candidate")[3] == "chance of best"
+    assert (cells(text, "first")[3], cells(text, "other")[3]) == ("46 %", "–")
 
 
 def test_a_candidate_without_a_score_shows_its_state_in_its_place(shown: Any) -> None:

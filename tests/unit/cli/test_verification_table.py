@@ -147,6 +147,7 @@ def test_a_ranking_shows_map_beside_the_scores_and_how_they_agree(shown: Any) ->
     ranking = {
         "id": "rk_1",
         "state": "succeeded",
+        "order_by": "score",
         "ranked_by": {"metric": "logme", "layer": "backbone.c4", "level": "local"},
         "candidates": [candidate],
         "left_out": [],

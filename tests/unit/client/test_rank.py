@@ -130,6 +130,7 @@ def ranking(ids: list[str], **more: Any) -> Record:
         "state": "queued",
         "stage": None,
         "name": None,
+        "order_by": "score",
         "ranked_by": {"metric": "logme", "layer": "backbone.c4", "level": "local", "quantity": "value"},
         "candidates": candidates,
         "left_out": [],
@@ -278,6 +279,21 @@ def test_mAP_is_as_measured_or_as_predicted() -> None:
     assert head.split("|")[4] == "mAP, or predicted (80%)"
     assert (first.split("|")[-2], second.split("|")[-2]) == ("0.312", "0.20 to 0.43")
     assert list(r.to_pandas()["predicted_low"]) == [0.2, 0.2]
+
+
+def test_an_order_by_prediction_shows_chances_and_draws_what_is_predicted() -> None:
+    document = ranking(["ckpt_1", "ckpt_2"]) | {"id": "rk_1", "order_by": "predicted_map"}
+    r = detrank.Ranking(document, "http://detrank.test")
+    for place, candidate in enumerate(r["candidates"]):
+        candidate["predicted_map"] = {"mean": 0.3 - 0.1 * place, "low": 0.1, "high": 0.43, "level": 0.8}
+        candidate["chance_of_best"] = 0.75 - 0.5 * place
+    title, head, first, second = repr(r).splitlines()[:4]
+    assert title == "ranked by the mAP that fine-tuning is predicted to reach"
+    assert "chance of best" in head
+    assert ("75%" in first, "25%" in second) == (True, True)
+    html = r._repr_html_()
+    assert 'aria-label="predicted mAP against milliseconds per image"' in html
+    assert "4 ms, 0.3</title>" in html
 
 
 def test_it_is_a_table_with_a_plot_in_a_notebook() -> None:

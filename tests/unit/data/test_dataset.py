@@ -6,6 +6,7 @@ from hand_made import coco, picture, text
 
 from worker.data.dataset import open_dataset, sample_images
 from worker.data.ingest import ingest
+from worker.data.object_sizes import sides_in
 
 
 @pytest.fixture
@@ -98,6 +99,12 @@ def test_summary_and_previews(tmp_path: Path) -> None:
         dict(zip(summary["objects"]["side"]["edges"], summary["objects"]["side"]["counts"], strict=True))[16]
         == 3
     )
+    # beside pictures, as the ingested dataset has them too
+    shares = summary["objects"]["relative_sides"]
+    assert len(shares) == 21
+    assert shares == sides_in(open_dataset(tmp_path / "out"))
+    assert shares[0] == round((30 * 10 / (40 * 30)) ** 0.5, 4)
+    assert shares[-1] == round((16 * 32 / (32 * 48)) ** 0.5, 4)
     assert sum(summary["image_sizes"]["longest_side"]["counts"]) == 2
     json.dumps(summary, allow_nan=False)
     assert [path.name for path in result.previews] == ["preview.jpg", "preview_1.jpg", "preview_2.jpg"]

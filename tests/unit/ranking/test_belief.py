@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from worker.ranking.belief import Evidence, Facts, Learned, Observed, TargetFacts, believe, shipped
-from worker.ranking.belief.facts import is_untrained, scores_of
+from worker.ranking.belief.design import TOO_SMALL, pair_numbers
+from worker.ranking.belief.facts import is_untrained, scores_of, stride_of
 from worker.ranking.belief.learn import learn
 from worker.ranking.belief.learned import Curve, Spread
 from worker.ranking.belief.records import SCORES, SOURCES, Believed
@@ -137,12 +138,58 @@ def test_scores_count_as_much_as_was_learned_of_them() -> None:
     assert set(of(without, "a").parts) == set(SOURCES)
 
 
+def test_objects_too_small_for_the_finest_map_count_against_who_reads_no_finer_one() -> None:
+    # half of all objects have a side up to a fifth of the picture's, so up to 51 of 256 pixels
+    sides = (0.0, 0.2, 1.0)
+    at = replace(target(), sides=sides, pixels=256)
+    fine, coarse = candidate("fine", stride=4), candidate("coarse", stride=16)
+    assert pair_numbers(fine, at)[TOO_SMALL] == pytest.approx(0.5 * (8 / 256) / 0.2)
+    assert pair_numbers(coarse, at)[TOO_SMALL] == pytest.approx(0.5 * (32 / 256) / 0.2)
+    assert pair_numbers(coarse, replace(at, pixels=64))[TOO_SMALL] > 0.5, (
+        "pictures are trained at fewer pixels"
+    )
+    for unknown in (replace(at, sides=None), replace(at, pixels=None)):
+        assert pair_numbers(coarse, unknown) == {}
+    assert pair_numbers(candidate("x"), at) == {}
+    told = replace(BARE, facts=FACTS | {TOO_SMALL: (0.2, 0.3)})
+    tiny = replace(target("tiny"), sides=(0.0, 0.02, 0.05), pixels=256)
+    own = [
+        Evidence(each, replace(where, key=f"{where.key} {n}"), Observed(map))
+        for n in range(3)
+        for where, maps in (
+            (tiny, (0.3, 0.05)),
+            (replace(tiny, key="large", sides=(0.3, 0.5, 1.0)), (0.3, 0.35)),
+        )
+        for each, map in zip((fine, coarse), maps, strict=True)
+    ]
+    small = believe([fine, coarse], tiny, own, learned=told).candidates
+    large = believe(
+        [fine, coarse], replace(tiny, key="x", sides=(0.3, 0.5, 1.0)), own, learned=told
+    ).candidates
+    behind = [of(found, "fine").mean - of(found, "coarse").mean for found in (small, large)]
+    assert behind[0] > 0.1
+    assert behind[1] < 0.8 * behind[0]
+    assert of(small, "coarse").parts["object_sizes"] < of(small, "fine").parts["object_sizes"]
+
+
+def test_the_finest_map_behind_the_body_is_what_a_head_reads() -> None:
+    body = [{"name": f"backbone.c{k}", "stride": 2**k, "kind": "map"} for k in (3, 4, 5)]
+    neck = [{"name": f"neck.p{k}", "stride": 2**k, "kind": "map"} for k in (4, 5, 6)]
+    regions = [{"name": "neck.roi", "stride": None, "kind": "vector"}]
+    assert stride_of({"layers": body + neck + regions}) == 16
+    assert stride_of({"layers": [*body, {"name": "encoder.memory", "stride": 32, "kind": "map"}]}) == 32
+    # regions of a C4 detector are cut from its body
+    assert stride_of({"layers": body + regions}) == 16
+    assert stride_of({}) is None
+
+
 def test_far_from_all_that_it_was_learned_on_it_says_so() -> None:
     own = [seen("a", "there", 0.3)]
     found = believe(
         [candidate("a"), Facts("x", "other", 10**12)], TargetFacts("here", 10**6, 3, 5.0), own, learned=BARE
     )
     assert of(found.candidates, "a").far == ()
+    assert [each.architecture_seen for each in found.candidates] == [True, False]
     assert len(of(found.candidates, "x").far) == 2
     assert any("images of 1,000,000" in each for each in found.warnings)
     near = believe([candidate("a")], target(), own, learned=BARE)

@@ -13,6 +13,9 @@ from worker.ranking.belief.records import SCORES, Facts, TargetFacts
 Pair = tuple[Facts, TargetFacts]
 FACTS_OF_TARGET = ("log images", "log classes", "log objects")
 FACTS_OF_CANDIDATE = ("log parameters", "detector", "untrained")
+TOO_SMALL = "too small"
+# An object narrower than two cells of a map need not cover any of them whole.
+CELLS = 2
 
 
 def target_numbers(target: TargetFacts) -> dict[str, float]:
@@ -32,6 +35,19 @@ def candidate_numbers(candidate: Facts) -> dict[str, float]:
     return found
 
 
+def pair_numbers(candidate: Facts, target: TargetFacts) -> dict[str, float]:
+    """The share of the target's objects that are smaller than `CELLS` cells of the finest map that the candidate's head reads.
+
+    Objects below it are lost to a detector whatever its weights know: it is why one that reads no finer map than stride 16
+    leads on large objects and fails on small ones.
+    """
+    if not (candidate.stride and target.sides and target.pixels):
+        return {}
+    at = np.linspace(0, 1, len(target.sides))
+    side = CELLS * candidate.stride / target.pixels
+    return {TOO_SMALL: float(np.interp(side, target.sides, at, left=0.0, right=1.0))}
+
+
 def blocks(
     rows: Sequence[Pair], columns: Sequence[Pair], spread: Spread, facts: Mapping[str, tuple[float, float]]
 ) -> dict[str, np.ndarray]:
@@ -41,6 +57,7 @@ def blocks(
         makers = {
             "target": lambda pair: _standard(target_numbers(pair[1]), FACTS_OF_TARGET, facts),
             "candidate": lambda pair: _standard(candidate_numbers(pair[0]), FACTS_OF_CANDIDATE, facts),
+            "object_sizes": lambda pair: _standard(pair_numbers(*pair), (TOO_SMALL,), facts),
             "scores": lambda pair: [pair[0].scores.get(name, 0.0) for name in SCORES],
         }
         make = makers[pick]
@@ -69,6 +86,7 @@ def blocks(
         "candidate": linear("candidate", spread.candidate_facts)
         + same("architecture", spread.architecture)
         + same("candidate", spread.candidate),
+        "object_sizes": linear("object_sizes", spread.object_sizes),
         "scores": linear("scores", spread.scores),
         "pair": same("pair", spread.pair),
     }

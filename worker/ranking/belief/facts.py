@@ -20,6 +20,20 @@ def is_untrained(manifest: Mapping[str, Any]) -> bool:
     return told or (bool(layers) and not any(each.get("trained", True) for each in layers))
 
 
+def stride_of(manifest: Mapping[str, Any]) -> int | None:
+    """Pixels between two cells of the finest map behind the body: of the neck, or of an encoder's memory.
+
+    Where nothing stands between, `backbone.c4`, which regions of a C4 detector are cut from; None where that is not known.
+    """
+    maps = {
+        each["name"]: each["stride"]
+        for each in manifest.get("layers", [])
+        if each.get("kind", "map") == "map" and each.get("stride")
+    }
+    behind = [stride for name, stride in maps.items() if not name.startswith("backbone.")]
+    return min(behind) if behind else maps.get("backbone.c4")
+
+
 def scores_of(
     values: Mapping[tuple[str, str], tuple[float | None, float | None]],
 ) -> dict[tuple[str, str], float]:

@@ -21,14 +21,14 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
-from worker.ranking.belief.design import blocks, candidate_numbers, target_numbers, total
+from worker.ranking.belief.design import blocks, candidate_numbers, pair_numbers, target_numbers, total
 from worker.ranking.belief.learned import FILE, Curve, Learned, Spread
-from worker.ranking.belief.records import Evidence
+from worker.ranking.belief.records import PIXELS, Evidence
 from worker.ranking.belief.tables import digests_of, evidence_of
 
 # of the logarithm of a standard deviation
 PRIOR_SD = 0.5
-BUDGET = "the mAP after 120 steps of 4 images at 256 pixels by the recipe quick, on at most 150 images"
+BUDGET = f"the mAP after 120 steps of 4 images at {PIXELS} pixels by the recipe quick, on at most 150 images"
 
 
 def learn(evidence: Sequence[Evidence], studies: Sequence[str] = (), budget: str = BUDGET) -> Learned:
@@ -55,11 +55,14 @@ def learn(evidence: Sequence[Evidence], studies: Sequence[str] = (), budget: str
 
 
 def _standards(whole: Sequence[Evidence]) -> dict[str, tuple[float, float]]:
-    """Over targets and over candidates, each counted once."""
+    """Over targets, over candidates and over pairs of them, each counted once."""
     found: dict[str, tuple[float, float]] = {}
     targets = {each.target.key: target_numbers(each.target) for each in whole}
     candidates = {each.candidate.key: candidate_numbers(each.candidate) for each in whole}
-    for rows in (targets, candidates):
+    pairs = {
+        (each.candidate.key, each.target.key): pair_numbers(each.candidate, each.target) for each in whole
+    }
+    for rows in (targets, candidates, pairs):
         names = dict.fromkeys(name for row in rows.values() for name in row)
         for name in names:
             values = [row[name] for row in rows.values() if name in row]

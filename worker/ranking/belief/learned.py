@@ -13,18 +13,19 @@ from worker.ranking.belief.records import Evidence, Facts, Observed, TargetFacts
 
 FILE = Path(__file__).with_name("learned.json")
 # of the file: what an older or newer one means is not guessed
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Standard deviations on the square root of mAP: of the mean over all targets; of the weights of facts about the target, facts about the candidate
-    and scores (for one unit of a standardised fact); of a target, an architecture, a candidate and a pair of candidate
-    and target apart from their facts; of a training beside its twin."""
+    """Standard deviations on the square root of mAP: of the mean over all targets; of the weights of facts about the target,
+    facts about the candidate, sizes of objects and scores (for one unit of a standardised fact); of a target, an
+    architecture, a candidate and a pair of candidate and target apart from their facts; of a training beside its twin."""
 
     mean: float = 0.1
     target_facts: float = 0.01
     candidate_facts: float = 0.05
+    object_sizes: float = 0.05
     scores: float = 0.03
     target: float = 0.15
     architecture: float = 0.04
@@ -105,7 +106,10 @@ class Learned:
             raise ValueError(
                 f"this is version {raw.get('version')} of what a belief is made with, not {VERSION}"
             )
-        targets = {each["key"]: TargetFacts(**each) for each in raw["targets"]}
+        targets = {
+            each["key"]: TargetFacts(**each | {"sides": tuple(each["sides"]) if each["sides"] else None})
+            for each in raw["targets"]
+        }
         candidates = {each["key"]: each for each in raw["candidates"]}
         return cls(
             raw["mean"],

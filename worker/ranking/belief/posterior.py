@@ -51,6 +51,7 @@ def believe(
                 float(high[i]),
                 float(chances[i]),
                 {source: float(found.parts[source][i]) for source in SOURCES},
+                candidate.architecture in architectures,
                 _far(candidate, architectures, learned),
             )
             for i, candidate in enumerate(candidates)

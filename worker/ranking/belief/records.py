@@ -17,25 +17,31 @@ SCORES: tuple[tuple[str, str], ...] = (
 MAPS = ("backbone.c3", "backbone.c4")
 # The share of a look at validation images at the very end, which is not yet the test mAP that a share of 1 stands for.
 AT_THE_END = 1 - 1e-6
+# Shorter side that pictures were trained at in the studies, so the budget of whoever names none.
+PIXELS = 256
 # Parts of what is believed of a candidate on a target, in the order in which they are said.
-SOURCES = ("prior", "target", "candidate", "scores", "pair")
+SOURCES = ("prior", "target", "candidate", "object_sizes", "scores", "pair")
 
 
 @dataclass(frozen=True)
 class TargetFacts:
-    """A dataset and a budget. key: equal for equal both. images: that are trained on; objects: of an image, on average.
-    None where not known."""
+    """A dataset and a budget. key: equal for equal both. images: that are trained on; objects: of an image, on average;
+    sides: how large they are (`worker.data.object_sizes`); pixels: shorter side that images are trained at. None where not
+    known."""
 
     key: str
     images: int | None = None
     classes: int | None = None
     objects: float | None = None
+    sides: tuple[float, ...] | None = None
+    pixels: int | None = None
 
 
 @dataclass(frozen=True)
 class Facts:
     """A candidate. key: equal for equal weights; architecture: with its body; detector: its head was trained too;
-    untrained: nothing was. scores: of SCORES, standardised within its pool; one that is not there says nothing."""
+    untrained: nothing was. scores: of SCORES, standardised within its pool; one that is not there says nothing. stride: pixels
+    between two cells of the finest map that its head reads, None where not known."""
 
     key: str
     architecture: str
@@ -43,6 +49,7 @@ class Facts:
     detector: bool = False
     untrained: bool = False
     scores: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    stride: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Evidence:
 @dataclass(frozen=True)
 class Believed:
     """Of one candidate. mean, low, high: mAP that one training will reach, with the interval's level. parts: what each of
-    SOURCES adds to the mean, on the square root of mAP, where they add up. trainings: own ones of these weights here."""
+    SOURCES adds to the mean, on the square root of mAP, where they add up. architecture_seen: something was learned from it."""
 
     key: str
     mean: float
@@ -76,6 +83,7 @@ class Believed:
     high: float
     chance_of_best: float
     parts: Mapping[str, float]
+    architecture_seen: bool = True
     far: tuple[str, ...] = ()
 
 

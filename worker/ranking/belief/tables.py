@@ -54,6 +54,8 @@ def facts_of(folder: Path) -> tuple[dict[str, TargetFacts], dict[str, Facts]]:
             int(row["images"]),
             int(row["classes"]),
             float(row["objects"]) if row["objects"] else None,
+            tuple(map(float, row["sides"].split())) or None,
+            int(row["pixels"]) if row["pixels"] else None,
         )
         for row in _rows(folder / "datasets.csv")
     }
@@ -64,6 +66,7 @@ def facts_of(folder: Path) -> tuple[dict[str, TargetFacts], dict[str, Facts]]:
             int(row["parameters"]),
             row["detector"] == "yes",
             row["untrained"] == "yes",
+            stride=int(row["stride"]) if row["stride"] else None,
         )
         for row in _rows(folder / "candidates.csv")
     }

@@ -46,6 +46,7 @@ DRAWS = 300
 ABLATIONS = {
     "belief without scores": {"scores": 0.0},
     "belief without facts of the candidate": {"candidate_facts": 0.0, "architecture": 0.0},
+    "belief without sizes of objects": {"object_sizes": 0.0},
     "belief without own history": {"candidate": 0.0, "architecture": 0.0},
 }
 

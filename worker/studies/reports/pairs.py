@@ -9,7 +9,8 @@ from typing import Any
 
 from models_store.manifest import Manifest
 from worker.data.dataset import Dataset, open_dataset
-from worker.ranking.belief.facts import architecture_of, is_untrained
+from worker.data.object_sizes import sides_in
+from worker.ranking.belief.facts import architecture_of, is_untrained, stride_of
 from worker.studies.files import read_json
 from worker.studies.measures.zero_point import architecture_digest
 from worker.studies.runs.carried import carried_from, trained_there
@@ -41,10 +42,11 @@ CANDIDATES = [
     "parameters",
     "detector",
     "untrained",
+    "stride",
     "coco_box_map",
     "trained_on",
 ]
-DATASETS = ["dataset", "digest", "images", "classes", "objects"]
+DATASETS = ["dataset", "digest", "images", "classes", "objects", "sides", "pixels"]
 
 
 def write_pairs(
@@ -136,6 +138,7 @@ def _candidate(name: str, manifest: Manifest) -> Sequence[Any]:
         manifest.parameters,
         "yes" if manifest.kind == "detector" else "no",
         "yes" if is_untrained(manifest.to_json()) else "no",
+        stride_of(manifest.to_json()),
         manifest.published.get("coco_box_map"),
         (carried_from(manifest) or {}).get("name"),
     )
@@ -144,7 +147,9 @@ def _candidate(name: str, manifest: Manifest) -> Sequence[Any]:
 def _dataset(name: str, dataset: Dataset, settings: StudySettings) -> Sequence[Any]:
     images = len(ids_of(dataset, max_train=settings.max_train).train)
     objects = int((~dataset.aside).sum()) / len(dataset.images)
-    return name, dataset.digest, images, len(dataset.categories), _short(objects)
+    sides = " ".join(f"{side:g}" for side in sides_in(dataset) or ())
+    pixels = settings.overrides.get("image_size")
+    return name, dataset.digest, images, len(dataset.categories), _short(objects), sides, pixels
 
 
 def _short(value: float | None) -> float | str | None:

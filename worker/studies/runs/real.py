@@ -13,13 +13,14 @@ from typing import Any
 
 from models_store.manifest import Manifest
 from worker.data.dataset import open_dataset
+from worker.data.object_sizes import sides_in
 from worker.features.layers import LEVELS
 from worker.features.reading import FEATURES_VERSION
 from worker.features.spec import Spec
 from worker.metrics import METRICS_VERSION
 from worker.metrics.baselines import static_scores
 from worker.ranking.belief import Facts, TargetFacts, shipped
-from worker.ranking.belief.facts import architecture_of, is_untrained
+from worker.ranking.belief.facts import architecture_of, is_untrained, stride_of
 from worker.studies.document import Table
 from worker.studies.errors import StudyRefused
 from worker.studies.files import read_json
@@ -93,6 +94,7 @@ class RealStudy:
                 manifest.parameters,
                 manifest.kind == "detector",
                 is_untrained(manifest.to_json()),
+                stride=stride_of(manifest.to_json()),
             )
             for name, manifest in self.manifests.items()
         }
@@ -177,7 +179,7 @@ def run(
         else {},
         {} if settings.probe is None else {key: read_json(kept.probe(key)) for key in keys},
         own,
-        {name: _target(folder, settings.max_train) for name, folder in datasets.items()},
+        {name: _target(folder, settings) for name, folder in datasets.items()},
     )
 
 
@@ -192,13 +194,15 @@ def trained_on(datasets: Mapping[str, Path], manifests: Mapping[str, Manifest]) 
     )
 
 
-def _target(folder: Path, max_train: int | None) -> TargetFacts:
+def _target(folder: Path, settings: StudySettings) -> TargetFacts:
     dataset = open_dataset(folder)
     return TargetFacts(
         dataset.digest,
-        len(ids_of(dataset, max_train=max_train).train),
+        len(ids_of(dataset, max_train=settings.max_train).train),
         len(dataset.categories),
         int((~dataset.aside).sum()) / max(1, len(dataset.images)),
+        sides_in(dataset),
+        settings.overrides.get("image_size"),
     )
 
 

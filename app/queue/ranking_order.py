@@ -1,0 +1,42 @@
+"""In which order a ranking's candidates stand: by the mAP that is predicted of them, or by a score."""
+
+from typing import Literal
+
+from app.db.documents import Believed
+from app.db.tables import Ranking
+
+OrderBy = Literal["predicted_map", "score"]
+
+
+def predictions(ranking: Ranking) -> dict[str, Believed]:
+    """What is predicted, by checkpoint; nothing while it is made anew because something was taken back."""
+    if ranking.belief is None or ranking.believed_from is None:
+        return {}
+    return {each["checkpoint_id"]: each for each in ranking.belief["candidates"]}
+
+
+def order_of(ranking: Ranking, asked: OrderBy | None = None) -> OrderBy:
+    """What was asked; else `predicted_map`, but for a ranking that names a score, and where something is not predicted of all
+    with a place or stands on an architecture of which nothing was ever trained: there predictions order no better than
+    the default score (docs/studies/truth)."""
+    if asked is not None:
+        return asked
+    placed, told = _placed(ranking), predictions(ranking)
+    named = any(value is not None for value in (ranking.request.get("rank_by") or {}).values())
+    sure = bool(placed) and all(id in told and told[id].get("architecture_seen", False) for id in placed)
+    return "predicted_map" if sure and not named else "score"
+
+
+def ordered(ranking: Ranking) -> list[str]:
+    """Checkpoints that have a place, the best first."""
+    placed = _placed(ranking)
+    if order_of(ranking) == "score":
+        return placed
+    told = predictions(ranking)
+    return sorted(placed, key=lambda id: -told[id]["mean"])
+
+
+def _placed(ranking: Ranking) -> list[str]:
+    """By the score."""
+    rows = ranking.result["order"] if ranking.result is not None else []
+    return [row["checkpoint_id"] for row in rows if row["rank"]]
