@@ -15,6 +15,8 @@ from app.db.tables import Job, Outbox
 from app.errors import Unavailable
 
 LONGEST_S = 600.0
+# at once; a database takes no more values in one statement than some ten thousands
+MOST_ANEW = 10_000
 
 
 class Ringer(Protocol):
@@ -72,6 +74,18 @@ def relay_once(database: Database, broker: Ringer, *, limit: int = 100, bell_s: 
             _put_back(database, {left.id: left.not_before for left in bells[taken:]})
             raise
     return len(bells)
+
+
+def ring_anew(database: Database) -> int:
+    """Make bells due that were rung before, as if they had never been, the oldest first and at most `MOST_ANEW`; how many. For when
+    a broker came back, perhaps without what it had been told. Those that another relay has in hand are left to it."""
+    with database.unit_of_work() as session:
+        rung = select(Outbox.id).where(Outbox.rings > 0).order_by(Outbox.id).limit(MOST_ANEW)
+        ids = session.scalars(rung.with_for_update(skip_locked=True)).all()
+        session.execute(
+            update(Outbox).where(Outbox.id.in_(ids)).values(not_before=database_now(session), rings=0)
+        )
+    return len(ids)
 
 
 def _put_back(database: Database, due: dict[int, datetime]) -> None:

@@ -5,7 +5,7 @@ import threading
 
 from app.db.engine import Database
 from app.errors import Unavailable
-from app.queue.outbox import Ringer, relay_once
+from app.queue.outbox import Ringer, relay_once, ring_anew
 
 LIMIT = 100
 LONGEST_WAIT_S = 10.0
@@ -44,7 +44,10 @@ class Relay:
     def _run(self) -> None:
         failures = 0
         while not self._stopped.is_set():
-            failures = 0 if self._relay() else failures + 1
+            if not self._relay():
+                failures += 1
+            elif failures:
+                failures = 0 if self._ring_anew() else failures
             pause = min(LONGEST_WAIT_S, self._relay_s * 2.0**failures)
             # A dead broker is left alone for the whole pause, however many jobs are added meanwhile.
             (self._stopped if failures else self._woken).wait(pause)
@@ -62,6 +65,16 @@ class Relay:
             self._note(f"{type(failure).__name__}: {failure}")
             return False
         self.last_error = None
+        return True
+
+    def _ring_anew(self) -> bool:
+        """The broker answers again, and may have forgotten what it was told before."""
+        try:
+            ring_anew(self._database)
+        except Exception as failure:
+            self._note(f"{type(failure).__name__}: {failure}")
+            return False
+        self._woken.set()
         return True
 
     def _note(self, error: str) -> None:

@@ -1,6 +1,7 @@
 """Bells: rung once when due, again when nobody answers, and never while a lock is held."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -149,3 +150,36 @@ def test_the_relay_s_thread_rings_when_woken_and_outlives_a_dead_broker(database
     assert heard.wait(30)
     relay.stop()
     assert not relay._thread.is_alive()
+
+
+def test_a_broker_that_came_back_is_told_again_what_it_may_have_forgotten(database, workspace_id):
+    class Forgetful:
+        def __init__(self) -> None:
+            self.rung: list[str] = []
+            self.away = threading.Event()
+            self.refused = threading.Event()
+
+        def ring(self, job_id: str, kind: str, queue: str) -> None:
+            if self.away.is_set():
+                self.refused.set()
+                raise Unavailable("not now")
+            self.rung.append(job_id)
+
+    def rung(times: int) -> bool:
+        until = time.monotonic() + 30
+        while broker.rung.count(early) < times and time.monotonic() < until:
+            time.sleep(0.02)
+        return broker.rung.count(early) == times
+
+    broker = Forgetful()
+    relay = Relay(database, broker, relay_s=0.05, bell_s=3600)
+    relay.start()
+    (early,) = add(database, workspace_id)
+    assert rung(1)
+    broker.away.set()
+    (late,) = add(database, workspace_id)
+    assert broker.refused.wait(30)
+    broker.away.clear()
+    assert rung(2), "its own next ring is an hour away"
+    assert late in broker.rung
+    relay.stop()
