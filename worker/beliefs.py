@@ -25,7 +25,13 @@ from worker.belief_renewal import shipped_mark
 from worker.data.dataset import WITH_BOXES
 from worker.ranking.belief import Evidence, Facts, Observed, TargetFacts, believe, shipped
 from worker.ranking.belief.design import standardised
-from worker.ranking.belief.facts import architecture_of, is_untrained, scores_of, stride_of
+from worker.ranking.belief.facts import (
+    architecture_of,
+    is_untrained,
+    scores_of,
+    stride_of,
+    trained_parameters_of,
+)
 from worker.ranking.belief.records import AT_THE_END, MAPS, PIXELS, SCORES
 
 # the newest of a workspace; more would add little and cost with their cube
@@ -155,7 +161,7 @@ def checkpoint_facts(
     return Facts(
         checkpoint.weights_sha256 or checkpoint.id,
         architecture_of(checkpoint.architecture or "unknown", manifest.get("backbone")),
-        checkpoint.parameters,
+        trained_parameters_of({"parameters": checkpoint.parameters} | dict(manifest)),
         checkpoint.kind == "detector",
         is_untrained({**manifest, "provenance": checkpoint.provenance or {}}),
         scores or {},

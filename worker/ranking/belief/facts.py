@@ -20,6 +20,12 @@ def is_untrained(manifest: Mapping[str, Any]) -> bool:
     return told or (bool(layers) and not any(each.get("trained", True) for each in layers))
 
 
+def trained_parameters_of(manifest: Mapping[str, Any]) -> int | None:
+    """Without those of fresh heads and necks, whose width is no merit of the weights; all where that was not told apart."""
+    found: int | None = manifest.get("published", {}).get("trained_parameters", manifest.get("parameters"))
+    return found
+
+
 def stride_of(manifest: Mapping[str, Any]) -> int | None:
     """Pixels between two cells of the finest map behind the body: of the neck, or of an encoder's memory.
 

@@ -5,7 +5,8 @@
 The weights of facts and scores have Gaussian priors whose standard deviations, with those of targets, architectures,
 candidates, pairs and seeds, are those of the highest posterior: the marginal likelihood of all test mAPs (a linear mixed
 model, Rasmussen and Williams 2006, eq. 2.30) times a log-normal prior around `Spread()`'s own numbers, a factor of e wide
-at two standard deviations. Few datasets say little of a standard deviation; the prior keeps it from 0 and from afar.
+at two standard deviations. Few datasets say little of a standard deviation; the prior keeps it from 0 and from afar. That of
+the scores alone may go to 0, for what never helped is to have no say: its prior is half-normal.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from worker.ranking.belief.tables import digests_of, evidence_of
 
 # of the logarithm of a standard deviation
 PRIOR_SD = 0.5
+MAY_VANISH = "scores"
 BUDGET = f"the mAP after 120 steps of 4 images at {PIXELS} pixels by the recipe quick, on at most 150 images"
 
 
@@ -82,6 +84,7 @@ def _spread(whole: Sequence[Evidence], off: np.ndarray, facts: dict[str, tuple[f
         if name != "seed"
     }
     units["seed"] = np.eye(len(whole))
+    vanishes = np.array([name == MAY_VANISH for name in names])
 
     def cost(logs: np.ndarray) -> tuple[float, np.ndarray]:
         """Minus the log posterior and its gradient."""
@@ -95,8 +98,10 @@ def _spread(whole: Sequence[Evidence], off: np.ndarray, facts: dict[str, tuple[f
             square * (np.sum(inverse * units[name]) - solved @ units[name] @ solved)
             for name, square in zip(names, squares, strict=True)
         ]
-        away = (logs - first) / PRIOR_SD
-        return value + 0.5 * away @ away, np.array(gradient) + away / PRIOR_SD
+        away = np.where(vanishes, 0.0, (logs - first) / PRIOR_SD)
+        size = np.where(vanishes, np.exp(logs - first), 0.0)
+        prior = 0.5 * (away @ away + size @ size)
+        return value + prior, np.array(gradient) + away / PRIOR_SD + size**2
 
     found = minimize(cost, first, jac=True, method="L-BFGS-B", bounds=[(b - 3, b + 3) for b in first])
     return Spread(*(float(sd) for sd in np.exp(found.x)))

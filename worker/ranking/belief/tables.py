@@ -63,7 +63,7 @@ def facts_of(folder: Path) -> tuple[dict[str, TargetFacts], dict[str, Facts]]:
         row["candidate"]: Facts(
             row["weights_sha256"],
             row["architecture"],
-            int(row["parameters"]),
+            int(row["trained_parameters"]),
             row["detector"] == "yes",
             row["untrained"] == "yes",
             stride=int(row["stride"]) if row["stride"] else None,

@@ -10,7 +10,7 @@ from typing import Any
 from models_store.manifest import Manifest
 from worker.data.dataset import Dataset, open_dataset
 from worker.data.object_sizes import sides_in
-from worker.ranking.belief.facts import architecture_of, is_untrained, stride_of
+from worker.ranking.belief.facts import architecture_of, is_untrained, stride_of, trained_parameters_of
 from worker.studies.files import read_json
 from worker.studies.measures.zero_point import architecture_digest
 from worker.studies.runs.carried import carried_from, trained_there
@@ -40,6 +40,7 @@ CANDIDATES = [
     "weights_sha256",
     "architecture",
     "parameters",
+    "trained_parameters",
     "detector",
     "untrained",
     "stride",
@@ -136,6 +137,7 @@ def _candidate(name: str, manifest: Manifest) -> Sequence[Any]:
         manifest.weights_sha256,
         architecture_of(manifest.architecture, manifest.backbone),
         manifest.parameters,
+        trained_parameters_of(manifest.to_json()),
         "yes" if manifest.kind == "detector" else "no",
         "yes" if is_untrained(manifest.to_json()) else "no",
         stride_of(manifest.to_json()),

@@ -20,7 +20,7 @@ from worker.features.spec import Spec
 from worker.metrics import METRICS_VERSION
 from worker.metrics.baselines import static_scores
 from worker.ranking.belief import Facts, TargetFacts, shipped
-from worker.ranking.belief.facts import architecture_of, is_untrained, stride_of
+from worker.ranking.belief.facts import architecture_of, is_untrained, stride_of, trained_parameters_of
 from worker.studies.document import Table
 from worker.studies.errors import StudyRefused
 from worker.studies.files import read_json
@@ -91,7 +91,7 @@ class RealStudy:
             name: Facts(
                 manifest.weights_sha256,
                 architecture_of(manifest.architecture, manifest.backbone),
-                manifest.parameters,
+                trained_parameters_of(manifest.to_json()),
                 manifest.kind == "detector",
                 is_untrained(manifest.to_json()),
                 stride=stride_of(manifest.to_json()),
