@@ -4,7 +4,8 @@ from typing import Any
 
 from running import Record, Workspace
 
-from app.db.tables import Ranking, Verification
+from app.db.tables import Job, Ranking, Verification
+from app.queue import ranking_order, ranking_verifications
 from worker.beliefs import put, renew
 
 PLAN = {"recipe": {"name": "quick"}, "iterations": 120, "images": 100, "image_size": 256, "batch_size": 4}
@@ -127,6 +128,31 @@ def test_what_orders_by_itself_is_what_is_verified_first(space: Workspace) -> No
         shown = space.http.post(f"/v1/rankings/{asked['id']}/verifications", json=body).raise_for_status()
         trained = [one["checkpoint_id"] for one in shown.json()["candidates"] if one["verifications"]]
         assert trained == [first]
+
+
+def test_the_best_by_prediction_are_fine_tuned_and_nobody_else_when_that_changes(space: Workspace) -> None:
+    made, ids = ranked(space)
+    verified(space, made["dataset_id"], ids[1], 0.6)
+    body = {"dataset_id": made["dataset_id"], "checkpoint_ids": ids, "verify": {"top_k": 1, "seeds": [7]}}
+    asked = space.http.post("/v1/rankings", json=body).raise_for_status().json()
+    for id in ids:
+        space.score(asked, id, 1.0)
+    with space.service.database.unit_of_work() as session:
+        put(session, session.get(Ranking, asked["id"]))
+    space.rank(asked, [(id, 1.0 - 0.1 * place) for place, id in enumerate(ids)])
+
+    def trained() -> list[str]:
+        return [each["checkpoint_id"] for each in look(space, asked)["candidates"] if each["verifications"]]
+
+    assert trained() == [ids[1]]
+    verified(space, made["dataset_id"], ids[0], 0.9)
+    with space.service.database.unit_of_work() as session:
+        row = session.get(Ranking, asked["id"])
+        put(session, row)
+        assert ranking_order.ordered(row) == ids
+        # as the ranking's job does when it orders once more
+        ranking_verifications.add_wanted(session, row, session.get(Job, row.job_id))
+    assert trained() == [ids[1]]
 
 
 def test_a_workspace_may_not_want_it_and_nothing_crosses_workspaces(
