@@ -142,7 +142,8 @@ def test_the_best_by_prediction_are_fine_tuned_and_nobody_else_when_that_changes
     space.rank(asked, [(id, 1.0 - 0.1 * place) for place, id in enumerate(ids)])
 
     def trained() -> list[str]:
-        return [each["checkpoint_id"] for each in look(space, asked)["candidates"] if each["verifications"]]
+        found = space.http.get("/v1/verifications", params={"ranking_id": asked["id"]}).json()["items"]
+        return [each["checkpoint_id"] for each in found]
 
     assert trained() == [ids[1]]
     verified(space, made["dataset_id"], ids[0], 0.9)
