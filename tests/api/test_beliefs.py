@@ -1,9 +1,12 @@
 """What is predicted of a ranking's candidates: from the workspace's own verifications, and from nobody else's."""
 
+import json
 from typing import Any
 
 from running import Record, Workspace
+from typer.testing import CliRunner
 
+from app.cli.main import build
 from app.db.tables import Job, Ranking, Verification
 from app.queue import ranking_order, ranking_verifications
 from worker.beliefs import put, renew
@@ -123,6 +126,11 @@ def test_what_orders_by_itself_is_what_is_verified_first(space: Workspace) -> No
     # who names a score gets its order
     assert look(space, by_name)["order_by"] == "score"
     assert look(space, by_name)["candidates"][0]["checkpoint_id"] == ids[0]
+    root = build()
+    for words, order_by, first in (("predicted", "predicted_map", ids[1]), ("scored", "score", ids[0])):
+        call = ["--url", space.service.url, "--key", space.key, "rankings", words, made["id"], "--json"]
+        told = json.loads(CliRunner().invoke(root, call).output)
+        assert (told["order_by"], told["candidates"][0]["checkpoint_id"]) == (order_by, first)
     for asked, first in ((made, ids[1]), (by_name, ids[0])):
         body = {"top_k": 1, "recipe": "quick", "seeds": [7]}
         shown = space.http.post(f"/v1/rankings/{asked['id']}/verifications", json=body).raise_for_status()
