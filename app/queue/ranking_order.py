@@ -21,10 +21,19 @@ def order_of(ranking: Ranking, asked: OrderBy | None = None) -> OrderBy:
     the default score (docs/studies/truth)."""
     if asked is not None:
         return asked
-    placed, told = _placed(ranking), predictions(ranking)
-    named = any(value is not None for value in (ranking.request.get("rank_by") or {}).values())
-    sure = bool(placed) and all(id in told and told[id].get("architecture_seen", False) for id in placed)
-    return "predicted_map" if sure and not named else "score"
+    placed = _placed(ranking)
+    sure = bool(placed) and predictions(ranking).keys() >= set(placed) and not strangers(ranking)
+    return "predicted_map" if sure and not names_score(ranking) else "score"
+
+
+def names_score(ranking: Ranking) -> bool:
+    return any(value is not None for value in (ranking.request.get("rank_by") or {}).values())
+
+
+def strangers(ranking: Ranking) -> list[str]:
+    """Checkpoints with a place of whose architecture nothing was ever trained, as far as predictions know."""
+    told = predictions(ranking)
+    return [id for id in _placed(ranking) if id in told and not told[id].get("architecture_seen", False)]
 
 
 def ordered(ranking: Ranking) -> list[str]:

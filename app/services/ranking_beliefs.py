@@ -4,7 +4,7 @@ from typing import TypedDict
 
 from app.db.documents import Believed
 from app.db.tables import Ranking
-from app.queue.ranking_order import predictions
+from app.queue.ranking_order import names_score, predictions, strangers
 from app.schemas.ranking_views import BeliefView, CandidateView, PredictedMap
 from detrank.show import NEARLY
 
@@ -35,6 +35,19 @@ def shown(ranking: Ranking) -> tuple[BeliefView | None, dict[str, Said]]:
         warnings=found["warnings"],
     )
     return belief, {id: _said(each, found["level"]) for id, each in predictions(ranking).items()}
+
+
+def why_score(ranking: Ranking, candidates: list[CandidateView]) -> list[str]:
+    """Why a ranking that names no score is ordered by one; nothing where something else is the reason."""
+    unknown = set(strangers(ranking))
+    names = [one.name for one in candidates if one.checkpoint_id in unknown]
+    if not names or names_score(ranking):
+        return []
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return [
+        f"the score orders: nothing was ever fine-tuned of the architecture of {', '.join(names[:MOST_NAMED])}{more}; one "
+        "verification of each architecture changes that"
+    ]
 
 
 def rank(candidates: list[CandidateView]) -> None:

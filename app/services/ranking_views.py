@@ -97,6 +97,8 @@ def view(
         said = ranking_beliefs.sentence(candidates) if ranking.result else None
     else:
         said = result["summary"]
+        if belief is not None and asked is None:
+            belief.warnings = [*belief.warnings, *ranking_beliefs.why_score(ranking, candidates)]
     left_out = _left_out(result, candidates)
     already = {out.checkpoint_id for out in left_out}
     filtered = _filtered(candidates, already, lambda one: ranking_costs.reason_against(one.cost, filters))

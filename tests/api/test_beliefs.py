@@ -57,7 +57,12 @@ def test_a_ranking_says_what_map_is_to_be_expected(space: Workspace) -> None:
     made, _ids = ranked(space)
     seen = look(space, made)
     assert seen["belief"]["own_verifications"] == 0
-    assert seen["belief"]["warnings"]
+    assert seen["order_by"] == "score"
+    why = "the score orders: nothing was ever fine-tuned of the architecture of candidate 0, candidate 1;"
+    assert [one for one in seen["belief"]["warnings"] if one.startswith(why)]
+    assert not [
+        one for one in look(space, made, order_by="score")["belief"]["warnings"] if one.startswith(why)
+    ]
     for one in seen["candidates"]:
         told = one["predicted_map"]
         assert 0 <= told["low"] < told["mean"] < told["high"] <= 1
