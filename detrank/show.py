@@ -25,15 +25,23 @@ def by_prediction(ranking: Record) -> bool:
     return found
 
 
-def title(ranking: Record) -> str:
-    """By what the candidates are ordered, or how far it is."""
-    by = ranking["ranked_by"]
-    if not by or not by["metric"]:
-        return f"not ranked yet: {ranking['state']}"
+def ordered_by(ranking: Record) -> str | None:
+    """What the ranks are of, as a heading; None where there is no order yet."""
+    by = ranking["ranked_by"] or {}
+    if not by.get("metric"):
+        return None
     if by_prediction(ranking):
         return "ranked by the mAP that fine-tuning is predicted to reach"
-    gain = "gain of " if by["quantity"] == "gain" else ""
-    return f"ranked by {gain}{by['metric']} at {by['layer']} ({by['level']}), higher is better"
+    gain = "gain of " if by.get("quantity") == "gain" else ""
+    return f"ranked by {gain}{by['metric']} at {by['layer']} ({by['level']})"
+
+
+def title(ranking: Record) -> str:
+    """By what the candidates are ordered, or how far it is."""
+    order = ordered_by(ranking)
+    if order is None:
+        return f"not ranked yet: {ranking['state']}"
+    return order if by_prediction(ranking) else f"{order}, higher is better"
 
 
 def with_digits(value: float | None, interval: Sequence[float] | None) -> str:

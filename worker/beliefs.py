@@ -12,6 +12,7 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select
@@ -25,13 +26,7 @@ from worker.belief_renewal import shipped_mark
 from worker.data.dataset import WITH_BOXES
 from worker.ranking.belief import Evidence, Facts, Observed, TargetFacts, believe, shipped
 from worker.ranking.belief.design import standardised
-from worker.ranking.belief.facts import (
-    architecture_of,
-    is_untrained,
-    scores_of,
-    stride_of,
-    trained_parameters_of,
-)
+from worker.ranking.belief.facts import facts_of_manifest, scores_of
 from worker.ranking.belief.records import AT_THE_END, MAPS, PIXELS, SCORES
 
 # the newest of a workspace; more would add little and cost with their cube
@@ -157,16 +152,14 @@ def evidence_of(session: Session, workspace_id: str) -> list[Evidence]:
 def checkpoint_facts(
     checkpoint: tables.Checkpoint, scores: Mapping[tuple[str, str], float] | None = None
 ) -> Facts:
-    manifest: Mapping[str, Any] = checkpoint.manifest or {}
-    return Facts(
-        checkpoint.weights_sha256 or checkpoint.id,
-        architecture_of(checkpoint.architecture or "unknown", manifest.get("backbone")),
-        trained_parameters_of({"parameters": checkpoint.parameters} | dict(manifest)),
-        checkpoint.kind == "detector",
-        is_untrained({**manifest, "provenance": checkpoint.provenance or {}}),
-        scores or {},
-        stride_of(manifest),
-    )
+    known = {
+        "weights_sha256": checkpoint.weights_sha256 or checkpoint.id,
+        "architecture": checkpoint.architecture or "unknown",
+        "parameters": checkpoint.parameters,
+        "kind": checkpoint.kind,
+        "provenance": checkpoint.provenance or {},
+    }
+    return replace(facts_of_manifest({**(checkpoint.manifest or {}), **known}), scores=scores or {})
 
 
 def dataset_facts(dataset: tables.Dataset, plan: Mapping[str, Any] | None) -> TargetFacts:

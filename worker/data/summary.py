@@ -44,7 +44,7 @@ def summarise(
     pictures = np.array(
         [image.picture.width * image.picture.height for image, _ in objects], dtype=np.float64
     )
-    areas = [(row.corners[2] - row.corners[0]) * (row.corners[3] - row.corners[1]) for _, row in objects]
+    areas = (corners[:, 2:] - corners[:, :2]).prod(axis=1).tolist()
     per_category = Counter(row.category for _, row in objects)
     seen: dict[str, set[int]] = {name: set() for name in categories}
     for image, row in objects:

@@ -9,7 +9,7 @@ from app.cli.session import out, say
 from app.cli.show.tables import bytes_of, millions, number, state, table_of
 from app.page.ranking_table import SHOWN_NEAR
 from app.page.words import duration, fits, half_width, milliseconds, score, share
-from detrank.show import by_prediction
+from detrank.show import by_prediction, ordered_by
 
 Record = dict[str, Any]
 
@@ -112,17 +112,13 @@ def ranking_table(ranking: Record) -> Table:
         for candidate in ranking["candidates"]
     ]
     numbers = frozenset({"rank", ordering, "chance of best", *maps, "ms/image", "memory"})
-    return table_of(_title(ranking), columns, rows, numbers=numbers, whole=frozenset({"candidate"}))
-
-
-def _title(ranking: Record) -> str:
-    by = ranking["ranked_by"] or {}
-    if not by.get("metric"):
-        return "not ranked yet"
-    if by_prediction(ranking):
-        return "ranked by the mAP that fine-tuning is predicted to reach"
-    of = "gain of " if by.get("quantity") == "gain" else ""
-    return f"ranked by {of}{by['metric']} at {by['layer']} ({by['level']})"
+    return table_of(
+        ordered_by(ranking) or "not ranked yet",
+        columns,
+        rows,
+        numbers=numbers,
+        whole=frozenset({"candidate"}),
+    )
 
 
 def figures_table(ranking: Record) -> Table:

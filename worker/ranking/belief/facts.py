@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from worker.ranking.belief.records import MAPS, SCORES
+from worker.ranking.belief.records import MAPS, SCORES, Facts
 
 
 def architecture_of(architecture: str, backbone: str | None) -> str:
@@ -38,6 +38,18 @@ def stride_of(manifest: Mapping[str, Any]) -> int | None:
     }
     behind = [stride for name, stride in maps.items() if not name.startswith("backbone.")]
     return min(behind) if behind else maps.get("backbone.c4")
+
+
+def facts_of_manifest(manifest: Mapping[str, Any]) -> Facts:
+    """All but its scores; `manifest` as JSON."""
+    return Facts(
+        manifest["weights_sha256"],
+        architecture_of(manifest["architecture"], manifest.get("backbone")),
+        trained_parameters_of(manifest),
+        manifest["kind"] == "detector",
+        is_untrained(manifest),
+        stride=stride_of(manifest),
+    )
 
 
 def scores_of(

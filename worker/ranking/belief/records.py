@@ -40,9 +40,8 @@ class TargetFacts:
 @dataclass(frozen=True)
 class Facts:
     """A candidate. key: equal for equal weights; architecture: with its body; parameters: those that were trained before;
-    detector: its head was trained too;
-    untrained: nothing was. scores: of SCORES, standardised within its pool; one that is not there says nothing. stride: pixels
-    between two cells of the finest map that its head reads, None where not known."""
+    detector: its head was trained too; untrained: nothing was. scores: of SCORES, standardised within its pool; one that is
+    not there says nothing. stride: pixels between two cells of the finest map that its head reads, None where not known."""
 
     key: str
     architecture: str

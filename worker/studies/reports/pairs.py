@@ -9,13 +9,11 @@ from typing import Any
 
 from models_store.manifest import Manifest
 from worker.data.dataset import Dataset, open_dataset
-from worker.data.object_sizes import sides_in
-from worker.ranking.belief.facts import architecture_of, is_untrained, stride_of, trained_parameters_of
+from worker.ranking.belief.facts import facts_of_manifest
 from worker.studies.files import read_json
 from worker.studies.measures.zero_point import architecture_digest
 from worker.studies.runs.carried import carried_from, trained_there
-from worker.studies.runs.fine_tuning import ids_of
-from worker.studies.runs.real import StudySettings, folder_of
+from worker.studies.runs.real import StudySettings, folder_of, target_of
 from worker.studies.work_folder import WorkFolder
 
 PAIRS = [
@@ -132,26 +130,25 @@ def _scores(
 
 
 def _candidate(name: str, manifest: Manifest) -> Sequence[Any]:
+    facts = facts_of_manifest(manifest.to_json())
     return (
         name,
-        manifest.weights_sha256,
-        architecture_of(manifest.architecture, manifest.backbone),
+        facts.key,
+        facts.architecture,
         manifest.parameters,
-        trained_parameters_of(manifest.to_json()),
-        "yes" if manifest.kind == "detector" else "no",
-        "yes" if is_untrained(manifest.to_json()) else "no",
-        stride_of(manifest.to_json()),
+        facts.parameters,
+        "yes" if facts.detector else "no",
+        "yes" if facts.untrained else "no",
+        facts.stride,
         manifest.published.get("coco_box_map"),
         (carried_from(manifest) or {}).get("name"),
     )
 
 
 def _dataset(name: str, dataset: Dataset, settings: StudySettings) -> Sequence[Any]:
-    images = len(ids_of(dataset, max_train=settings.max_train).train)
-    objects = int((~dataset.aside).sum()) / len(dataset.images)
-    sides = " ".join(f"{side:g}" for side in sides_in(dataset) or ())
-    pixels = settings.overrides.get("image_size")
-    return name, dataset.digest, images, len(dataset.categories), _short(objects), sides, pixels
+    facts = target_of(dataset, settings)
+    sides = " ".join(f"{side:g}" for side in facts.sides or ())
+    return name, facts.key, facts.images, facts.classes, _short(facts.objects), sides, facts.pixels
 
 
 def _short(value: float | None) -> float | str | None:

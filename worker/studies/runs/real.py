@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from models_store.manifest import Manifest
-from worker.data.dataset import open_dataset
+from worker.data.dataset import Dataset, open_dataset
 from worker.data.object_sizes import sides_in
 from worker.features.layers import LEVELS
 from worker.features.reading import FEATURES_VERSION
 from worker.features.spec import Spec
 from worker.metrics import METRICS_VERSION
 from worker.metrics.baselines import static_scores
-from worker.ranking.belief import Facts, TargetFacts, shipped
-from worker.ranking.belief.facts import architecture_of, is_untrained, stride_of, trained_parameters_of
+from worker.ranking.belief import TargetFacts, shipped
+from worker.ranking.belief.facts import facts_of_manifest
 from worker.studies.document import Table
 from worker.studies.errors import StudyRefused
 from worker.studies.files import read_json
@@ -88,15 +88,7 @@ class RealStudy:
             if (value := half_of(_looks(result) for result in results.values())) is not None
         }
         candidates = {
-            name: Facts(
-                manifest.weights_sha256,
-                architecture_of(manifest.architecture, manifest.backbone),
-                trained_parameters_of(manifest.to_json()),
-                manifest.kind == "detector",
-                is_untrained(manifest.to_json()),
-                stride=stride_of(manifest.to_json()),
-            )
-            for name, manifest in self.manifests.items()
+            name: facts_of_manifest(manifest.to_json()) for name, manifest in self.manifests.items()
         }
         return Known(self.targets, candidates, half)
 
@@ -179,7 +171,7 @@ def run(
         else {},
         {} if settings.probe is None else {key: read_json(kept.probe(key)) for key in keys},
         own,
-        {name: _target(folder, settings) for name, folder in datasets.items()},
+        {name: target_of(open_dataset(folder), settings) for name, folder in datasets.items()},
     )
 
 
@@ -194,8 +186,8 @@ def trained_on(datasets: Mapping[str, Path], manifests: Mapping[str, Manifest]) 
     )
 
 
-def _target(folder: Path, settings: StudySettings) -> TargetFacts:
-    dataset = open_dataset(folder)
+def target_of(dataset: Dataset, settings: StudySettings) -> TargetFacts:
+    """What a belief knows of a dataset that is trained on by these settings."""
     return TargetFacts(
         dataset.digest,
         len(ids_of(dataset, max_train=settings.max_train).train),
