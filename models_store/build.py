@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from models_store.archs import ARCHITECTURES, Architecture, BuildSpec
 from models_store.archs.face import Face
 from models_store.archs.initialise import initialise
+from models_store.bodies.outline import undrawn
 from models_store.errors import Unusable, some
 from models_store.manifest import Input, Layer
 
@@ -35,12 +37,17 @@ def build_module(
     backbone: str | None,
     options: Mapping[str, object],
     seed: int = 0,
+    filled_later: bool = False,
 ) -> nn.Module:
-    """The architecture's module with the library's own initial weights, seeded, in evaluation mode."""
+    """The architecture's module with the library's own initial weights, seeded, in evaluation mode.
+
+    ``filled_later``: they are not drawn, since whoever asks puts others in place of every one.
+    """
+    spec = BuildSpec(num_classes or PLACEHOLDER_CLASSES, input, backbone, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        spec = BuildSpec(num_classes or PLACEHOLDER_CLASSES, input, backbone, options)
-        return architecture.build(spec).eval()
+        build = partial(architecture.build, spec)
+        return (undrawn(build) if filled_later else build()).eval()
 
 
 def fill(

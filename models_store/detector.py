@@ -346,12 +346,14 @@ def load_detector(folder: Path, *, device: str | torch.device = "cpu") -> Detect
     except SafetensorError as error:
         raise Unusable("corrupt", f"{WEIGHTS_FILE} cannot be read: {error}") from None
     architecture = architecture_of(manifest.architecture)
+    as_built = architecture.family == "detr"
     module = build_module(
         architecture,
         num_classes=manifest.num_classes,
         input=manifest.input,
         backbone=manifest.backbone,
         options=manifest.options,
+        filled_later=not as_built,
     )
     fill(
         module,
@@ -359,7 +361,7 @@ def load_detector(folder: Path, *, device: str | torch.device = "cpu") -> Detect
         manifest.initialised_keys,
         manifest.initialisation_seed,
         focal=architecture.family == "one_stage",
-        as_built=architecture.family == "detr",
+        as_built=as_built,
     )
     return wrapped(manifest, module, device)
 

@@ -17,7 +17,7 @@ def test_a_ranking_has_a_job_for_each_candidate_and_every_default_filled_in(spac
     assert (asked["dataset_id"], asked["checkpoint_ids"]) == (dataset, [second, first])
     assert (asked["metrics"], asked["layers"]) == (default_names("metrics"), default_names("layers"))
     assert asked["layers_by_default"] is True
-    assert (asked["level"], asked["seed"], asked["calibrate"]) == ("local", 0, True)
+    assert (asked["level"], asked["seed"], asked["calibrate"]) == ("local", 0, None)
     assert set(asked) >= {"max_images", "image_size", "rank_by", "filters", "name"}
     assert [one["name"] for one in made["candidates"]] == ["second", "first"]
     for one in made["candidates"]:

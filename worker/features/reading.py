@@ -30,7 +30,7 @@ from worker.features.grouping import DecodedImage, grouped
 from worker.features.inputs import InputCache, group_of
 from worker.features.objects import Objects, objects_of
 from worker.features.precision import AUTO, precision_of
-from worker.features.regions import Regions, regions_of
+from worker.features.regions import Regions, RegionSampling, regions_of
 from worker.features.spec import Spec
 
 # Goes up whenever the same request would give other numbers than before.
@@ -40,6 +40,9 @@ _MANIFEST_FACTS = ("architecture", "backbone", "input", "layers", "options", "we
 # Where batches are prepared in a thread beside the forward pass. On a CPU that would take the time from it.
 PREPARED_AHEAD = ("cuda",)
 STEPS = ("decode", "prepare", "forward", "pool")
+# Regions by all that they follow from, those used last at the end.
+_REGIONS: dict[tuple[bytes, int, RegionSampling, int], Regions] = {}
+_SAMPLES_KEPT = 2
 # images done, images in all, a line of text
 Progress = Callable[[int, int, str], None]
 
@@ -154,8 +157,7 @@ def reading_of(
     chosen = naming.choose(detector.layers, spec.layers)
     images = sample_images(dataset, spec.max_images, spec.seed, spec.split)
     objects = objects_of(dataset, images)
-    sampling = spec.regions
-    regions = None if sampling is None else regions_of(dataset, objects, images, sampling, spec.seed)
+    regions = None if spec.regions is None else _drawn(dataset, objects, images, spec.regions, spec.seed)
     wanted = tuple((layer.name, level) for layer in chosen.layers for level in spec.levels)
     source = detector.source_maps() if spec.source_probabilities else ()
     no_source = source.detail if isinstance(source, NoSourceClasses) else None
@@ -187,6 +189,32 @@ def reading_of(
         ),
         regions=regions,
     )
+
+
+def _drawn(
+    dataset: Dataset, objects: Objects, images: Sequence[Image], sampling: RegionSampling, seed: int
+) -> Regions:
+    """As `regions_of`; those of the last samples are kept, since every candidate and zero point has the same."""
+    facts = hashlib.sha256()
+    for column in (
+        objects.annotation_ids,
+        objects.image_ids,
+        objects.labels,
+        objects.boxes,
+        objects.normalised,
+        dataset.annotation_image_ids,
+        dataset.boxes,
+        dataset.iscrowd,
+    ):
+        facts.update(column.tobytes())
+    key = facts.digest(), len(dataset.categories), sampling, seed
+    regions = _REGIONS.pop(key, None)
+    if regions is None:
+        regions = regions_of(dataset, objects, images, sampling, seed)
+    _REGIONS[key] = regions
+    while len(_REGIONS) > _SAMPLES_KEPT:
+        _REGIONS.pop(next(iter(_REGIONS)), None)
+    return regions
 
 
 def read_batches(

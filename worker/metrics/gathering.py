@@ -265,12 +265,17 @@ def score_gathered(
     design: Design,
     metrics: Sequence[str],
     *,
+    calibrated: bool = True,
     options: Options = DEFAULTS,
     check: Callable[[], None] | None = None,
 ) -> dict[str, Score]:
-    """Like `score` with the design's permutations, groups and seed; a metric that needs the features is undefined."""
+    """Like `score` with the design's permutations, groups and seed; a metric that needs the features is undefined.
+
+    calibrated: with nulls and intervals, where the design has them.
+    """
+    calibration = replace(design.calibration, check=check) if calibrated else Calibration()
     with threads_for(len(gathered.point)):
-        return _scored(gathered, design, metrics, options, check)
+        return _scored(gathered, design, metrics, options, calibration)
 
 
 def _scored(
@@ -278,7 +283,7 @@ def _scored(
     design: Design,
     metrics: Sequence[str],
     options: Options,
-    check: Callable[[], None] | None,
+    calibration: Calibration,
 ) -> dict[str, Score]:
     wanted = lookup(metrics)
     parts = with_parts(wanted)
@@ -295,7 +300,7 @@ def _scored(
             scores |= {metric.name: Score(None, reason, 0.0) for metric in own}
             continue
         predicted[rows] = SummedTargets(found.total)
-        scores |= _score_rows(found, known, own, options, check)
+        scores |= _score_rows(found, known, own, options, calibration)
     return with_sums(wanted, scores, predicted)
 
 
@@ -304,14 +309,13 @@ def _score_rows(
     design: Design,
     metrics: Sequence[Metric],
     options: Options,
-    check: Callable[[], None] | None,
+    calibration: Calibration,
 ) -> dict[str, Score]:
     """Scores of metrics of one kind of rows."""
     total = gathered.total
     prepared, targets = StatisticsPrepared(total, options, NAMES[design.rows]), SummedTargets(total)
     scores = {metric.name: evaluate(metric, prepared, targets) for metric in metrics}
     live = [metric for metric in metrics if scores[metric.name].value is not None]
-    calibration = replace(design.calibration, check=check)
     if calibration.permutations:
         drawn = _drawn(live, prepared, gathered, design, calibration)
         if drawn is None:

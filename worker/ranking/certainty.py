@@ -12,7 +12,7 @@ from worker.ranking.records import Scored
 # draws times candidates: bounds the memory of a large pool
 MOST_DRAWN = 4_000_000
 MOST_DRAWS = 20_000
-NOT_CALIBRATED = "it was scored without one"
+NOT_CALIBRATED = "it was scored without one; `calibrate: true` gives every score one"
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,12 @@ class Scoring:
         int | None, typer.Option(min=32, help="shorter side in pixels; each checkpoint's own where not given")
     ] = None
     seed: Annotated[int | None, typer.Option(min=0)] = None
-    calibrate: Annotated[bool, typer.Option(help="with intervals, z and the chance of the highest score")] = (
-        True
-    )
+    calibrate: Annotated[
+        bool | None,
+        typer.Option(
+            help="every score, or none, with interval and z; without either that which orders the candidates"
+        ),
+    ] = None
     zero_point: Annotated[
         bool, typer.Option(help="with what each candidate's weights bring beyond its untrained architecture")
     ] = True

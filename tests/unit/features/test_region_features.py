@@ -177,6 +177,27 @@ def test_the_key_follows_the_regions_drawn(detector, dataset):
     assert reading_of(detector, dataset, dataclasses.replace(PLAIN, seed=1)).key == plain.key
 
 
+def test_regions_are_drawn_once_for_all_detectors_and_anew_for_other_annotations(dataset, monkeypatch):
+    drawn, real = [], reading.regions_of
+
+    def counted(*given):
+        drawn.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(reading, "regions_of", counted)
+    monkeypatch.setattr(reading, "_REGIONS", {})
+    spec = Spec(layers=("backbone.c4",), regions=RegionSampling())
+    first = reading_of(TinyDetector(), dataset, spec).regions
+    assert reading_of(TinyDetector(), dataset, spec).regions is first
+    assert len(drawn) == 1
+    moved = dataclasses.replace(dataset, boxes=dataset.boxes + 1)
+    others = [(dataset, dataclasses.replace(spec, seed=1)), (moved, spec)]
+    for count, (other, asked) in enumerate(others, 2):
+        found = reading_of(TinyDetector(), other, asked).regions
+        assert len(drawn) == count
+        assert not np.array_equal(found.boxes, first.boxes)
+
+
 def test_order_threads_and_batches_change_no_region(make_detector, dataset):
     first = extract(reading_of(make_detector(), dataset, SPEC), batch_size=2)
     again = extract(reading_of(make_detector(), dataset, SPEC), batch_size=2, decode_threads=4)

@@ -315,3 +315,34 @@ def test_the_size_of_the_objects_chooses_the_map(bench: Bench) -> None:
     work(bench, bench.get(Ranking, id).job_id)
     by = bench.get(Ranking, id).result["ranked_by"]
     assert (by["layer"], by["chosen_by"]) == ("backbone.c4", "size of the objects")
+
+
+@pytest.mark.parametrize("keep_features", [None, False])
+def test_by_default_the_score_that_orders_alone_is_calibrated_and_with_the_same_numbers(
+    bench: Bench, keep_features: bool | None
+) -> None:
+    every = scored(bench, ranking(bench, INITIAL, LEARNED, keep_features=keep_features))
+    found = scored(bench, ranking(bench, INITIAL, LEARNED, keep_features=keep_features, calibrate=None))
+    for key, row in found.items():
+        same = every[key].details
+        assert (row.value, row.details["gain"]) == (every[key].value, same["gain"])
+        told = {name: row.details[name] for name in ("null", "z", "interval", "gain_interval")}
+        if key[1] == "detection_evidence":
+            assert told == {name: same[name] for name in told}
+            assert all(told.values())
+            assert row.replicates == every[key].replicates
+        else:
+            assert told == dict.fromkeys(told)
+    of_metric = {"metric": "logme", "layer": None, "level": None}
+    named = scored(bench, ranking(bench, keep_features=keep_features, calibrate=None, rank_by=of_metric))
+    assert {metric for (_, metric, *_), row in named.items() if row.details["interval"]} == {"logme"}
+
+
+def test_where_the_first_choice_has_no_value_the_next_is_calibrated(bench: Bench) -> None:
+    # no source probabilities of a backbone alone
+    of_source = {"metric": "leep", "layer": None, "level": None}
+    found = scored(
+        bench, ranking(bench, calibrate=None, metrics=["logme", "leep", "tlogme"], rank_by=of_source)
+    )
+    assert all(row.undefined for (_, metric, *_), row in found.items() if metric == "leep")
+    assert {metric for (_, metric, *_), row in found.items() if row.details["gain_interval"]} == {"tlogme"}

@@ -17,7 +17,7 @@ GROUPS = 20
 
 def calibration_of(request: dict[str, Any]) -> dict[str, int]:
     """The options of `score` for null and interval; the seed is the ranking's, so all candidates share draws and groups."""
-    if not request.get("calibrate", True):
+    if request.get("calibrate", True) is False:
         return {}
     return {"permutations": PERMUTATIONS, "groups": GROUPS, "seed": request.get("seed") or 0}
 

@@ -19,15 +19,19 @@ def key_of_scores(
     reading: Reading,
     places: Mapping[Place, Sequence[str]],
     calibration: Mapping[str, int],
+    judged: Mapping[Place, Sequence[str]],
     *,
     from_statistics: bool,
 ) -> str:
-    """Digest of all that the scores at these places depend on. from_statistics: the features were not kept."""
+    """Digest of all that the scores at these places depend on. judged: the metrics that have intervals there.
+
+    from_statistics: the features were not kept.
+    """
     return store.key_of(
         {
             "scores": METRICS_VERSION,
             "of": reading.key,
-            "at": [[*place, list(names)] for place, names in sorted(places.items())],
+            "at": [[*place, list(names), list(judged[place])] for place, names in sorted(places.items())],
             "calibration": dict(calibration),
             "from_statistics": from_statistics,
         }

@@ -113,11 +113,18 @@ class Scorable:
     def scores(
         self, place: Place, metrics: Sequence[str], calibration: Mapping[str, int]
     ) -> dict[str, Score]:
+        """Scores of `metrics` at a place, with nulls and intervals by `calibration`; without any where that is empty."""
         read = self.read
         if isinstance(read, PlaceStatistics):
             if place == (SOURCE_LAYER, SOURCE_LEVEL):
                 return dict.fromkeys(metrics, Score(None, NEEDS_FEATURES, 0.0))
-            return score_gathered(read.places[place], read.design, metrics, check=self.attempt.check)
+            return score_gathered(
+                read.places[place],
+                read.design,
+                metrics,
+                calibrated=bool(calibration),
+                check=self.attempt.check,
+            )
         table = _table(read, place)
         if table is None:
             reason = f"no source class probabilities: {read.no_source}"

@@ -1,7 +1,7 @@
 """Job `score`: features and scores of one candidate of a ranking, written as they come."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from sqlalchemy.orm import Session
@@ -15,6 +15,7 @@ from worker.handlers.ranking import feature_files
 from worker.handlers.ranking.calibration import calibration_of, score_row
 from worker.handlers.ranking.candidate import opened
 from worker.handlers.ranking.costs import inference_of, training_of
+from worker.handlers.ranking.judged import judged_of
 from worker.handlers.ranking.pool import per_candidate
 from worker.handlers.ranking.scorable import Place, Scorable, of_regions, wanted_of
 from worker.handlers.ranking.score_rows import write_score
@@ -52,7 +53,7 @@ def run(attempt: Attempt, job: ClaimedJob) -> Callable[[Session], None]:
         places = found.places(per_candidate(request["metrics"]))
         facts = {place: found.facts(place) for place in places}
         calibration = calibration_of(request)
-        own = _scored(attempt, job, found, places, facts, calibration, timings)
+        own = _scored(attempt, job, found, places, facts, calibration, judged_of(request), timings)
         # its tables make room for those of the zero point
         del found
         if request.get("zero_point"):
@@ -93,6 +94,7 @@ def _scored(
     places: dict[Place, list[str]],
     facts: dict[Place, ScoreFacts],
     calibration: dict[str, int],
+    judged: Sequence[str] | None,
     timings: dict[str, float],
 ) -> dict[Place, dict[str, Score]]:
     """The candidate's own scores by place, written as they come; the seconds go into `timings`."""
@@ -101,13 +103,28 @@ def _scored(
     for done, (place, metrics) in enumerate(places.items()):
         attempt.check()
         began = time.perf_counter()
-        own[place] = found.scores(place, metrics, calibration)
+        own[place] = _judged(found, place, metrics, calibration, judged)
         alone = sum(each.seconds for each in own[place].values())
         timings["score"] += alone
         timings["calibrate"] += max(time.perf_counter() - began - alone, 0.0)
         _write(attempt, job, place, own[place], facts[place])
         attempt.progress(done + 1, len(places), "layers", f"{place[0]} ({place[1]}) scored")
     return own
+
+
+def _judged(
+    found: Scorable,
+    place: Place,
+    metrics: list[str],
+    calibration: dict[str, int],
+    judged: Sequence[str] | None,
+) -> dict[str, Score]:
+    """Scores at a place, of which all or the first of `judged` that has a value have null and interval."""
+    if judged is None:
+        return found.scores(place, metrics, calibration)
+    scores = found.scores(place, metrics, {})
+    first = next((name for name in judged if name in scores and scores[name].value is not None), None)
+    return scores if first is None else scores | found.scores(place, [first], calibration)
 
 
 def _write(

@@ -104,13 +104,18 @@ def _scores(
         design=None if wanted.design is None else design_of(zero, metrics, **calibration),
         what="zero point: ",
     )
-    key = kept_scores.key_of_scores(zero, places, calibration, from_statistics=wanted.design is not None)
+    # an interval of the gain takes both: whose own score has none needs none of the zero point
+    judged = {place: [name for name in names if own[place][name].interval] for place, names in places.items()}
+    key = kept_scores.key_of_scores(
+        zero, places, calibration, judged, from_statistics=wanted.design is not None
+    )
     if (there := kept_scores.find(of_zero, key)) is not None:
         return there, 0.0
     found = Scorable.of(of_zero)
     scores = {}
     for place, names in places.items():
         attempt.check()
-        scores[place] = found.scores(place, names, calibration)
+        others = [name for name in names if name not in judged[place]]
+        scores[place] = found.scores(place, others, {}) | found.scores(place, judged[place], calibration)
     kept_scores.keep(of_zero, key, scores)
     return scores, found.account.seconds.get("forward", 0.0)
