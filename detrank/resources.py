@@ -174,7 +174,7 @@ class Searches(Reported[IO, Search]):
     def create(
         self, dataset_id: str, checkpoint_ids: Sequence[str], budget_minutes: float, **fields: Any
     ) -> Steps[Search]:
-        """Fields: strategy (halving or expected_improvement), recipe, epochs or iterations, eta, metrics, layers, rank_by, image_size, seed, ..."""
+        """Fields: strategy (halving or expected_improvement; by what is known of the candidates), recipe, epochs or iterations, eta, metrics, layers, rank_by, image_size, seed, ..."""
         body = {
             "dataset_id": dataset_id,
             "checkpoint_ids": [*checkpoint_ids],

@@ -481,8 +481,9 @@ class Sure(TypedDict):
 
 
 class Ladder(TypedDict, total=False):
-    """Where the rounds of a search end. late: candidates too slow to enter with the others."""
+    """By what a search spends, and where its rounds end. late: candidates too slow to enter with the others."""
 
+    strategy: str
     longest: int  # iterations of a training as it was asked for
     ladder: list[int]
     late: list[str]

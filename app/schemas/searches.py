@@ -31,6 +31,9 @@ class RankingTerms(BaseModel):
     )
 
 
+SearchStrategy = Literal["halving", "expected_improvement"]
+
+
 class SearchCreate(RankingTerms, TrainingTerms, Prioritised):
     """Dataset, candidates and budget are needed; `request` in the answer shows every default filled in."""
 
@@ -45,10 +48,12 @@ class SearchCreate(RankingTerms, TrainingTerms, Prioritised):
         "about 1/n of it",
     )
     seed: Seed = 0
-    strategy: Literal["halving", "expected_improvement"] = Field(
-        default="halving",
-        description="halving: ever fewer are trained ever longer; expected_improvement: each time what is "
-        "expected to raise the best mAP most for a second, by all that is believed of the candidates",
+    strategy: SearchStrategy | None = Field(
+        default=None,
+        description="halving: ever fewer are trained ever longer, in the order of the score; expected_improvement: each time "
+        "what is expected to raise the best mAP most for a second, by all that is believed of the candidates; null: this where the "
+        "ranking is ordered by the predicted mAP, since something was learned from the architecture of each candidate and "
+        "`rank_by` names no score, else halving",
     )
     eta: int = Field(
         default=3, ge=2, le=10, description="of halving: one in so many goes on from each round to the next"
@@ -222,6 +227,9 @@ class SearchView(SearchSummary, WorkDetails):
     """A budget spent on finding the best of many checkpoints, and what came of it."""
 
     ranking_id: str | None = Field(description="its ranking, which gives the order")
+    strategy: SearchStrategy | None = Field(
+        description="by which it spends; null: not decided, since the ranking has no order yet"
+    )
     ladder: list[int] = Field(description="iterations at which the rounds end; the last is a whole training")
     rounds: list[SearchRound] = Field(description="what was spent where, in order")
     best: SearchBest | None

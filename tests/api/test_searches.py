@@ -114,7 +114,7 @@ def test_a_search_begins_with_its_ranking_and_every_default_filled_in(space: Wor
     ) == ("quick", 240, 256, 3, 20)
     assert asked["rank_by"] == {"metric": "logme", "layer": None, "level": None, "quantity": None}
     assert asked["zero_point"] is True
-    assert (asked["strategy"], asked["parallel"], asked["min_improvement"]) == ("halving", None, 0.001)
+    assert (asked["strategy"], asked["parallel"], asked["min_improvement"]) == (None, None, 0.001)
     expecting = posted(space, strategy="expected_improvement", parallel=2, min_improvement=0)["request"]
     assert (expecting["strategy"], expecting["parallel"], expecting["min_improvement"]) == (
         "expected_improvement",

@@ -36,7 +36,8 @@ class SearchOptions:
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="halving (the default), or expected_improvement: by what each part is expected to bring"
+            help="halving, or expected_improvement: by what each part is expected to bring; without either as the "
+            "candidates' architectures are known to the prediction or not"
         ),
     ] = None
     eta: Annotated[

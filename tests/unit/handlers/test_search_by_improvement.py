@@ -5,8 +5,10 @@ import io
 
 import pytest
 from handler_bench import Bench
+from small_service import queued, work_all
 from test_search_rounds import Played, trained
 
+from app.db.tables import Ranking
 from app.schemas.searches import SearchView
 from app.services import search_views
 
@@ -92,3 +94,37 @@ def test_too_little_for_anybody_is_said(played: Played) -> None:
     found = played.search(0.05, **EXPECTING)
     assert (found.state, found.best, found.rounds) == ("succeeded", None, [])
     assert {one.code for one in found.left_out} == {"no_room"}
+
+
+@pytest.mark.parametrize(
+    ("strangers", "fields", "expected"),
+    [
+        (0, {}, "expected_improvement"),
+        (1, {}, "halving"),
+        (0, {"rank_by": {"metric": "logme"}}, "halving"),
+        (0, {"strategy": "halving"}, "halving"),
+        (1, EXPECTING, "expected_improvement"),
+    ],
+)
+def test_what_orders_the_ranking_also_spends_where_nothing_else_is_asked(
+    played: Played, strangers: int, fields: dict, expected: str
+) -> None:
+    played.known = set(played.ids[strangers:])
+    id = played.asked(8, **fields)
+    assert played.at(id).strategy == fields.get("strategy")
+    work_all(played.bench)
+    found = played.at(id)
+    assert (found.state, found.strategy) == ("succeeded", expected)
+    weighed = {part.expected_improvement is not None for part in trainings(found)}
+    assert weighed == {expected == "expected_improvement"}
+
+
+def test_a_search_goes_on_by_what_it_began_with(played: Played) -> None:
+    played.known = set(played.ids)
+    id = played.asked(8)
+    while (found := played.at(id)).strategy is None:
+        played.bench.work(queued(played.bench))
+    with played.bench.database.unit_of_work() as session:
+        session.get_one(Ranking, found.ranking_id).belief = None
+    work_all(played.bench)
+    assert played.at(id).strategy == "expected_improvement"

@@ -15,6 +15,8 @@ from models_store.formats.wrappings import unwrap
 from tests.unit.models_store.conftest import random_module
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# of predictions; a detector's own size takes seconds for one picture
+SEEN = {"min_size": 128, "max_size": 256}
 
 
 def picture(height: int = 96, width: int = 128) -> np.ndarray:
@@ -114,7 +116,7 @@ def test_norms_that_were_never_trained_are_not_caffes(convert_inline, tmp_path):
 def test_labels_from_nought_or_one_are_asked_for(convert_inline, tmp_path, name, outputs):
     """All outputs are kept meanwhile; what is said afterwards decides."""
     builder = torchvision.models.get_model(
-        name.removeprefix("torchvision/"), weights=None, weights_backbone=None, num_classes=outputs
+        name.removeprefix("torchvision/"), weights=None, weights_backbone=None, num_classes=outputs, **SEEN
     )
     torch.save(builder.state_dict(), tmp_path / "x.pth")
     manifest = convert_inline(tmp_path / "x.pth")
@@ -123,7 +125,7 @@ def test_labels_from_nought_or_one_are_asked_for(convert_inline, tmp_path, name,
     detector = load_detector(tmp_path / "converted")
     with torch.no_grad():
         own = builder.eval()([torch.from_numpy(picture()).permute(2, 0, 1) / 255.0])[0]
-    found = detector.predictions([picture()])[0]
+    found = detector.predictions([picture()], image_size=SEEN["min_size"])[0]
     torch.testing.assert_close(found["boxes"], own["boxes"])
     assert torch.equal(found["labels"], own["labels"])
     said = convert_inline(tmp_path / "x.pth", tmp_path / "said", overrides={"num_classes": outputs})
@@ -212,9 +214,11 @@ def test_other_anchors_are_used_and_must_fit(convert_inline, tmp_path):
     module.rpn.anchor_generator = torchvision.models.detection.anchor_utils.AnchorGenerator(
         tuple(tuple(s) for s in sizes), ((0.5, 1.0, 2.0),) * 5
     )
+    module.transform.min_size, module.transform.max_size = (SEEN["min_size"],), SEEN["max_size"]
     with torch.no_grad():
         own = module([torch.from_numpy(picture()).permute(2, 0, 1) / 255.0])[0]
-    torch.testing.assert_close(detector.predictions([picture()])[0]["boxes"], own["boxes"])
+    found = detector.predictions([picture()], image_size=SEEN["min_size"])[0]
+    torch.testing.assert_close(found["boxes"], own["boxes"])
     for wrong in ({"sizes": sizes[:4]}, {"sizes": [[8, 16]] * 5}, {"sizes": "x"}, {"sizes": [[0]] * 5}, 3):
         with pytest.raises(Unusable) as refusal:
             convert_inline(tmp_path / "x.pth", overrides={"options": {"anchors": wrong}})

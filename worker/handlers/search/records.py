@@ -38,8 +38,10 @@ class Known:
 
     @property
     def ladder(self) -> Ladder:
-        """Where the rounds end, once that was decided."""
+        """By what it spends and where the rounds end, once that was decided."""
         found, kept = self.search.result, Ladder()
+        if found is not None and "strategy" in found:
+            kept["strategy"] = found["strategy"]
         if found is not None and "ladder" in found:
             kept["ladder"] = found["ladder"]
         if found is not None and "late" in found:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from app.db import documents, tables
 from app.db.documents import DatasetSummary, Ladder, Part, SearchResult, StopAt
 from app.queue import verifications
+from app.queue.ranking_order import order_of
 from worker.attempt import Attempt, Cancelled, ClaimedJob
 from worker.files import scratch
 from worker.handlers.inputs import manifest_of
@@ -36,13 +37,11 @@ from worker.ranking.halving import Entrant, Round, ladder, leader, next_round
 from worker.ranking.halving import Part as Stretch
 from worker.ranking.rounds_plot import rounds_plot
 from worker.training.errors import Untrainable
-
-# iterations of one candidate that are timed where no pace is known
 from worker.training.plan import plan_of
 
 # iterations of one candidate that are timed where no pace is known
 TIMING_ITERATIONS = 5
-EXPECTED_IMPROVEMENT = "expected_improvement"
+EXPECTED_IMPROVEMENT, HALVING = "expected_improvement", "halving"
 # shares of the seconds left: the longest predicted timing of the first candidate, and the longest that its iterations may run
 TIMING_SHARE = 0.05
 TIMING_MOST = 0.1
@@ -148,7 +147,10 @@ class Spending:
 
 def _spending(attempt: Attempt, session: Session, found: Known, paces: Paces) -> Spending:
     kept = found.ladder
-    expecting = found.request.get("strategy") == EXPECTED_IMPROVEMENT
+    if found.order:
+        # a belief that changes meanwhile changes nothing of it
+        kept.setdefault("strategy", _strategy(found))
+    expecting = kept.get("strategy") == EXPECTED_IMPROVEMENT
     if "ladder" not in kept and found.order:
         longest = _longest(found)
         kept["longest"] = longest
@@ -168,6 +170,13 @@ def _spending(attempt: Attempt, session: Session, found: Known, paces: Paces) ->
     ] + entrants[len(looked) :]
     parts = at_once(session, found.request["parallel"], attempt.settings.lease_s)
     return Spending(kept, valued, None, outlook, looked, parts)
+
+
+def _strategy(found: Known) -> str:
+    """As asked; else what is believed of the candidates decides where it orders them, too."""
+    if (asked := found.request.get("strategy", HALVING)) is not None:
+        return str(asked)
+    return EXPECTED_IMPROVEMENT if order_of(found.ranking) == "predicted_map" else HALVING
 
 
 def _stops(found: Known, paces: Paces, longest: int) -> Ladder:
