@@ -483,7 +483,7 @@ class Sure(TypedDict):
 class Ladder(TypedDict, total=False):
     """By what a search spends, and where its rounds end. late: candidates too slow to enter with the others."""
 
-    strategy: str
+    strategy: Literal["halving", "expected_improvement"]
     longest: int  # iterations of a training as it was asked for
     ladder: list[int]
     late: list[str]

@@ -58,7 +58,7 @@ def view(session: Session, row: Search) -> SearchView:
         **_summary(session, row),
         **details_of(row),
         ranking_id=session.scalar(select(Ranking.id).where(Ranking.search_id == row.id)),
-        strategy=(result or {}).get("strategy") or row.request.get("strategy"),
+        strategy=(result.get("strategy") if result else None) or row.request.get("strategy"),
         ladder=result.get("ladder", []) if result else [],
         rounds=_rounds(row, verifications, names),
         best=_best(result["best"], verifications, names) if result else None,

@@ -41,7 +41,6 @@ from worker.training.plan import plan_of
 
 # iterations of one candidate that are timed where no pace is known
 TIMING_ITERATIONS = 5
-EXPECTED_IMPROVEMENT, HALVING = "expected_improvement", "halving"
 # shares of the seconds left: the longest predicted timing of the first candidate, and the longest that its iterations may run
 TIMING_SHARE = 0.05
 TIMING_MOST = 0.1
@@ -150,7 +149,7 @@ def _spending(attempt: Attempt, session: Session, found: Known, paces: Paces) ->
     if found.order:
         # a belief that changes meanwhile changes nothing of it
         kept.setdefault("strategy", _strategy(found))
-    expecting = kept.get("strategy") == EXPECTED_IMPROVEMENT
+    expecting = kept.get("strategy") == "expected_improvement"
     if "ladder" not in kept and found.order:
         longest = _longest(found)
         kept["longest"] = longest
@@ -172,11 +171,11 @@ def _spending(attempt: Attempt, session: Session, found: Known, paces: Paces) ->
     return Spending(kept, valued, None, outlook, looked, parts)
 
 
-def _strategy(found: Known) -> str:
+def _strategy(found: Known) -> Literal["halving", "expected_improvement"]:
     """As asked; else what is believed of the candidates decides where it orders them, too."""
-    if (asked := found.request.get("strategy", HALVING)) is not None:
-        return str(asked)
-    return EXPECTED_IMPROVEMENT if order_of(found.ranking) == "predicted_map" else HALVING
+    asked = found.request.get("strategy", "halving")
+    believed = asked is None and order_of(found.ranking) == "predicted_map"
+    return "expected_improvement" if believed or asked == "expected_improvement" else "halving"
 
 
 def _stops(found: Known, paces: Paces, longest: int) -> Ladder:
