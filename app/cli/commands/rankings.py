@@ -245,9 +245,7 @@ def predicted(
     outcome: RankingOutcome,
 ) -> None:
     """One ranking by the mAP that fine-tuning is predicted to reach; your own verifications sharpen it."""
-    with connected(ctx) as client:
-        found = client.rankings.get(id, order_by="predicted_map", **(given(vars(limits)) or {}))
-        RANKINGS.answer(client, found, outcome)
+    _answer(ctx, id, outcome, **vars(limits), order_by="predicted_map")
 
 
 @group.command()
@@ -260,9 +258,7 @@ def scored(
     outcome: RankingOutcome,
 ) -> None:
     """One ranking by the score that it asks for, or by the default one."""
-    with connected(ctx) as client:
-        found = client.rankings.get(id, order_by="score", **(given(vars(limits)) or {}))
-        RANKINGS.answer(client, found, outcome)
+    _answer(ctx, id, outcome, **vars(limits), order_by="score")
 
 
 @group.command()
@@ -278,9 +274,13 @@ def affordable(
     outcome: RankingOutcome,
 ) -> None:
     """One ranking without the candidates that cost too much; the ranks of the others close up."""
+    _answer(ctx, id, outcome, **vars(limits), frontier=frontier)
+
+
+def _answer(ctx: typer.Context, id: str, outcome: RankingOutcome, **asked: Any) -> None:
+    """The ranking as `asked` shows it; what is None was not asked."""
     with connected(ctx) as client:
-        asked = given(vars(limits) | {"frontier": frontier}) or {}
-        RANKINGS.answer(client, client.rankings.get(id, **asked), outcome)
+        RANKINGS.answer(client, client.rankings.get(id, **(given(asked) or {})), outcome)
 
 
 @spread

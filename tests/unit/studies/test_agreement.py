@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
-from worker.studies.measures.agreement import kendall, pearson, regret_at, rel_at, spearman, weighted_tau
+from worker.studies.measures.agreement import (
+    kendall,
+    lost_at,
+    pearson,
+    regret_at,
+    rel_at,
+    spearman,
+    weighted_tau,
+)
 
 SCIPY = {
     "pearson": (pearson, lambda a, b: stats.pearsonr(a, b).statistic),
@@ -89,7 +97,9 @@ def test_rel_and_regret_by_hand():
     scores = np.array([[9.0, 1.0, 8.0, 7.0]])
     assert [rel_at(k, scores, truth)[0] for k in (1, 2, 3)] == pytest.approx([0.4, 0.8, 0.8])
     assert [regret_at(k, scores, truth)[0] for k in (1, 2, 3)] == pytest.approx([0.6, 0.2, 0.2])
-    assert np.isnan(rel_at(4, scores, truth)[0]), "looking at all candidates says nothing"
+    assert [lost_at(k, scores, truth)[0] for k in (1, 2, 3)] == pytest.approx([0.3, 0.1, 0.1])
+    for of in (rel_at, lost_at):
+        assert np.isnan(of(4, scores, truth)[0]), "looking at all candidates says nothing"
 
 
 def test_a_score_earns_nothing_by_not_deciding():

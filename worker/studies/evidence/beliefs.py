@@ -23,7 +23,7 @@ from worker.ranking.belief import Evidence, Facts, Learned, TargetFacts, believe
 from worker.ranking.belief.learn import learn
 from worker.ranking.belief.records import SCORES, Belief
 from worker.ranking.belief.tables import evidence_of, means
-from worker.studies.measures.agreement import regret_at, rel_at, weighted_tau
+from worker.studies.measures.agreement import lost_at, regret_at, rel_at, weighted_tau
 
 LEVEL = 0.95
 COVERED = (0.5, 0.8, 0.95)
@@ -34,6 +34,8 @@ MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "rel_at_1": lambda s, t: rel_at(1, s, t),
     "regret_at_1": lambda s, t: regret_at(1, s, t),
     "regret_at_3": lambda s, t: regret_at(3, s, t),
+    "map_lost_at_1": lambda s, t: lost_at(1, s, t),
+    "map_lost_at_3": lambda s, t: lost_at(3, s, t),
 }
 BLIND = "blind list"
 BELIEF, UNSEEN, WITH_CURVE = "belief", "belief, candidate unseen", "belief + half of the training"
@@ -42,6 +44,8 @@ PARAMETERS = "parameters"
 # what who knew each candidate's mean over infinitely many trainings would reach, for the truth has the noise of few
 CEILING = "ceiling"
 DRAWS = 300
+# how many of its own order are fine-tuned before it is asked again
+TRAINED = (1, 2, 3)
 # what is taken away, as standard deviations of 0
 ABLATIONS = {
     "belief without scores": {"scores": 0.0},
@@ -151,6 +155,12 @@ def orders_on(
     learned, others: from and of the other datasets; here: trainings on this one, of which the truth is made.
     """
     orders = {BELIEF: _means_of(believe(pool, target, learned=learned))}
+    first = sorted(orders[BELIEF], key=lambda key: -orders[BELIEF][key])
+    for count in TRAINED:
+        seen = [e for e in here if e.observed.share >= 1 and e.candidate.key in first[:count]]
+        orders[f"belief + its first {count} trained"] = _means_of(
+            believe(pool, target, seen, learned=learned)
+        )
     # other weights of the same architectures, of which nothing has been trained anywhere
     strangers = [replace(each, key=f"{each.key} unseen") for each in pool]
     said = believe(strangers, target, learned=learned)

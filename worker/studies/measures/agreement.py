@@ -47,17 +47,27 @@ def rel_at(k: int, scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     the truth is positive, and where n <= k.
     """
     best = truth.max(axis=1)
-    if truth.shape[1] <= k:
-        return np.full(len(truth), np.nan)
-    order = np.lexsort((truth, -scores), axis=1)[:, :k]
-    found = np.take_along_axis(truth, order, axis=1).max(axis=1)
     with np.errstate(all="ignore"):
-        return np.where(best > 0, found / best, np.nan)
+        return np.where(best > 0, _best_of(k, scores, truth) / best, np.nan)
 
 
 def regret_at(k: int, scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Regret@k = 1 - Rel@k: the share of the best truth that is lost by looking at the k highest scores only."""
     return 1 - rel_at(k, scores, truth)
+
+
+def lost_at(k: int, scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Regret@k in the truth's own unit, so that nobody's 0.01 mAP counts as much as another's 0.5: the best truth less the
+    best among the k highest scores. Undefined where n <= k."""
+    return truth.max(axis=1) - _best_of(k, scores, truth)
+
+
+def _best_of(k: int, scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(B,) the best truth among the k highest scores, of equal scores the worst first; NaN where n <= k."""
+    if truth.shape[1] <= k:
+        return np.full(len(truth), np.nan)
+    order = np.lexsort((truth, -scores), axis=1)[:, :k]
+    return np.take_along_axis(truth, order, axis=1).max(axis=1)
 
 
 def _centred(values: np.ndarray) -> np.ndarray:
