@@ -112,9 +112,10 @@ def play(
             if not aim:
                 # most at once, some late in a long job
                 time.sleep(min(8.0, rng.expovariate(0.7)))
-            _until(lambda aim=aim: _workers(on, aim) or sender.failure, AIM_S if aim else 0)
-            if aim:
-                time.sleep(rng.random())
+            for moment in (rng.random(), 0.0) if aim else ():
+                # its job may have ended within the moment
+                _until(lambda aim=aim: _workers(on, aim) or sender.failure, AIM_S)
+                time.sleep(moment)
             _DEEDS[name](on, rng, aim, outcome.hit)
             outcome.done[name] += 1
             say(f"{number}: {name} {outcome.hit if name in STRIKES else ''}")

@@ -4,6 +4,8 @@ import asyncio
 import inspect
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -20,14 +22,18 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that would have been waited."""
+    """Seconds that would have been waited here; a service of other tests in a thread of its own waits as ever."""
     waited: list[float] = []
+    here, sleep, async_sleep = threading.get_ident(), time.sleep, asyncio.sleep
 
-    async def asleep(seconds: float) -> None:
-        waited.append(seconds)
+    def asleep(seconds: float) -> None:
+        waited.append(seconds) if threading.get_ident() == here else sleep(seconds)
 
-    monkeypatch.setattr("time.sleep", waited.append)
-    monkeypatch.setattr("detrank.drivers.asyncio.sleep", asleep)
+    async def awaited(seconds: float) -> None:
+        waited.append(seconds) if threading.get_ident() == here else await async_sleep(seconds)
+
+    monkeypatch.setattr("time.sleep", asleep)
+    monkeypatch.setattr("asyncio.sleep", awaited)
     return waited
 
 
@@ -188,6 +194,8 @@ def test_methods_tell_their_parameters_and_what_they_do() -> None:
 
 HIDDEN = """
 import sys
+import threading
+import time
 class Hidden:
     def find_spec(self, name, *_):
         if name.partition(".")[0] in {hidden}:
