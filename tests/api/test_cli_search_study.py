@@ -221,3 +221,16 @@ def test_studies_are_made_stopped_and_tried_again(space: Workspace, detrank: Det
     assert "cancelled" in detrank("studies", "cancel", made["id"])
     assert "running" in detrank("studies", "retry", made["id"])
     assert posted_study(space)["id"] in detrank("studies", "list")
+
+
+def test_a_name_that_nobody_has_is_answered_with_those_that_there_are(
+    space: Workspace, detrank: Detrank
+) -> None:
+    dataset = space.dataset(name="set")
+    for name in ("cards", "cards of old", "dice"):
+        space.checkpoint(name=name)
+    far = detrank("search", dataset, "ships", "--minutes", 5, code=1)
+    assert all(name in far for name in ("no checkpoint is called 'ships'", "dice", "cards of old"))
+    near = detrank("search", dataset, "card", "--minutes", 5, code=1)
+    assert "cards, " in near or ", cards" in near
+    assert "dice" not in near

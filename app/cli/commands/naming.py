@@ -1,10 +1,12 @@
 """Finding a record by its id or by its name."""
 
+from itertools import islice
 from typing import Any
 
 from app.cli.session import Failed
 
 Record = dict[str, Any]
+LISTED = 10
 
 
 def find(resource: Any, what: str, prefix: str, word: str) -> Record:
@@ -16,6 +18,8 @@ def find(resource: Any, what: str, prefix: str, word: str) -> Record:
         if record["name"] == word:
             return resource.get(record["id"])
         names.append(record["name"])
+    # those that are called nearly so, else the newest
+    names = names or [record["name"] for record in islice(resource.list(), LISTED)]
     raise Failed(
-        f"no {what} is called {word!r} and no file is there; known: {', '.join(names[:10]) or 'none'}"
+        f"no {what} is called {word!r} and no file is there; known: {', '.join(names[:LISTED]) or 'none'}"
     )
