@@ -155,7 +155,7 @@ class RankingCreate(Prioritised):
         description="give scores their null (labels permuted 20 times), z and an interval over images (20 groups left out), "
         "and with them which candidates cannot be told apart. null: the score that orders, by `rank_by` or by default; true: every "
         "score, for those who look at several; false: none. It costs 8 to 40 times the scoring alone, the more the more "
-        "channels: for all seven default metrics under 4 % of a candidate's time at layers of 100 channels, about a third at "
+        "channels: for all seven default metrics 4 to 5 % of a candidate's time at layers of 100 channels, about a third at "
         "3,000 objects and 1,280 channels, more where features are cached or metrics are slow (n_leep, parc)",
     )
     zero_point: bool = Field(

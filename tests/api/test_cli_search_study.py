@@ -77,6 +77,7 @@ def test_a_search_from_the_command_line(space: Workspace, detrank: Detrank, tmp_
     assert "what was spent where" in text
     assert "+0.0123" in text, "why each part was chosen"
     assert "spent 0.0 of 5.0 minutes" in text
+    assert "on training, by expected improvement" in text
     assert (tmp_path / "spent.csv").read_text().count("\n") == 3
     assert made["id"] in detrank("searches", "list", "--state", "running")
     assert "cancelled" in detrank("searches", "cancel", made["id"])

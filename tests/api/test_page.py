@@ -459,6 +459,7 @@ def test_a_search_says_what_each_part_was_expected_to_add(space: Workspace) -> N
     begin_round(space, made, expected_improvement=0.0123)
     shown = look(space, f"/searches/{made['id']}")
     assert "was expected to add" in shown
+    assert "· by expected improvement" in shown
     assert "+0.0123" in shown
     assert 'value="expected_improvement"' in look(space, "/searches/new")
 

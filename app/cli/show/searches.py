@@ -41,6 +41,7 @@ def show_search(record: Record) -> None:
         f"spent {_minutes(spent['total_s'])} of {_minutes(spent['budget_s'])} minutes: "
         f"{_minutes(spent['ranking_s'])} on scores, "
         f"{_minutes(spent['training_s'])} on training"
+        + (f", by {strategy.replace('_', ' ')}" if (strategy := record["strategy"]) else "")
     )
     if record["summary"]:
         say(record["summary"])

@@ -194,8 +194,6 @@ def test_methods_tell_their_parameters_and_what_they_do() -> None:
 
 HIDDEN = """
 import sys
-import threading
-import time
 class Hidden:
     def find_spec(self, name, *_):
         if name.partition(".")[0] in {hidden}:

@@ -146,9 +146,9 @@ class Spending:
 
 def _spending(attempt: Attempt, session: Session, found: Known, paces: Paces) -> Spending:
     kept = found.ladder
-    if found.order:
-        # a belief that changes meanwhile changes nothing of it
-        kept.setdefault("strategy", _strategy(found))
+    if found.order and "strategy" not in kept:
+        # once: a belief that changes meanwhile changes nothing of it
+        kept["strategy"] = _strategy(found)
     expecting = kept.get("strategy") == "expected_improvement"
     if "ladder" not in kept and found.order:
         longest = _longest(found)
