@@ -21,6 +21,7 @@ from models_store.errors import Unusable
 from models_store.limits import Limits
 
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+COMMAND = (sys.executable, "-P", "-m", "models_store.nursery")
 # Enough to start Python; no token, proxy or credential of the caller reaches the children.
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV")
 POLL_S = 0.2
@@ -47,7 +48,7 @@ class Nursery:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "models_store.nursery"],
+                    COMMAND,
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -57,12 +58,27 @@ class Nursery:
                 )
             self._control, self._owner = ours, os.getpid()
 
-    def ask(self, request: Mapping[str, Any], channel: int, answers: int, errors: int) -> None:
-        """Hand one request over. Raises OSError where the process has just ended."""
+    def ask(
+        self, request: Mapping[str, Any], channel: int, answers: int, errors: int
+    ) -> subprocess.Popen[bytes]:
+        """Hand one request over; who took it. Raises OSError where the process has just ended."""
         self.prepare()
-        if self._control is None:
+        if self._control is None or self.process is None:
             raise RuntimeError("the nursery was started without a control socket")
-        socket.send_fds(self._control, [json.dumps(request).encode()], [channel, answers, errors])
+        asked = self.process
+        try:
+            socket.send_fds(self._control, [json.dumps(request).encode()], [channel, answers, errors])
+        except OSError:
+            self.leave(asked)
+            raise
+        return asked
+
+    def leave(self, process: subprocess.Popen[bytes]) -> None:
+        """Ask ``process`` for nothing more: who is dying still takes requests while its descriptors close one by one."""
+        with self._lock:
+            if self.process is process:
+                process.kill()
+                process.wait()
 
 
 NURSERY = Nursery()
@@ -98,13 +114,16 @@ def _status(
         with ours:
             with theirs:
                 try:
-                    NURSERY.ask(request, theirs.fileno(), answers, errors)
+                    nursery = NURSERY.ask(request, theirs.fileno(), answers, errors)
                 except OSError:
                     # It ended of idleness between the look and the packet.
                     if attempt == 2:
                         raise
                     continue
-            return _waited(ours, limits, check)
+            code = _waited(ours, limits, check)
+            if code is None:
+                NURSERY.leave(nursery)
+            return code
     return None
 
 

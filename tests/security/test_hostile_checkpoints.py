@@ -413,6 +413,23 @@ def test_who_is_killed_from_outside_says_nothing_about_the_file(whom, nursery, t
     convert(source, tmp_path / "after", limits=FEW_SECONDS)
 
 
+def test_a_nursery_that_is_only_dying_is_not_asked_again(nursery, tmp_path, monkeypatch):
+    """A killed process closes its descriptors one by one: the channel may be shut while control still takes packets."""
+    source = tmp_path / "x.safetensors"
+    save_file(classifier(), source)
+    dying = (
+        "import os, socket, time\n"
+        "with socket.socket(fileno=0) as control:\n"
+        "    for descriptor in socket.recv_fds(control, 1 << 20, 3)[1]:\n"
+        "        os.close(descriptor)\n"
+        "    time.sleep(300)\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("models_store.isolated.COMMAND", (sys.executable, "-c", dying))
+        assert refused(source, tmp_path).code == "killed"
+    convert(source, tmp_path / "after", limits=FEW_SECONDS)
+
+
 def test_a_file_that_takes_too_much_cpu_is_too_slow(tmp_path):
     source = tmp_path / "x.safetensors"
     save_file(classifier(), source)

@@ -24,8 +24,6 @@ from worker.studies.runs.parallel import Task
 from worker.studies.runs.parts import REFUSALS
 from worker.studies.work_folder import digest_of
 from worker.training.inputs import Ids
-
-# where a manifest's provenance says that a study trained it
 from worker.training.plan import plan_of
 
 # where a manifest's provenance says that a study trained it
