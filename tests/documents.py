@@ -1,4 +1,4 @@
-"""Whether what stands in JSON columns is what app/db/documents.py says."""
+"""Whether what stands in JSON columns is what app/db/documents says."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, cast, get_type_hints

@@ -1,4 +1,4 @@
-"""A ranking as it is shown: its order, scores, costs, and who is left out. What is kept of it: app/db/documents.py."""
+"""A ranking as it is shown: its order, scores, costs, and who is left out. What is kept of it: app/db/documents."""
 
 from collections import defaultdict
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A study as it is shown. What is kept of it: app/db/documents.py."""
+"""A study as it is shown. What is kept of it: app/db/documents."""
 
 from typing import Any
 
