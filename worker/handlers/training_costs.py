@@ -12,8 +12,8 @@ from worker import machine
 from worker.data.dataset import Dataset
 from worker.training.cost import StepCost as Measured
 from worker.training.cost import key_of, pixels_of
-from worker.training.loop import Trained
 from worker.training.plan import Plan
+from worker.training.trained import Trained
 
 # the first step is slower than the others
 LEAST_ITERATIONS = 10

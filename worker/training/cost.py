@@ -20,9 +20,8 @@ from worker.data.dataset import Dataset, Image
 from worker.features.cost import Peak, bytes_of
 from worker.features.inference import nothing_found
 from worker.training.examples import examples_of
-from worker.training.loop import base_size
 from worker.training.optimiser import optimiser_of, set_rate
-from worker.training.order import Ready, made_ready, size_of
+from worker.training.order import Ready, base_size, made_ready, size_of
 from worker.training.pictures import Pictures
 from worker.training.plan import Plan
 from worker.training.randomness import per_image_samplers

@@ -30,8 +30,8 @@ from worker.data.dataset import open_dataset
 from worker.training.errors import Untrainable
 from worker.training.fine_tune import train
 from worker.training.inputs import Host, Ids
-from worker.training.loop import Trained
 from worker.training.plan import Plan
+from worker.training.trained import Trained
 
 # The others wait while the first one evaluates.
 LONGEST_WAIT = datetime.timedelta(hours=6)

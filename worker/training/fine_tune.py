@@ -20,11 +20,12 @@ from worker.training import ranks, state
 from worker.training.errors import Untrainable
 from worker.training.examples import Example, examples_of, with_validation
 from worker.training.inputs import Host, Ids, Renewal, Watch
-from worker.training.loop import Trained, Training
+from worker.training.loop import Training
 from worker.training.pictures import Pictures
 from worker.training.plan import Plan
 from worker.training.randomness import per_image_samplers
 from worker.training.step import Stepper, precision_of
+from worker.training.trained import Trained
 
 
 def train(

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from models_store.detector import Detector
-from models_store.sizes import Size
 from worker.data.dataset import Dataset
 from worker.evaluation.evaluate import Evaluation
 from worker.evaluation.prediction import prediction_of
@@ -24,7 +23,7 @@ from worker.training.data_dependent_init import data_dependent_init
 from worker.training.examples import Example
 from worker.training.inputs import Host, Renewal, Watch
 from worker.training.optimiser import load_optimiser, optimiser_of, optimiser_tensors, set_rate
-from worker.training.order import Ready, made_ready, size_of
+from worker.training.order import Ready, base_size, made_ready, size_of
 from worker.training.pictures import Pictures
 from worker.training.plan import Plan
 from worker.training.randomness import PerImageSampler
@@ -32,39 +31,12 @@ from worker.training.report import averaged, diverged
 from worker.training.schedule import Plateau, Stretch, factor, stretches
 from worker.training.state import KeptState, Position
 from worker.training.step import Stepper
+from worker.training.trained import Trained
 from worker.training.validate import evaluated
 
 CURVE_POINTS = 200
 # A budget's pace is measured on these first steps, the very first left out.
 PACE_STEPS = 6
-
-
-@dataclass
-class Trained:
-    """What a training gave.
-
-    `detector`: with the best weights, in evaluation mode. `curves`: points in order, each with `iteration`, `epoch`,
-    `seconds` of training, `lr` (the highest), `loss`, `losses` by name (means since the point before), and where it was
-    evaluated `val` with `map` and `ap50`. `best`: `iteration`, `epoch`, `map`, `ap50`. `finished`: `completed`,
-    `plateau` (no better mAP for the plan's patience), `budget` or `paused` (the plan's stop; goes on with a later one).
-    `val` is of the best weights; `test` None while paused or without test images. `start`: of the
-    data-dependent initialisation, `factors` on the weights by fresh layer and `seconds`; empty where the plan
-    has none. `image_s`: seconds of an evaluation for one picture, as far as this process evaluated. `peak_memory_bytes`: on
-    CUDA what the allocator had at most, else None.
-    """
-
-    detector: Detector
-    curves: list[dict[str, Any]]
-    best: dict[str, Any]
-    iterations: int
-    seconds: float
-    finished: str
-    val: Evaluation
-    test: Evaluation | None
-    warnings: list[str] = field(default_factory=list)
-    start: dict[str, Any] = field(default_factory=dict)
-    image_s: float | None = None
-    peak_memory_bytes: int | None = None
 
 
 @dataclass
@@ -447,14 +419,6 @@ class Training:
         if position.best is not None and position.best["map"] is not None:
             said.append(f"best mAP {position.best['map']:.3f}")
         return ", ".join(said)
-
-
-def base_size(detector: Detector, image_size: int | None) -> Size:
-    """What a training's scales are factors of."""
-    spec = detector.manifest.input
-    if image_size is not None:
-        return image_size
-    return spec.fixed_size[0] if spec.fixed_size is not None else (spec.min_size, spec.max_size)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

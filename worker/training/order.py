@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from models_store.detector import Detector
 from models_store.sizes import Size
 from worker.data.lookahead import in_order
 from worker.training.augment import augmented
@@ -47,6 +48,14 @@ def batches(examples: Sequence[Example], batch_size: int, seed: int, epoch: int)
         left += group[full:]
     whole += [left[i : i + batch_size] for i in range(0, len(left), batch_size)]
     return [whole[i] for i in rng.permutation(len(whole)).tolist()]
+
+
+def base_size(detector: Detector, image_size: int | None) -> Size:
+    """What a training's scales are factors of."""
+    spec = detector.manifest.input
+    if image_size is not None:
+        return image_size
+    return spec.fixed_size[0] if spec.fixed_size is not None else (spec.min_size, spec.max_size)
 
 
 def size_of(iteration: int, base: Size, scales: Sequence[float], seed: int) -> Size:

@@ -22,11 +22,11 @@ from worker.training.data_dependent_init import IMAGES, Begun, data_dependent_in
 from worker.training.examples import examples_of
 from worker.training.fine_tune import train
 from worker.training.inputs import Host, Ids
-from worker.training.loop import Trained
 from worker.training.pictures import Pictures
 from worker.training.plan import Plan
 from worker.training.randomness import per_image_samplers
 from worker.training.recipe import Augmentation
+from worker.training.trained import Trained
 
 RESNET = "torchvision/resnet18"
 # Two-stage detectors learn from few proposals, which makes a test quick.

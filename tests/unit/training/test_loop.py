@@ -16,9 +16,9 @@ from worker.training import loop as loop_module
 from worker.training.errors import TrainingDiverged, Untrainable
 from worker.training.fine_tune import train
 from worker.training.inputs import Ids, Watch
-from worker.training.loop import Trained
 from worker.training.plan import Plan
 from worker.training.recipe import Augmentation, Phase
+from worker.training.trained import Trained
 
 PLAIN = Augmentation()
 SGD = {"optimiser": "sgd", "schedule": "constant", "warmup_iterations": 0, "augmentation": PLAIN}

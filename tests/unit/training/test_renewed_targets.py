@@ -15,8 +15,8 @@ from worker.evaluation.prediction import Prediction
 from worker.training.errors import Untrainable
 from worker.training.fine_tune import train
 from worker.training.inputs import Host, Ids, Renewal, Watch
-from worker.training.loop import Trained
 from worker.training.plan import Plan
+from worker.training.trained import Trained
 
 BOX = [1.0, 2.0, 30.0, 40.0]
 

@@ -20,9 +20,9 @@ from worker.data.dataset import Dataset
 from worker.training.errors import Untrainable
 from worker.training.fine_tune import train
 from worker.training.inputs import Host, Ids, Watch
-from worker.training.loop import Trained
 from worker.training.plan import Plan
 from worker.training.recipe import Augmentation, Phase
+from worker.training.trained import Trained
 
 LIVELY = Augmentation(flip=0.5, scales=(0.75, 1.0), crop=0.5, colour=0.2)
 

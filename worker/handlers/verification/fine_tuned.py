@@ -24,9 +24,9 @@ from worker.handlers.plans import MOST_LOOKED_AT
 from worker.handlers.results import keep_file
 from worker.handlers.verification.inputs import Records
 from worker.training.examples import with_validation
-from worker.training.loop import Trained
 from worker.training.pictures import Pictures
 from worker.training.plan import Plan
+from worker.training.trained import Trained
 from worker.training.validate import predictions_of
 
 

@@ -11,9 +11,9 @@ from worker.data.restated import content_of, restated
 from worker.evaluation.evaluate import Evaluation
 from worker.handlers.datasets import dataset_folder
 from worker.handlers.inputs import ready
-from worker.training.loop import Trained
 from worker.training.pictures import Pictures
 from worker.training.plan import Plan
+from worker.training.trained import Trained
 from worker.training.validate import evaluated
 
 

@@ -22,9 +22,9 @@ from worker.data.dataset import Dataset
 from worker.evaluation.evaluate import BY_CLASS, RECALL, Evaluation
 from worker.training.errors import TrainingDiverged, Untrainable
 from worker.training.inputs import Host, Ids, Watch
-from worker.training.loop import Trained
 from worker.training.plan import Plan
 from worker.training.state import STATE_FILE
+from worker.training.trained import Trained
 
 POLL_S = 0.25
 STOP_S = 10.0

@@ -15,10 +15,10 @@ from app.db.documents import PartSeconds
 from app.db.tables import Verification
 from worker.attempt import Attempt
 from worker.data.dataset import Dataset
-from worker.training.loop import Trained
 from worker.training.pictures import Pictures
 from worker.training.plan import Plan
 from worker.training.state import STATE_FILE
+from worker.training.trained import Trained
 from worker.training.validate import evaluated
 
 # enough to know the seconds of one

@@ -44,8 +44,8 @@ from worker.pseudo_boxes.self_training import student_plan
 from worker.training.errors import TrainingDiverged, Untrainable
 from worker.training.fine_tune import train
 from worker.training.inputs import Host, Ids, Watch
-from worker.training.loop import Trained
 from worker.training.plan import Plan
+from worker.training.trained import Trained
 
 MOST_BETWEEN_STATES_S = 60.0
 

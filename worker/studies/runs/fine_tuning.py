@@ -11,8 +11,8 @@ from models_store.detector import Detector
 from worker.data.dataset import Dataset
 from worker.training.fine_tune import train
 from worker.training.inputs import Host, Ids
-from worker.training.loop import Trained
 from worker.training.plan import Plan
+from worker.training.trained import Trained
 
 
 def ids_of(dataset: Dataset, *, max_train: int | None = None, seed: int = 0) -> Ids:
