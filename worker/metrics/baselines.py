@@ -34,6 +34,13 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
             ),
             Baseline("static_coco_map", "Published COCO mAP", "coco_box_map", "Box mAP published for COCO."),
             Baseline(
+                "static_imagenet_top1",
+                "Published ImageNet accuracy",
+                "imagenet_top1",
+                "Top-1 accuracy on ImageNet-1k, where it was published of a body that came as a classifier.",
+                rare=True,
+            ),
+            Baseline(
                 "static_rf100_vl_map",
                 "Published RF100-VL mAP",
                 "rf100_vl_ap",

@@ -11,9 +11,9 @@ from worker.ranking.filters import reason_against
 from worker.ranking.records import GAIN, Candidate, Filters, LeftOut, Ordering, RankBy, Row, Scored, Target
 from worker.ranking.rule import at, choose, is_defined, is_size_matched, quantity, resolved
 
-STATIC_BASELINES = ("parameters", "coco_box_map", "rf100_vl_ap")
-# published by few families: named only where a candidate has it
-RARE_BASELINES = frozenset({"rf100_vl_ap"})
+STATIC_BASELINES = ("parameters", "coco_box_map", "imagenet_top1", "rf100_vl_ap")
+# of bodies alone, or of few families: named only where a candidate has it
+RARE_BASELINES = frozenset({"imagenet_top1", "rf100_vl_ap"})
 
 
 def order(

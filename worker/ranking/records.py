@@ -56,7 +56,8 @@ class Candidate:
 
     error: why it has no scores, None where it ran; parameters, peak_memory_bytes, ms_per_image (of reading it), inference_ms,
     inference_memory_bytes (of finding the objects of one picture), training_s, training_memory_bytes, fits (of fine-tuning
-    it): its cost, None where unknown; coco_box_map, rf100_vl_ap: published box mAP on COCO and RF100-VL in per cent; untrained: names of layers with untrained weights;
+    it): its cost, None where unknown; coco_box_map, rf100_vl_ap: published box mAP on COCO and RF100-VL, imagenet_top1: published accuracy, in
+    per cent; untrained: names of layers with untrained weights;
     architecture: with its backbone where it takes any; object_pixels: the median side of an object, sqrt(w h), in pixels
     of its input; unread: what its file could not tell and may be read wrongly.
     """
@@ -75,6 +76,7 @@ class Candidate:
     fits: bool | None = None
     licence: str | None = None
     coco_box_map: float | None = None
+    imagenet_top1: float | None = None
     rf100_vl_ap: float | None = None
     untrained: frozenset[str] = frozenset()
     architecture: str | None = None

@@ -110,8 +110,9 @@ def test_terms_come_before_what_needs_them():
 def test_static_baselines():
     scores = static_scores({"parameters": 41_000_000, "coco_box_map": None})
     assert list(scores) == [name for name, baseline in BASELINES.items() if not baseline.rare]
-    known = static_scores({"rf100_vl_ap": 57.1})
+    known = static_scores({"rf100_vl_ap": 57.1, "imagenet_top1": 75.1})
     assert known["static_rf100_vl_map"].value == 57.1
+    assert known["static_imagenet_top1"].value == 75.1
     assert scores["static_parameters"].value == 41e6
     assert scores["static_coco_map"].value is None
     assert "no coco_box_map is known" in scores["static_coco_map"].undefined

@@ -317,14 +317,15 @@ def test_static_baselines_are_ranked_among_the_ordered_ones():
     }
 
 
-def test_a_rare_figure_is_a_baseline_where_a_candidate_has_it():
+@pytest.mark.parametrize("figure", ["imagenet_top1", "rf100_vl_ap"])
+def test_a_rare_figure_is_a_baseline_where_a_candidate_has_it(figure):
     pool = [
-        candidate("has", at("tlogme", 1.0), parameters=1, rf100_vl_ap=57.1),
+        candidate("has", at("tlogme", 1.0), parameters=1, **{figure: 57.1}),
         candidate("lacks", at("tlogme", 2.0), parameters=9),
     ]
     ordering = order(pool, TARGET)
-    assert list(ordering.static) == ["parameters", "coco_box_map", "rf100_vl_ap"]
-    assert {row.name: row.static_ranks["rf100_vl_ap"] for row in ordering.rows} == {"has": 1, "lacks": None}
+    assert list(ordering.static) == ["parameters", "coco_box_map", figure]
+    assert {row.name: row.static_ranks[figure] for row in ordering.rows} == {"has": 1, "lacks": None}
 
 
 def test_untrained_layers_lose_against_trained_ones_and_are_warned_of():

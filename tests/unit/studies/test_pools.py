@@ -20,6 +20,7 @@ from worker.studies.evidence.pools import (
     write,
 )
 
+COCO, ACCURACY = PUBLISHED
 # three bodies in one detector, three whole detectors of other kinds, and one that nothing was trained of
 SIZE = {"a1": 1, "a2": 2, "a3": 3, "d1": 4, "d2": 5, "d3": 6, "u": 7}
 # a1 to a3 are ordered as by parameters, on the second dataset the other way round
@@ -58,7 +59,7 @@ def one(rows: list[Row], pool: str, way: str, against: str = "", measure: str = 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
     longer = {(d, n): float(SIZE[n]) for d in REACHED for n in SIZE}
-    return held_against(evidence(), {"d1": 30.0, "d2": 20.0, "d3": 10.0}, {"longer": longer})
+    return held_against(evidence(), {COCO: {"d1": 30.0, "d2": 20.0, "d3": 10.0}}, {"longer": longer})
 
 
 def test_candidates_of_one_architecture_alone(rows: list[Row]) -> None:
@@ -79,13 +80,12 @@ def test_differences_are_paired_with_what_never_looks_at_the_dataset(rows: list[
     assert size.undefined == ""
     assert one(rows, "whole detectors only", BLIND).mean == pytest.approx(1.0)
     assert one(rows, "whole detectors only", PARAMETERS, BLIND).mean == pytest.approx(0.0)
-    assert one(rows, "whole detectors only", PUBLISHED).mean == pytest.approx(-1.0)
-    assert one(rows, "whole detectors only", PARAMETERS, PUBLISHED).mean == pytest.approx(2.0)
-    assert one(rows, "whole detectors only", PUBLISHED, PARAMETERS, "regret_at_1").mean == pytest.approx(
-        0.2 / 0.7
-    )
+    assert one(rows, "whole detectors only", COCO).mean == pytest.approx(-1.0)
+    assert one(rows, "whole detectors only", PARAMETERS, COCO).mean == pytest.approx(2.0)
+    assert one(rows, "whole detectors only", COCO, PARAMETERS, "regret_at_1").mean == pytest.approx(0.2 / 0.7)
+    assert one(rows, WHOLE_POOL, ACCURACY).undefined
     # over the whole pool the published order is compared on the three candidates that it orders
-    assert one(rows, WHOLE_POOL, PARAMETERS, PUBLISHED).mean == pytest.approx(2.0)
+    assert one(rows, WHOLE_POOL, PARAMETERS, COCO).mean == pytest.approx(2.0)
 
 
 def test_untrained_ones_are_left_out(rows: list[Row]) -> None:
@@ -105,11 +105,11 @@ def test_other_budgets_are_other_truths(rows: list[Row]) -> None:
 
 
 def test_what_too_few_have_is_undefined() -> None:
-    found = held_against(evidence(half=False), {"d1": 30.0, "d2": 20.0})
-    few = one(found, WHOLE_POOL, PUBLISHED)
+    found = held_against(evidence(half=False), {COCO: {"d1": 30.0, "d2": 20.0}})
+    few = one(found, WHOLE_POOL, COCO)
     assert (few.datasets, few.mean, few.low) == (0, None, None)
     assert few.undefined == f"on no dataset are there {FEWEST} candidates that have it"
-    assert one(found, WHOLE_POOL, PARAMETERS, PUBLISHED).mean is None
+    assert one(found, WHOLE_POOL, PARAMETERS, COCO).mean is None
     assert one(found, HALF_BUDGET, PARAMETERS).undefined.startswith("no dataset has 3 such candidates")
     alone = [each for each in evidence() if each.target.key == "x" or each.candidate.key[0] == "d"]
     single = one(held_against(alone), "one architecture", PARAMETERS)
@@ -123,5 +123,5 @@ def test_it_is_one_plain_table(rows: list[Row], tmp_path: Path) -> None:
     assert {"pool", "way", "measure", "against", "datasets", "mean", "low", "high", "undefined"} == set(
         told[0]
     )
-    (tmp_path / "candidates.csv").write_text("weights_sha256,coco_box_map\na,22.0\nb,\n")
-    assert published_of(tmp_path) == {"a": 22.0}
+    (tmp_path / "candidates.csv").write_text("weights_sha256,coco_box_map,imagenet_top1\na,22.0,\nb,,71.9\n")
+    assert published_of(tmp_path) == {COCO: {"a": 22.0}, ACCURACY: {"b": 71.9}}

@@ -148,6 +148,7 @@ def _candidate(
     if candidate.state != JobState.SUCCEEDED:
         error = detail_of(candidate.error, f"its job was {candidate.state}")
     cost, manifest = candidate.cost, checkpoint.manifest or documents.Manifest()
+    published = manifest.get("published", {})
     inference = cost.get("inference") if cost else None
     return Candidate(
         id=checkpoint.id,
@@ -163,8 +164,9 @@ def _candidate(
         training_memory_bytes=training.peak_memory_bytes,
         fits=training.fits,
         licence=checkpoint.licence,
-        coco_box_map=manifest.get("published", {}).get("coco_box_map"),
-        rf100_vl_ap=manifest.get("published", {}).get("rf100_vl_ap"),
+        coco_box_map=published.get("coco_box_map"),
+        imagenet_top1=published.get("imagenet_top1"),
+        rf100_vl_ap=published.get("rf100_vl_ap"),
         untrained=frozenset(
             layer["name"] for layer in manifest.get("layers", []) if not layer.get("trained", True)
         ),

@@ -5,7 +5,7 @@
 writes pools.csv beside the tables that it reads: trained candidates only, whole detectors only, candidates of one
 architecture; then the same pool held to its validation mAP at half of the training, the smaller budget, and to that of
 other folders of tables, whose candidates and datasets are the same and were trained longer. Each way to order is paired
-with three that never look at the dataset: the blind list, the published order, parameters. The sample are the
+with what never looks at the dataset: the blind list, what is published of candidates, parameters. The sample are the
 datasets; what too few of them have is undefined, with the reason.
 """
 
@@ -38,12 +38,13 @@ from worker.studies.evidence.beliefs import (
 
 # of two candidates an order is right or wrong, and no weighted tau says more
 FEWEST = 3
-PUBLISHED = "published order"
+# each is of some kinds of candidates only: way to the column of candidates.csv
+PUBLISHED = {"published COCO mAP": "coco_box_map", "published ImageNet accuracy": "imagenet_top1"}
 DEFAULT = "gain of detection_evidence_single"
 # the mAP of the study's own budget, as an order of what another budget gives
 THIS_BUDGET = "whole training"
-WAYS = (BELIEF, WITH_CURVE, DEFAULT, CURVE, BLIND, PUBLISHED, PARAMETERS)
-BASELINES = (BLIND, PUBLISHED, PARAMETERS)
+WAYS = (BELIEF, WITH_CURVE, DEFAULT, CURVE, BLIND, *PUBLISHED, PARAMETERS)
+BASELINES = (BLIND, *PUBLISHED, PARAMETERS)
 SHOWN = ("weighted_tau", "regret_at_1")
 WHOLE_POOL = "all"
 HALF_BUDGET = "at half of the steps"
@@ -96,10 +97,10 @@ POOLS: dict[str, Callable[[Sequence[Facts]], list[list[Facts]]]] = {
 
 def held_against(
     evidence: Sequence[Evidence],
-    published: Mapping[str, float] | None = None,
+    published: Orders | None = None,
     budgets: Mapping[str, Truth] | None = None,
 ) -> list[Row]:
-    """Every part of the pool and every budget. published: candidate to what is published of it; budgets: name to
+    """Every part of the pool and every budget. published: a way of `PUBLISHED` to candidate to its figure; budgets: name to
     {(dataset, candidate): mAP} of others than the study's own."""
     truth, published = means(evidence), published or {}
     learned: dict[str, Learned] = {}
@@ -130,7 +131,7 @@ def _cases(
     evidence: Sequence[Evidence],
     truth: Truth,
     groups: Callable[[Sequence[Facts]], list[list[Facts]]],
-    published: Mapping[str, float],
+    published: Orders,
     learned: dict[str, Learned],
     whole_training: Truth | None = None,
 ) -> list[Case]:
@@ -144,7 +145,8 @@ def _cases(
             if dataset not in learned:
                 learned[dataset] = learn(others)
             orders = orders_on(target, group, learned[dataset], here, others)
-            orders[PUBLISHED] = {each.key: published[each.key] for each in group if each.key in published}
+            for way, figures in published.items():
+                orders[way] = {each.key: figures[each.key] for each in group if each.key in figures}
             if whole_training is not None:
                 orders[THIS_BUDGET] = {
                     each.key: whole_training[dataset, each.key]
@@ -197,14 +199,14 @@ def _why(cases: Sequence[Case], values: Sequence[float]) -> str:
     return "one dataset has no interval" if len(values) == 1 else ""
 
 
-def published_of(folder: Path) -> dict[str, float]:
-    """{candidate: COCO box mAP in percent} of those in a study's tables that have one."""
+def published_of(folder: Path) -> dict[str, dict[str, float]]:
+    """{way: {candidate: its figure in percent}} of those in a study's tables that have one."""
     with (folder / "candidates.csv").open(encoding="utf-8", newline="") as file:
-        return {
-            row["weights_sha256"]: float(row["coco_box_map"])
-            for row in csv.DictReader(file)
-            if row["coco_box_map"]
-        }
+        rows = list(csv.DictReader(file))
+    return {
+        way: {row["weights_sha256"]: float(row[column]) for row in rows if row.get(column)}
+        for way, column in PUBLISHED.items()
+    }
 
 
 def write(rows: Sequence[Row], folder: Path) -> Path:

@@ -43,6 +43,7 @@ CANDIDATES = [
     "untrained",
     "stride",
     "coco_box_map",
+    "imagenet_top1",
     "trained_on",
 ]
 DATASETS = ["dataset", "digest", "images", "classes", "objects", "sides", "pixels"]
@@ -141,6 +142,7 @@ def _candidate(name: str, manifest: Manifest) -> Sequence[Any]:
         "yes" if facts.untrained else "no",
         facts.stride,
         manifest.published.get("coco_box_map"),
+        manifest.published.get("imagenet_top1"),
         (carried_from(manifest) or {}).get("name"),
     )
 
