@@ -5,6 +5,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+from worker import heap
 from worker.machine import memory
 
 _STATUS = Path("/proc/self/status")
@@ -16,6 +17,7 @@ def memory_limit(more_bytes: int) -> Iterator[None]:
 
     By RLIMIT_DATA, whose soft value goes back afterwards; where the kernel does not say what a process has, nothing is bound.
     """
+    heap.give_back()  # what is kept counts as held, and would come on top of what is allowed
     held = _data_bytes()
     allowed = more_bytes or (memory()["memory_total_bytes"] or 0) // 2
     if held is None or not allowed:

@@ -23,7 +23,7 @@ from app.queue.kinds import GPU, QUEUES_VARIABLE
 from app.queue.leases import Claim, ClaimedJob, LeaseLost
 from app.queue.states import JobKind
 from app.settings import Settings
-from worker import process
+from worker import heap, process
 from worker.attempt import EXIT_ABANDONED, Attempt, Cancelled
 from worker.declaration import tell_models
 
@@ -60,6 +60,7 @@ def run(job_id: str) -> None:
     if claim is None:
         return
     with (
+        heap.at_work(),
         structlog.contextvars.bound_contextvars(
             job_id=job_id, kind=claim.job.kind.value, attempt=claim.job.attempt
         ),

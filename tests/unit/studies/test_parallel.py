@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from worker import heap
 from worker.studies.files import read_json, write_json
-from worker.studies.runs.parallel import Task, carry_out, give_back_memory, with_eta
+from worker.studies.runs.parallel import Task, carry_out, with_eta
 
 
 def note(done: Path, needs: Path | None = None) -> None:
@@ -131,7 +132,7 @@ KILLED = """
 from collections.abc import Callable
 from pathlib import Path
 from tests.unit.studies.{module} import sleep_long
-from worker.studies.runs.parallel import give_back_memory, Task, carry_out
+from worker.studies.runs.parallel import Task, carry_out
 if __name__ == "__main__":
     folder = Path({folder!r})
     carry_out([Task("a", sleep_long, (folder / "begun.json",), folder / "done.json")], 2, print)
@@ -170,7 +171,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")
 def test_what_a_task_freed_is_given_back_to_the_system(tmp_path: Path) -> None:
-    give_back_memory()  # what other tests freed would serve these blocks
+    heap.give_back()  # what other tests freed would serve these blocks
     before = resident_mb()
     carry_out([Task("a", fill_and_free, (tmp_path / "a.json",), tmp_path / "a.json")], 1, quiet)
     assert read_json(tmp_path / "a.json")["megabytes"] > before + 100, "freed, and kept by the allocator"

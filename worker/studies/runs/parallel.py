@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import threading
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from worker import heap
 
 Progress = Callable[[int, int, str], None]
 # Before numpy and torch are loaded in a process, these decide how many threads it starts.
@@ -97,19 +98,9 @@ def _in_order(waiting: Sequence[Task], finished: set[str]) -> Iterator[Task]:
 
 
 def _run(function: Callable[..., None], arguments: Sequence[Any]) -> None:
+    heap.keep_freed()
     function(*arguments)
-    give_back_memory()
-
-
-def give_back_memory() -> None:
-    """Hand what was freed back to the system, where the C library can (glibc); elsewhere nothing happens.
-
-    A training frees gigabytes in blocks of every size. glibc keeps them, and what the next one of other sizes needs comes
-    on top: between trainings nothing is alive that was not alive before, yet the process grows.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
+    heap.give_back()
 
 
 @contextlib.contextmanager
