@@ -233,3 +233,57 @@ def test_a_broken_file_is_the_first_thing_that_is_said(tmp_path: Path) -> None:
     text(tmp_path / "in/all.json", json.dumps(coco_content(["a", "b"]))[:-30])
     with pytest.raises(Unusable, match=r"^all.json: not valid JSON"):
         ingest(tmp_path / "in", tmp_path / "out")
+
+
+def test_fractions_as_azure_writes_them_are_read_so_and_said(tmp_path: Path) -> None:
+    scene(tmp_path / "in")
+    content = coco_content(["a", "b"])
+    sizes = {row["id"]: (row.pop("width"), row.pop("height")) for row in content["images"]}
+    for row in content["annotations"]:
+        row["bbox"] = [side / sizes[row["image_id"]][place % 2] for place, side in enumerate(row["bbox"])]
+    assert _read(tmp_path, content).report["counts"] == {"box_order": 1}
+    assert _boxes(tmp_path / "out") == BOXES
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        str,
+        lambda box: ", ".join(map(str, box)),
+        lambda box: dict(zip(("x", "y", "width", "height"), box, strict=True)),
+    ],
+)
+def test_boxes_that_are_texts_or_objects(written: Callable, tmp_path: Path) -> None:
+    scene(tmp_path / "in")
+    content = coco_content(["a", "b"])
+    for row in content["annotations"]:
+        row["bbox"] = written(row["bbox"])
+    assert _read(tmp_path, content).report["counts"] == {}
+    assert _boxes(tmp_path / "out") == BOXES
+
+
+def test_annotations_that_count_categories_from_0_and_the_list_from_1(tmp_path: Path) -> None:
+    scene(tmp_path / "in")
+    content = coco_content(["a", "b"])
+    for row in content["annotations"]:
+        row["category_id"] -= 1
+    assert _read(tmp_path, content).report["counts"] == {"renumbered_classes": 1}
+    assert _boxes(tmp_path / "out") == BOXES
+
+
+def test_an_id_of_two_categories_is_a_refusal(tmp_path: Path) -> None:
+    scene(tmp_path / "in")
+    content = coco_content(["a", "b"])
+    content["categories"].append({"id": 1, "name": "horse"})
+    with pytest.raises(Unusable, match="the categories 'cat' and 'horse' have the same id, 1"):
+        _read(tmp_path, content)
+
+
+def test_boxes_that_cvat_turned_become_upright(tmp_path: Path) -> None:
+    picture(tmp_path / "in/a.png", 40, 30)
+    content = coco_content(["a"])
+    for row in content["annotations"]:
+        row["attributes"] = {"occluded": False, "rotation": 0.0}
+    content["annotations"][0].update(bbox=[10, 5, 12, 8], attributes={"rotation": 90.0})
+    assert _read(tmp_path, content).report["counts"] == {"rotated_box": 1}
+    assert _boxes(tmp_path / "out") == {("a", "cat", 12, 3, 20, 15), ("a", "dog", 8, 2, 38, 12)}

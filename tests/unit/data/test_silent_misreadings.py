@@ -145,10 +145,12 @@ def test_fractions_in_another_order_are_read_so_and_said(order: str, tmp_path: P
     assert report["counts"] == ({} if order == "cx cy w h" else {"box_order": 1})
 
 
+@pytest.mark.parametrize("declared", [{}, {"width": None, "height": None}, {"width": 0, "height": 0}])
 @pytest.mark.parametrize("corners", [True, False])
-def test_corners_in_coco_are_read_so_and_said(corners: bool, tmp_path: Path) -> None:
+def test_corners_in_coco_are_read_so_and_said(corners: bool, declared: dict, tmp_path: Path) -> None:
     picture(tmp_path / "in/a.png", 40, 30)
     content = coco_content(["a"]) | {"annotations": []}
+    content["images"][0].update(declared)  # else the file's own size tells
     for identity, (c, x1, y1, x2, y2) in enumerate(MANY, start=1):
         bbox = [x1, y1, x2, y2] if corners else [x1, y1, x2 - x1, y2 - y1]
         row = {"id": identity, "image_id": 7, "category_id": CLASSES.index(c) + 1, "bbox": bbox}

@@ -7,20 +7,10 @@ from collections.abc import Iterator
 
 from worker.data.encodings import encoding_of
 from worker.data.faults import Report, Unusable, printable
-from worker.data.formats import box_order
-from worker.data.formats.box_order import Reading, Sized
-from worker.data.formats.json_files import parsed
-from worker.data.formats.raw import (
-    Corners,
-    Raw,
-    RawBox,
-    RawImage,
-    category_name,
-    numbers,
-    pixel_size,
-    text_of,
-)
-from worker.data.run_lengths import box_of, run_lengths
+from worker.data.formats import coco_boxes, coco_categories, rotated
+from worker.data.formats.box_order import Reading, Sized, Sizes
+from worker.data.formats.coco_categories import identity_of
+from worker.data.formats.raw import Raw, RawBox, RawImage, pixel_size, text_of
 from worker.data.splits import split_named, split_of_file, split_of_folders
 from worker.data.tree import NoSuchPicture, Tree, join, parent, stem, written_parts
 
@@ -135,100 +125,10 @@ def _rows(content: dict, name: str) -> list[dict]:
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
-def _identity(value: object) -> str | None:
-    """What an id is compared by: 1, 1.0, "1" and "000001" are one."""
-    if type(value) is int:
-        return str(value)
-    if isinstance(value, bool) or not isinstance(value, int | str | float):
-        return None
-    text = str(value).strip()
-    number = text.removesuffix(".0")
-    return str(int(number)) if number.isascii() and number.isdigit() else text
-
-
-def _categories(content: dict, file: str, report: Report) -> dict[str, str]:
-    rows = [
-        (identity, row)
-        for row in _rows(content, "categories")
-        if (identity := _identity(row.get("id"))) is not None
-    ]
-    rows.sort(key=lambda item: (not item[0].isdigit(), int(item[0]) if item[0].isdigit() else 0, item[0]))
-    used = {_identity(row.get("category_id")) for row in _rows(content, "annotations")}
-    names = {}
-    for identity, row in rows:
-        names[identity] = category_name(row.get("name")) or f"category {identity}"
-        if not category_name(row.get("name")) and identity in used:
-            report.add(
-                "unnamed_classes", file, f"category {identity} has no name: called '{names[identity]}'"
-            )
-    # Roboflow puts a group above the real categories and lists it as the first of them.
-    above = {
-        category_name(row.get("supercategory"))
-        for _, row in rows
-        if row.get("supercategory") != row.get("name")
-    }
-    for identity in [identity for identity in names if names[identity] in above and identity not in used]:
-        report.add("unused_category", file, f"'{names.pop(identity)}' only groups the other categories")
-    return names
-
-
-def _segmentation(value: object) -> list[list[float]] | dict | None:
-    if isinstance(value, dict):
-        size, counts = value.get("size"), value.get("counts")
-        if isinstance(size, list) and len(size) == 2 and numbers(size) and isinstance(counts, str | list):
-            return {"size": [int(side) for side in size], "counts": counts}
-        return None
-    if not isinstance(value, list) or not value:
-        return None
-    polygons = [numbers(polygon) if isinstance(polygon, list) else None for polygon in value]
-    whole = [polygon for polygon in polygons if polygon and len(polygon) >= 6 and len(polygon) % 2 == 0]
-    return whole if len(whole) == len(value) else None
-
-
-def _four(row: dict) -> list[float] | None:
-    """The four numbers of `bbox`, which may be a text."""
-    given = row.get("bbox")
-    if isinstance(given, str):
-        given = parsed(given)
-    return numbers(given) if isinstance(given, list) and len(given) == 4 else None
-
-
-def _meaning(entries: dict[str, dict], rows_of: dict[str, list[dict]], file: str, report: Report) -> Reading:
-    """What the four numbers of `bbox` are: COCO's, unless those put many boxes outside the pictures and corners none."""
-    boxes: list[Sized] = []
-    for identity, entry in entries.items():
-        size = pixel_size(entry.get("width"), entry.get("height"))
-        boxes += [(box, size) for row in rows_of.get(identity, ()) if size and (box := _four(row))]
-        if len(boxes) > _LOOKED_AT:
-            break
-    found = box_order.meant(box_order.corner_and_size, boxes, fractions=False)
-    if box_order.corners not in found:
-        return box_order.corner_and_size
-    reason = f"many boxes lie outside the pictures as COCO's x, y, width, height and none as {box_order.NAMES[box_order.corners]}"
-    report.add("box_order", file, f"{reason}: read so")
-    return box_order.corners
-
-
-def _corners(row: dict, segmentation: list | dict | None, reading: Reading) -> Corners | None:
-    if box := _four(row):
-        return reading(box)
-    given = row.get("bbox")
-    if given in (None, []) and isinstance(segmentation, list):
-        xs = [x for polygon in segmentation for x in polygon[0::2]]
-        ys = [y for polygon in segmentation for y in polygon[1::2]]
-        return min(xs), min(ys), max(xs), max(ys)
-    if given in (None, []) and isinstance(segmentation, dict):
-        height, width = segmentation["size"]
-        try:
-            return box_of(run_lengths(segmentation["counts"], height * width), height)
-        except ValueError:
-            return None
-    return None
-
-
 def _box(row: dict, names: dict[str, str], reading: Reading, file: str, report: Report) -> RawBox | None:
+    """The box of one annotation; None and a fault where it has no class or no box."""
     reference = str(row.get("id", "without id"))
-    category = names.get(_identity(row.get("category_id")) or "")
+    category = names.get(identity_of(row.get("category_id")) or "")
     if category is None:
         report.add(
             "unknown_category",
@@ -237,8 +137,8 @@ def _box(row: dict, names: dict[str, str], reading: Reading, file: str, report: 
             reference,
         )
         return None
-    segmentation = _segmentation(row.get("segmentation"))
-    corners = _corners(row, segmentation, reading)
+    segmentation = coco_boxes.segmentation_of(row)
+    corners = coco_boxes.corners_of(row, segmentation, reading)
     if corners is None:
         report.add(
             "invalid_annotation",
@@ -254,6 +154,8 @@ def _box(row: dict, names: dict[str, str], reading: Reading, file: str, report: 
             "segmentation is neither polygons of at least 3 points nor RLE; the box is kept without it",
             reference,
         )
+    if degrees := coco_boxes.angle_of(row):
+        corners = coco_boxes.turned(corners, degrees)
     return RawBox(
         category,
         corners,
@@ -307,7 +209,7 @@ def _rows_by_image(
             by_name.setdefault(word, identity)
     found: dict[str, list[dict]] = defaultdict(list)
     for row in _rows(content, "annotations"):
-        identity = _identity(row.get("image_id")) or ""
+        identity = identity_of(row.get("image_id")) or ""
         if identity not in entries:
             identity = by_name.get(str(row.get("image_id")), "")
         if identity:
@@ -325,13 +227,33 @@ def _rows_by_image(
 def _entries(content: dict, file: str, report: Report) -> dict[str, dict]:
     found: dict[str, dict] = {}
     for place, entry in enumerate(_rows(content, "images")):
-        identity = _identity(entry.get("id")) or f"without id, place {place}"
+        identity = identity_of(entry.get("id")) or f"without id, place {place}"
         if identity in found:
             report.add(
                 "repeated_id", file, f"two pictures have the id {identity}; the second is left out", lost=0
             )
         else:
             found[identity] = entry
+    return found
+
+
+def _sized(
+    tree: Tree,
+    entries: dict[str, dict],
+    rows_of: dict[str, list[dict]],
+    paths: dict[str, str | NoSuchPicture],
+) -> list[Sized]:
+    """The four numbers of the first boxes with the sizes of their pictures: declared, else the file's own."""
+    sizes = Sizes(tree)
+    found: list[Sized] = []
+    for identity, entry in entries.items():
+        path = paths[str(entry.get("file_name"))]
+        declared = pixel_size(entry.get("width"), entry.get("height"))
+        unknown = declared is None and isinstance(path, str) and identity in rows_of
+        size = sizes.of(str(path)) if unknown else declared
+        found += [(box, size) for row in rows_of.get(identity, ()) if (box := coco_boxes.four(row))]
+        if len(found) > _LOOKED_AT:
+            break
     return found
 
 
@@ -348,13 +270,14 @@ def _read_file(
     file_split = split_of_file(file)
     entries = _entries(content, file, report)
     rows_of = _rows_by_image(content, entries, file, report)
-    reading = _meaning(entries, rows_of, file, report)
     paths = _paths(tree, file, [entry.get("file_name") for entry in entries.values()], file_split)
+    reading, fractions = coco_boxes.meaning(_sized(tree, entries, rows_of, paths), file, report)
     there = images.keys() if whole else set()
     repeated = {path for path in paths.values() if path in there}
     if repeated:
         found = f"{len(repeated)} of its {len(entries)} pictures are listed in the files of the splits too: those are meant"
         report.add("repeated_labels", file, found, lost=0)
+    turned = 0
     for identity, entry in entries.items():
         rows, name = rows_of.get(identity, []), str(entry.get("file_name"))
         path = paths[name]
@@ -364,18 +287,23 @@ def _read_file(
         if path in repeated:
             continue
         split = split_named(entry.get("split")) or file_split or split_of_folders(path)
-        image = images.setdefault(
-            path, RawImage(path, split, declared=pixel_size(entry.get("width"), entry.get("height")))
-        )
+        declared = pixel_size(entry.get("width"), entry.get("height"))
+        image = images.setdefault(path, RawImage(path, split, declared=declared, relative=fractions))
         if image.split != split:
             report.add(
                 "duplicate_image",
                 path,
                 f"listed for {image.split} and again for {split} in {file}; kept in {image.split}",
             )
+        if image.relative != fractions:
+            reason = "its boxes are in pixels in one file and in fractions in this one: those are left out"
+            report.add("invalid_annotation", file, f"{path}: {reason}", lost=len(rows))
+            continue
         boxes = [box for row in rows if (box := _box(row, names, reading, file, report))]
         image.boxes.extend(boxes)
         image.dropped += len(rows) - len(boxes)
+        turned += sum(coco_boxes.angle_of(row) != 0 for row in rows)
+    rotated.say(report, file, turned)
 
 
 def _is_whole(file: str) -> bool:
@@ -411,7 +339,9 @@ def read(tree: Tree, report: Report) -> Raw:
     for file in annotated or ordered:
         whole = _is_whole(file) and not _is_whole(ordered[0])
         content = contents.pop(file)
-        names = _categories(content, file, report)
+        names = coco_categories.names_of(
+            _rows(content, "categories"), _rows(content, "annotations"), file, report
+        )
         categories |= dict.fromkeys(names.values())
         _read_file(tree, file, content, names, images, whole, report)
     for file in others:
