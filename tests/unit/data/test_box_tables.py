@@ -83,6 +83,18 @@ KINDS = [
     ("", "TRAIN,gs://bucket/data/{f},{c},{rx1},{ry1},,,{rx2},{ry2},,"),
     ("", "{f},{c},{rx1},{ry1},{rx2},{ry1},{rx2},{ry2},{rx1},{ry2}"),
     ("ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf", "{n},xclick,{c},1,{rx1},{rx2},{ry1},{ry2},0,0,0"),
+    ("", "{c},{x1},{y1},{w},{h},{f},{W},{H}"),
+    ("", "{f},{W},{H},{c},{x1},{y1},{x2},{y2}"),
+    ("Filename;Annotation tag;Upper left corner X;Upper left corner Y;Lower right corner X;Lower right corner Y;Occluded", "{f};{c};{x1};{y1};{x2};{y2};0"),
+    ("image,label,x1,y1,x2,y2,x3,y3,x4,y4", "{f},{c},{x1},{y1},{x2},{y1},{x2},{y2},{x1},{y2}"),
+    ("filename,class,xmin,ymin,xmax,ymax", '"{f},{c},{x1},{y1},{x2},{y2}"'),
+    ('"filename,class,xmin,ymin,xmax,ymax"', '"{f},{c},{x1},{y1},{x2},{y2}"'),
+    ("# made by a program\nfilename,class,xmin,ymin,xmax,ymax", "{f},{c},{x1},{y1},{x2},{y2}"),
+    ("The boxes of set 3,,,,,\nfilename,class,xmin,ymin,xmax,ymax", "{f},{c},{x1},{y1},{x2},{y2}"),
+    ("image_id,PredictionString", "{n},{c} 0.9 {x1} {y1} {x2} {y2}"),
+    ("image_id,labels", "{n},{c} {x1} {y1} {x2} {y2}"),
+    ("image,annotations", '{f},"[{{\'label\': \'{c}\', \'x\': {x1}, \'y\': {y1}, \'width\': {w}, \'height\': {h}}}]"'),
+    ("image,box", '{f},"{{\'left\': {x1}, \'top\': {y1}, \'right\': {x2}, \'bottom\': {y2}, \'class\': \'{c}\'}}"'),
 ]  # fmt: skip
 
 
@@ -169,6 +181,65 @@ def test_several_boxes_of_a_row(tmp_path: Path) -> None:
     _assert_right(_read(tmp_path, table)[1])
 
 
+LISTS = ["cat;dog", "cat|dog", '"cat, dog"', "\"['cat' 'dog']\"", '"(""cat"", ""dog"")"']
+
+
+@pytest.mark.parametrize("labels", LISTS)
+def test_a_class_for_each_box_of_a_row(labels: str, tmp_path: Path) -> None:
+    table = f"image,bboxes,labels\na.png,4 6 20 26;8 2 38 12,{labels}\nb.png,1 2 17 34,dog\n"
+    result, dataset = _read(tmp_path, table)
+    _assert_right(dataset)
+    assert result.report["counts"] == {}
+
+
+def test_more_boxes_than_classes_name_none(tmp_path: Path) -> None:
+    table = "image,bboxes,labels\na.png,20 1 30 9;20 2 28 8;30 3 39 9,\"['cat', 'dog']\"\nb.png,1 2 17 34,dog\n"
+    report = _read(tmp_path, table)[0].report
+    assert report["counts"] == {"unknown_category": 3, "emptied_image": 1}
+
+
+def test_turned_boxes_of_four_corners_become_upright(tmp_path: Path) -> None:
+    header = "image,label,x1,y1,x2,y2,x3,y3,x4,y4"
+    result, dataset = _read(tmp_path, f"{header}\na.png,cat,10,4,20,14,10,24,2,14\n")
+    assert _rows(dataset)[0][-4:] == (2, 4, 20, 24)
+    assert result.report["counts"]["rotated_box"] == 1
+
+
+def test_an_angle_beside_the_boxes_is_said(tmp_path: Path) -> None:
+    table = _table("image,label,x1,y1,x2,y2,angle", "{f},{c},{x1},{y1},{x2},{y2},0.3")
+    assert _read(tmp_path, table)[0].report["counts"] == {"rotated_box": 1}
+
+
+def test_a_second_column_of_classes_is_said(tmp_path: Path) -> None:
+    table = _table("image,category,class,x1,y1,x2,y2", "{f},animal,{c},{x1},{y1},{x2},{y2}")
+    result, dataset = _read(tmp_path, table)
+    _assert_right(dataset)
+    assert result.report["counts"] == {"extra_columns": 1}
+    assert "'category' was left out" in result.report["faults"][0]["reason"]
+
+
+def test_cells_behind_the_header_are_said(tmp_path: Path) -> None:
+    table = _table("image,class,x1,y1,x2,y2", "{f},{c},{x1},{y1},{x2},{y2},seen,twice")
+    result, dataset = _read(tmp_path, table)
+    _assert_right(dataset)
+    assert result.report["counts"] == {"extra_columns": 1}
+
+
+def test_boxes_without_a_class_are_wheat_heads_in_the_columns_of_global_wheat_only(tmp_path: Path) -> None:
+    result, dataset = _read(tmp_path, 'image_id,bbox\na,"[30, 6, 8, 20]"\n')
+    assert dataset.categories == ("object",)
+    assert result.report["counts"] == {"unnamed_classes": 1, "unlisted_image": 1}
+
+
+def test_numbered_classes_that_count_from_1_are_said(tmp_path: Path) -> None:
+    rows = [(*row, int(row[1] == "dog") + 1) for row in BOXES]
+    lines = "".join(f"{n}.png,{x1},{y1},{x2},{y2},{k}\n" for n, _, x1, y1, x2, y2, k in rows)
+    table = f"filename,x1,y1,x2,y2,class_id\n{lines}"
+    result, dataset = _read(tmp_path, table, **{"classes.txt": "cat\ndog\n"})
+    _assert_right(dataset)
+    assert result.report["counts"] == {"renumbered_classes": 1}
+
+
 def test_groups_are_crowds_and_machine_names_are_called_by_their_descriptions(tmp_path: Path) -> None:
     header = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf"
     table = _table(header, "{n},xclick,/m/0{c},1,{rx1},{rx2},{ry1},{ry2},0,0,{k}")
@@ -217,6 +288,8 @@ ASKED = [
     ("image,label,x1,y1,x2", "{f},{c},{x1},{y1},{x2}", r"'x1', 'y1', 'x2', which are not all of a box"),
     ("image,xmin,ymin,xmax,label,ymax", "{f},{x1},{y1},{x2},{y2},{c}", r"they are no numbers"),
     ("image,box,label", "{f},1 1 5 5,{c}", r"x, y, width, height or x1, y1, x2, y2.*fit both"),
+    ("image,label,x1,y1,x2,y2", "{f},{c},{x1},{y1},{x2},{y2},{c},1,2,3,4", r"more cells than its header names, such as line 2"),
+    ("image,species,breed,x1,y1,x2,y2", "{f},animal,{c},{x1},{y1},{x2},{y2}", r"'species', 'breed'.*'label'"),
 ]  # fmt: skip
 
 
@@ -265,7 +338,7 @@ def test_an_unclear_table_beside_a_clear_one_is_named(tmp_path: Path) -> None:
     assert result.report["counts"] == {"unread_file": 1}
 
 
-@pytest.mark.parametrize("cells", ["\"[{'x': 1}]\"", '"[1, 2]"', '"{}"'])
+@pytest.mark.parametrize("cells", ["\"[{'x': 1}]\"", '"[1, 2]"', '"{}"', "big cat 1 2 3 4 dog 5 6 7 8"])
 def test_lists_and_objects_are_no_labels_of_pictures(cells: str, tmp_path: Path) -> None:
     with pytest.raises(Unusable, match="not read"):
         _read(tmp_path, f"image,label\na.png,{cells}\nb.png,{cells}\n")

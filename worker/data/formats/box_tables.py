@@ -1,26 +1,24 @@
 """Tables of boxes (CSV, TSV): one row a box or one a picture, under any names, with a header or without; also Global Wheat."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from worker.data.faults import Report, Unusable
-from worker.data.formats import automl, box_order, label_studio, open_images, tables, via
+from worker.data.formats import automl, box_cells, box_order, label_studio, open_images, rotated, tables, via
 from worker.data.formats.box_order import Reading, Sized, Sizes
 from worker.data.formats.class_numbers import names_of_numbers
 from worker.data.formats.collecting import Collected
-from worker.data.formats.column_roles import NUMBER, PLAIN, Locate, Roles, Unclear, is_called_class, roles_of
-from worker.data.formats.json_files import parsed
+from worker.data.formats.column_names import is_called_class
+from worker.data.formats.column_roles import Locate, Roles, Unclear, roles_of
 from worker.data.formats.locate import is_picture, locate
 from worker.data.formats.pairing import without_contested
-from worker.data.formats.raw import Raw, RawImage, category_name, numbers, pixel_size
+from worker.data.formats.raw import Raw, RawImage, numbers, pixel_size
 from worker.data.formats.tables import Table
 from worker.data.splits import split_named, split_of_file
 from worker.data.tree import NoSuchPicture, Tree
 
 NAME = "csv"
 TITLE = "CSV or TSV of boxes: filename, class and corners or sizes under any names (also RetinaNet's, Global Wheat's)"
-_AS_JSON = str.maketrans({"'": '"', "(": "[", ")": "]"})
 _WHEAT = "wheat head"
 _LOOKED_AT = 20_000  # rows that tell what four numbers are
 
@@ -101,52 +99,26 @@ def recognise(tree: Tree) -> str | None:
     return f"a table of boxes, {file}" if file else None
 
 
-def _cell_boxes(cell: str) -> list[tuple[float, ...] | None]:
-    """The boxes of one cell: four numbers in any brackets, several between ';', a list of lists or of {x, y, width, height}."""
-    if cell.lower() in ("", "[]", "no_box", "nan", "none", "null"):
-        return []
-    if PLAIN.fullmatch(cell):
-        pieces = [piece for piece in re.split(r"[;|]|\]\s*,?\s*\[", cell) if piece.strip("[](){} ")]
-        found = [numbers(NUMBER.findall(piece)) or [] for piece in pieces]
-        if all(len(values) == 1 for values in found) and len(found) == 4:  # 1;2;3;4
-            return [tuple(values[0] for values in found)]
-        return [tuple(values) if len(values) == 4 else None for values in found]
-    content = _literal(cell)
-    given = content if isinstance(content, list) else [content]
-    return [_of_mapping(entry) for entry in given]
-
-
-def _literal(cell: str) -> object:
-    """JSON, or Python's way to write the same."""
-    found = parsed(cell)
-    return found if found is not None else parsed(cell.translate(_AS_JSON))
-
-
-def _of_mapping(entry: object) -> tuple[float, ...] | None:
-    if not isinstance(entry, dict):
-        return None
-    for keys in (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2")):
-        if values := numbers(entry.get(key) for key in keys):
-            return values[0], values[1], values[2] - values[0], values[3] - values[1]
-    values = numbers(entry.get(key) for key in ("x", "y", "width", "height"))
-    return tuple(values) if values else None
-
-
 def _row(line: int, cells: Sequence[str], roles: Roles) -> Row:
     boxes: list[tuple[float, ...] | None]
+    inside = None
     if len(roles.box) == 1:
-        boxes = _cell_boxes(cells[roles.box[0]])
+        boxes = box_cells.boxes_of(cells[roles.box[0]])
+        inside = box_cells.classes_inside(cells[roles.box[0]]) if roles.inside else None
     else:
         written = [cells[place] for place in roles.box]
         values = numbers(word.replace(",", ".") for word in written)
         empty = not any(word.lower() not in ("", "nan", "none", "null") for word in written)
+        if values and len(values) == 8:
+            values = [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
         boxes = [] if empty else [tuple(values) if values else None]
+    beside = cells[roles.category] if roles.category is not None else ""
     return Row(
         line,
         cells[roles.picture],
         tuple(boxes),
-        cells[roles.category] if roles.category is not None else "",
-        _categories(cells[roles.category], len(boxes)) if roles.category is not None else (),
+        beside,
+        inside or (box_cells.classes_beside(beside, len(boxes)) if roles.category is not None else ()),
         split_named(cells[roles.split]) if roles.split is not None else None,
         pixel_size(cells[roles.size[0]], cells[roles.size[1]]) if roles.size else None,
         _is_set(cells, roles.crowd),
@@ -156,14 +128,6 @@ def _row(line: int, cells: Sequence[str], roles: Roles) -> Row:
 
 def _is_set(cells: Sequence[str], place: int | None) -> bool:
     return place is not None and cells[place].lower() in ("1", "1.0", "true", "yes")
-
-
-def _categories(cell: str, boxes: int) -> tuple[str, ...]:
-    """A class for each box of the row: one for all, or a list with one for each."""
-    listed = _literal(cell) if cell.startswith("[") else None
-    if isinstance(listed, list) and len(listed) == boxes:
-        return tuple(category_name(name) for name in listed)
-    return (cell,) * boxes
 
 
 def _meaning(
@@ -218,6 +182,7 @@ def _read_table(collected: Collected, file: str, questions: list[str]) -> bool:
     if note:
         collected.notes.append(note)
     named = _names(collected, table, roles)
+    _say_unread(table, roles, report)
     split = split_of_file(file)
     with_boxes = _classes_with_boxes(table, roles)
     lost: dict[str, int] = {}
@@ -255,21 +220,46 @@ def _classes_with_boxes(table: Table, roles: Roles) -> set[str]:
     }
 
 
+def _say_unread(table: Table, roles: Roles, report: Report) -> None:
+    """Name further columns of classes, what stands behind the header, and boxes that were turned."""
+    if roles.unread:
+        listed = ", ".join(repr(table.columns[place]) for place in roles.unread)
+        chosen = repr(table.columns[roles.category or 0])
+        report.add(
+            "extra_columns", table.file, f"the class was taken from {chosen}; {listed} was left out", lost=0
+        )
+    if table.long:
+        reason = f"{len(table.long)} rows have more cells than the header, such as line {min(table.long)}: what stands there is not read"
+        report.add("extra_columns", table.file, reason, lost=0)
+    if roles.angle is not None and any(any(numbers([cell]) or ()) for cell in table.column(roles.angle)):
+        reason = f"{table.columns[roles.angle]!r} turns the boxes and is not read: they are taken as they stand before the turn"
+        report.add("rotated_box", table.file, reason)
+    if len(roles.box) == 8:
+        corners = [numbers(cells[place].replace(",", ".") for place in roles.box) for _, cells in table.rows]
+        rotated.say(report, table.file, sum(len(set(values[::2])) > 2 for values in corners if values))
+
+
 def _names(collected: Collected, table: Table, roles: Roles) -> dict[str, str] | str:
     """{what the class column says: the class}, or the one class of a table without such a column."""
+    if roles.category is not None and not is_called_class(table.columns[roles.category]):
+        collected.notes.append(f"{table.file}: the class was taken from {table.columns[roles.category]!r}")
+    if roles.inside or (roles.category is not None and len(roles.box) == 1):
+        of_rows = [_row(line, cells, roles).categories for line, cells in table.rows]
+        return names_of_numbers(collected, [name for names in of_rows for name in names if name], table.file)
     if roles.category is None:
-        wheat = {"image_id", "bbox"} <= set(table.columns) or {"image_name", "BoxesString"} <= set(
-            table.columns
-        )
-        if wheat:
+        if _has_columns_of_wheat(table.columns):
             return _WHEAT
         reason = "the table names no class: every box is called 'object'"
         collected.report.add("unnamed_classes", table.file, reason)
         return "object"
-    values, column = table.column(roles.category), table.columns[roles.category]
-    if not is_called_class(column):
-        collected.notes.append(f"{table.file}: the class was taken from {column!r}")
-    return names_of_numbers(collected, values, table.file)
+    return names_of_numbers(collected, table.column(roles.category), table.file)
+
+
+def _has_columns_of_wheat(columns: Sequence[str]) -> bool:
+    """Whether a table is one of the Global Wheat datasets of 2020 and 2021, which name no class."""
+    return {"image_id", "bbox", "source"} <= set(columns) or {"image_name", "BoxesString", "domain"} <= set(
+        columns
+    )
 
 
 def _add(
@@ -293,11 +283,9 @@ def _add(
 
 
 def _is_of_heads(file: str, tree: Tree) -> bool:
-    columns = set(tables.header(tree, file))
+    columns = tables.header(tree, file)
     lower = {name.lower() for name in columns}
-    return {"image_name", "BoxesString"} <= columns or (
-        {"image_id", "bbox"} <= columns and not lower & {"class", "label", "category", "class_name", "name"}
-    )
+    return _has_columns_of_wheat(columns) and not lower & {"class", "label", "category", "class_name", "name"}
 
 
 def read(tree: Tree, report: Report) -> Raw:

@@ -68,6 +68,14 @@ def names_of_numbers(collected: Collected, values: Sequence[str], file: str) -> 
             collected.name_all(names.values())
             collected.notes.append(f"{file}: the numbers of the classes are named in {listing}")
             return {written: name or "" for written, name in zip(distinct, called, strict=True)}
+    for listing, names in lists:
+        if names.keys() == set(range(len(names))) and (min(found), max(found)) == (1, len(names)):
+            called = [names.get(int(value) - 1) if value == int(value) else None for value in found]
+            collected.used.update(other for other, same in lists if same == names)
+            collected.name_all(names.values())
+            reason = f"{file} counts the {len(names)} classes from 1, not from 0"
+            collected.report.add("renumbered_classes", listing, reason)
+            return {written: name or "" for written, name in zip(distinct, called, strict=True)}
     shown = ", ".join(sorted(distinct)[:10])
     reason = f"the classes are numbers ({shown}) and no file names them: they are called by their numbers"
     collected.report.add("unnamed_classes", file, reason)

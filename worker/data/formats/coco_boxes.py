@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from worker.data.faults import Report
 from worker.data.formats import box_order
+from worker.data.formats.box_cells import NUMBER, PLAIN
 from worker.data.formats.box_order import Reading, Sized
-from worker.data.formats.column_roles import NUMBER, PLAIN
 from worker.data.formats.json_files import mapping, parsed
 from worker.data.formats.raw import Corners, numbers
 from worker.data.formats.rotated import around_rotated

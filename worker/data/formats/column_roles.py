@@ -4,8 +4,28 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from worker.data.formats import box_order
+from worker.data.formats import box_cells, box_order
+from worker.data.formats.box_cells import NUMBER, PLAIN
 from worker.data.formats.box_order import Reading
+from worker.data.formats.column_names import (
+    BOTTOM,
+    CENTER_X,
+    CENTER_Y,
+    CLASS,
+    CROWD,
+    HEIGHT,
+    IGNORE,
+    LEFT,
+    OTHER,
+    PICTURE,
+    RIGHT,
+    SPLIT,
+    TOP,
+    WEAK,
+    WIDTH,
+    Names,
+    box_by_name,
+)
 from worker.data.formats.locate import is_picture
 from worker.data.formats.raw import numbers
 from worker.data.formats.tables import Table
@@ -14,51 +34,16 @@ from worker.data.splits import split_named
 Locate = Callable[[str], str | None]
 
 
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
-_PICTURE = _words(
-    "filename filepath file imagename imagepath imagefile imagefilename imageid imgname imgpath imgid image img path "
-    "picture photo frame framename patientid id name uri url imageuri gcsuri"
-)
-_CLASS = _words(
-    "class classname label labelname category categoryname classes labels objectclass objectname classlabel object "
-    "species tag type name target cls classid labelid categoryid objectclassid labelidx classidx classindex"
-)
-_WEAK = frozenset(_words("object type tag name target"))  # that may say something else than the class
-_SPLIT = _words("split set subset partition usage mluse fold phase")
-_CROWD = _words("iscrowd crowd isgroupof")
-_IGNORE = _words("difficult isdifficult ignore ignored")
-# What tables have besides, and is no class.
-_OTHER = frozenset(
-    _words(
-        "width height depth channels imagewidth imageheight imgwidth imgheight imw imh area confidence score conf prob source "
-        "index idx annotationid boxid bboxid objectid instanceid trackid pose truncated occluded isoccluded istruncated "
-        "isdepiction isinside timestamp time date annotator annotatorid radid worker url domain comment notes segmentation "
-        "folder database rotation angle license"
-    )
-)
-_LEFT = _words("xmin x1 left xtl xleft leftx minx xstart startx tlx topleftx x1min ulx xul lx xlow")
-_TOP = _words("ymin y1 top ytl ytop topy miny ystart starty tly toplefty uly yul upper ylow")
-_RIGHT = _words("xmax x2 right xbr xright rightx maxx xend endx brx bottomrightx lrx xlr rx xhigh")
-_BOTTOM = _words("ymax y2 bottom ybr ybottom bottomy maxy yend endy bry bottomrighty lry ylr lower yhigh")
-_CENTER_X = _words("xcenter cx xc centerx xcentre centrex xmid centroidx xmiddle")
-_CENTER_Y = _words("ycenter cy yc centery ycentre centrey ymid centroidy ymiddle")
-# `w` and `h` before `width` and `height`, which are the picture's where a table has both.
-_WIDTH, _HEIGHT = ["w", "bw", "dx", "width"], ["h", "bh", "dy", "height"]
-_CELL = _words(
-    "bbox box bboxes boxes boundingbox boundingboxes bndbox boxesstring coordinates coords rect roi annotations geometry"
-)
-_OF_BOX = re.compile(r"^(bounding_?box(es)?|bndbox|bboxe?s?|box|bb|rect|roi|coords?)(?=.)")
-NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
-PLAIN = re.compile(r"[\s\d.,;:\-+eE\[\](){}|]*")
 _MANY = 30  # distinct values of a column that are looked up among the pictures
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Places of columns. `box` has four, or one whose cells hold whole boxes; `readings` are what the four may mean."""
+    """Places of columns.
+
+    `box` has four, or eight (x and y of four corners), or one whose cells hold whole boxes, with their classes where `inside`;
+    `readings` are what the four may mean. `angle` turns the boxes. `unread` are further columns of classes, which say something else than `category`.
+    """
 
     picture: int
     box: tuple[int, ...]
@@ -68,11 +53,9 @@ class Roles:
     size: tuple[int, int] | None = None
     crowd: int | None = None
     ignore: int | None = None
-
-
-def is_called_class(name: str) -> bool:
-    """Whether a column is called what columns of classes usually are."""
-    return _key(name) in _CLASS
+    inside: bool = False
+    unread: tuple[int, ...] = ()
+    angle: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,61 +65,14 @@ class Unclear:
     question: str
 
 
-def _key(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-class _Names:
-    """The columns of a header, found by what they are called; `bbox_x1`, `Roi.X1` and `x1` are the same."""
-
-    def __init__(self, table: Table) -> None:
-        self.keys = [_key(name) for name in table.columns] if table.headed else [""] * len(table.columns)
-        self.inner = [_OF_BOX.sub("", key) for key in self.keys]
-
-    def find(self, names: Sequence[str]) -> int | None:
-        """The first column with one of the names, in the order of the names."""
-        return next((place for name in names for place, key in enumerate(self.keys) if key == name), None)
-
-    def side(self, names: Sequence[str]) -> int | None:
-        """As `find`, columns that say that they are of a box (`bbox_width`) before those that do not (`width`)."""
-        of_box = (
-            place
-            for name in names
-            for place, (key, inner) in enumerate(zip(self.keys, self.inner, strict=True))
-            if inner == name and key != name
-        )
-        return next(of_box, self.find(names))
-
-    def sides(self, *wanted: Sequence[str]) -> tuple[int, ...] | None:
-        found = [self.side(names) for names in wanted]
-        whole = tuple(place for place in found if place is not None)
-        return whole if len(whole) == len(wanted) == len(set(whole)) else None
-
-
-def _box_by_name(names: _Names) -> tuple[tuple[int, ...], tuple[Reading, ...]] | None:
-    if zero_based := names.sides(["x0"], ["y0"], ["x1"], ["y1"]):
-        return zero_based, (box_order.corners,)
-    if found := names.sides(_LEFT, _TOP, _RIGHT, _BOTTOM):
-        return found, (box_order.corners,)
-    if found := names.sides(_CENTER_X, _CENTER_Y, _WIDTH, _HEIGHT):
-        return found, (box_order.center_and_size,)
-    far = (names.side(_RIGHT), names.side(_BOTTOM))
-    if (found := names.sides(_LEFT, _TOP, _WIDTH, _HEIGHT)) and not any(place is not None for place in far):
-        return found, (box_order.corner_and_size,)
-    if found := names.sides(["x"], ["y"], _WIDTH, _HEIGHT):
-        return found, (box_order.corner_and_size, box_order.center_and_size)
-    cell = names.find(_CELL)
-    return ((cell,), (box_order.corner_and_size, box_order.corners)) if cell is not None else None
-
-
 def _found_share(table: Table, place: int, locate: Locate) -> float:
     values = list(dict.fromkeys(table.column(place)))[:_MANY]
     return sum(locate(value) is not None for value in values) / len(values) if values else 0.0
 
 
-def _picture(table: Table, names: _Names, locate: Locate) -> int | None:
+def _picture(table: Table, names: Names, locate: Locate) -> int | None:
     """The column of pictures: one whose values are found, by its name first; else one that is called so."""
-    called = [place for name in _PICTURE for place, key in enumerate(names.keys) if key == name]
+    called = [place for name in PICTURE for place, key in enumerate(names.keys) if key == name]
     written = [
         place for place in range(len(table.columns)) if any(map(is_picture, table.column(place)[:_MANY]))
     ]
@@ -167,11 +103,11 @@ def numeric_columns(table: Table) -> list[int]:
     return [place for place, cells in columns if is_numeric(cells) and set(cells) - {"0", "1"}]
 
 
-def _unknown_columns(table: Table, names: _Names, taken: set[int]) -> list[int]:
+def _unknown_columns(table: Table, names: Names, taken: set[int]) -> list[int]:
     return [
         place
         for place, key in enumerate(names.keys)
-        if place not in taken and key not in _OTHER and not key.startswith("unnamed") and table.column(place)
+        if place not in taken and key not in OTHER and not key.startswith("unnamed") and table.column(place)
     ]
 
 
@@ -180,13 +116,13 @@ def _is_class(cells: Sequence[str]) -> bool:
     return not is_numeric(cells) and (len(cells) <= 20 or len(set(cells)) <= len(cells) / 2)
 
 
-def _category(table: Table, names: _Names, taken: set[int]) -> int | Unclear | None:
+def _category(table: Table, names: Names, taken: set[int]) -> int | Unclear | None:
     """The column of classes; None where no column can be it."""
     called = [
-        place for name in _CLASS for place, key in enumerate(names.keys) if key == name and place not in taken
+        place for name in CLASS for place, key in enumerate(names.keys) if key == name and place not in taken
     ]
     called = [place for place in called if table.column(place)]
-    if len(called) == 1 and names.keys[called[0]] in _WEAK and len(set(table.column(called[0]))) == 1:
+    if len(called) == 1 and names.keys[called[0]] in WEAK and len(set(table.column(called[0]))) == 1:
         # `type` is 'animal' in every row, and `breed` may be what is meant.
         others = [
             place
@@ -209,6 +145,20 @@ def _category(table: Table, names: _Names, taken: set[int]) -> int | Unclear | N
     return _which_class(table, words or counted)
 
 
+def _other_classes(table: Table, names: Names, category: int | None, taken: set[int]) -> tuple[int, ...]:
+    """Columns of words that are called classes too and divide the boxes otherwise: groups above the classes, or another task."""
+    if category is None or not table.headed:
+        return ()
+    found = []
+    for place, key in enumerate(names.keys):
+        if place in taken or place == category or key not in CLASS or is_numeric(table.column(place)):
+            continue
+        pairs = {(row[category], row[place]) for _, row in table.rows if row[place]}
+        if len(pairs) > len({one for one, _ in pairs}) or len(pairs) > len({other for _, other in pairs}):
+            found.append(place)
+    return tuple(found)
+
+
 def _which_class(table: Table, places: Sequence[int]) -> Unclear:
     return Unclear(
         f"{table.file} has boxes, and the class might stand in {_listed(table, places)}: rename the column of the class to "
@@ -216,8 +166,8 @@ def _which_class(table: Table, places: Sequence[int]) -> Unclear:
     )
 
 
-def _split(table: Table, names: _Names, taken: set[int]) -> int | None:
-    called = names.find(_SPLIT)
+def _split(table: Table, names: Names, taken: set[int]) -> int | None:
+    called = names.find(SPLIT)
     places = [called] if called is not None else [] if table.headed else range(len(table.columns))
     for place in places:
         cells = set(table.column(place))
@@ -226,7 +176,7 @@ def _split(table: Table, names: _Names, taken: set[int]) -> int | None:
     return None
 
 
-def _size(names: _Names, taken: set[int]) -> tuple[int, int] | None:
+def _size(names: Names, taken: set[int]) -> tuple[int, int] | None:
     for pair in (
         ("imagewidth", "imageheight"),
         ("imgwidth", "imgheight"),
@@ -247,10 +197,21 @@ def _all_four_numbers(cells: Sequence[str]) -> bool:
     return bool(cells) and all(PLAIN.fullmatch(cell) and len(NUMBER.findall(cell)) == 4 for cell in cells)
 
 
-def _part_of_a_box(table: Table, names: _Names) -> Unclear | None:
+def _beyond(table: Table) -> Unclear | None:
+    """A question where rows go on behind the header with more boxes."""
+    for line, cells in table.rows:
+        if line in table.long and sum(numbers([cell]) is not None for cell in cells[table.width :]) >= 4:
+            return Unclear(
+                f"{table.file} has rows with more cells than its header names, such as line {line}, and numbers in them: write "
+                "one box a row, or a name for each column"
+            )
+    return None
+
+
+def _part_of_a_box(table: Table, names: Names) -> Unclear | None:
     """A question where some columns are called sides of a box and others are missing."""
-    strict = {*_LEFT, *_TOP, *_RIGHT, *_BOTTOM, *_CENTER_X, *_CENTER_Y, "x0", "y0"}
-    loose = {"x", "y", *_WIDTH, *_HEIGHT}
+    strict = {*LEFT, *TOP, *RIGHT, *BOTTOM, *CENTER_X, *CENTER_Y, "x0", "y0"}
+    loose = {"x", "y", *WIDTH, *HEIGHT}
     found = [place for place, key in enumerate(names.inner) if key in strict | loose and table.column(place)]
     keys = {names.inner[place] for place in found}
     # Two sides, or one and a size, or a point; `width` and `height` alone are a picture's.
@@ -270,6 +231,8 @@ def _box_by_content(table: Table, picture: int, taken: set[int]) -> tuple[int, .
     every = [place for place in numeric_columns(table) if place not in taken]
     if len(every) < 4:
         return None
+    if not table.headed and (apart := _box_and_size(table, every)):
+        return apart
     if len(every) == 4 and every[-1] - every[0] == 3:
         return tuple(every)
     if not table.headed and len(every) == 5 and every[-1] - every[0] == 4:
@@ -292,9 +255,29 @@ def _box_by_content(table: Table, picture: int, taken: set[int]) -> tuple[int, .
     )
 
 
+def _box_and_size(table: Table, every: Sequence[int]) -> tuple[int, ...] | None:
+    """The four columns of boxes and behind them the two of the picture's size: runs of four and of two that stand apart.
+
+    makesense.ai writes `label,x,y,width,height,picture,picture's width,picture's height`.
+    """
+    runs: list[list[int]] = []
+    for place in every:
+        if runs and runs[-1][-1] == place - 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    if sorted(map(len, runs)) != [2, 4]:
+        return None
+    size, box = sorted(runs, key=len)
+    found = [numbers(row[place] for place in (*box, *size)) for _, row in table.rows]
+    whole = [values for values in found if values]
+    fits = all(max(v[0], v[2]) <= v[4] and max(v[1], v[3]) <= v[5] for v in whole)
+    return (*box, *size) if whole and fits else None
+
+
 def _has_boxes(table: Table, box: tuple[int, ...]) -> bool:
     """Whether a row has a number in each of the four columns, or four numbers in the one."""
-    if len(box) == 4:
+    if len(box) > 1:
         return any(numbers(row[place].replace(",", ".") for place in box) for _, row in table.rows)
     return any(len(re.findall(r"\d+(?:\.\d+)?", cell)) >= 4 for cell in table.column(box[0]))
 
@@ -307,15 +290,21 @@ def boxes_of(table: Table, box: tuple[int, ...]) -> list[box_order.Sized]:
 
 def roles_of(table: Table, locate: Locate) -> Roles | Unclear | None:
     """What the columns are; None where this is no table of boxes of pictures. `locate` finds a picture, or None."""
-    names = _Names(table)
+    names = Names(table)
     picture = _picture(table, names, locate)
     if picture is None:
         return None
     split = _split(table, names, {picture})
     taken = {picture, *([split] if split is not None else [])}
-    named = _box_by_name(names) if table.headed else None
+    if table.headed and (question := _beyond(table)):
+        return question
+    for place in range(len(table.columns)):
+        if place not in taken and box_cells.are_words_and_boxes(table.column(place)):
+            either = (box_order.corner_and_size, box_order.corners)
+            return Roles(picture, (place,), either, split=split, inside=True)
+    named: tuple[tuple[int, ...], tuple[Reading, ...]] | None = box_by_name(names) if table.headed else None
     if named is not None and not _has_boxes(table, named[0]):
-        if any(table.column(place) for place in named[0]) and len(named[0]) == 4:
+        if any(table.column(place) for place in named[0]) and len(named[0]) > 1:
             return Unclear(
                 f"{table.file} calls {_listed(table, named[0])} the sides of boxes, and they are no numbers"
             )
@@ -331,11 +320,24 @@ def roles_of(table: Table, locate: Locate) -> Roles | Unclear | None:
                 "are no boxes, give format=image_labels or format=unlabelled"
             )
         named = found, (box_order.corners, box_order.corner_and_size)
+    box: tuple[int, ...]
+    readings: tuple[Reading, ...]
     box, readings = named
     size = _size(names, {*taken, *box})
-    crowd, ignore = names.find(_CROWD), names.find(_IGNORE)
+    if not table.headed and len(box) > 4:
+        if (*box[:4], picture, *box[4:]) == (1, 2, 3, 4, 5, 6, 7):  # makesense.ai's order
+            readings = (box_order.corner_and_size,)
+        box, size = box[:4], (box[-2], box[-1])
+    crowd, ignore = names.find(CROWD), names.find(IGNORE)
     taken |= {*box, *(size or ()), *(place for place in (crowd, ignore) if place is not None)}
+    cells = table.column(box[0]) if len(box) == 1 else []
+    if any(map(box_cells.are_objects, cells)):
+        readings = (box_order.corner_and_size,)
+    if any(map(box_cells.classes_inside, cells)):
+        return Roles(picture, box, readings, None, split, size, crowd, ignore, inside=True)
     category = _category(table, names, taken)
     if isinstance(category, Unclear):
         return category
-    return Roles(picture, box, readings, category, split, size, crowd, ignore)
+    unread = _other_classes(table, names, category, taken)
+    angle = names.find(["rotation", "angle", "theta", "bboxrotation", "bboxangle"])
+    return Roles(picture, box, readings, category, split, size, crowd, ignore, unread=unread, angle=angle)

@@ -4,7 +4,7 @@ import re
 
 from worker.data.faults import Report
 from worker.data.formats import box_tables, tables
-from worker.data.formats.column_roles import NUMBER, PLAIN
+from worker.data.formats.box_cells import NUMBER, PLAIN, has_a_box_among_words
 from worker.data.formats.raw import Raw, RawImage, category_name
 from worker.data.splits import split_named, split_of_file, split_of_folders
 from worker.data.tree import NoSuchPicture, Tree, join, parent
@@ -43,6 +43,8 @@ def _columns(tree: Tree, file: str, asked: bool) -> tuple[str, str | None] | Non
 
 def _is_no_label(column: str, cell: str) -> bool:
     """Whether a cell holds a box, a polygon or run lengths, or stands beyond the header, where the columns are not what they say."""
+    if has_a_box_among_words(cell):
+        return True
     if _BEYOND.fullmatch(column):
         return bool(cell)
     return (

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ SUFFIXES = (".csv", ".tsv", ".tab")
 _FIELD_LIMIT = 1 << 24  # characters; GWHD puts all boxes of a picture into one cell
 _HEAD = 1 << 16
 _LOOKED_AT = 20  # lines that decide the delimiter
+_COLUMNS = 4  # above which a row of one cell is a title
+# `"a.jpg,cat,1,2,3,4"`: Excel quotes whole rows where another delimiter is usual.
+_WHOLE_ROW = re.compile(r'^"((?:[^"\r\n]|"")*(?:,(?:[^"\r\n]|"")*){3,})"\r?$', re.MULTILINE)
 _DELIMITERS = "\t;|,"  # of several that divide alike the comma last: it may be a decimal one
 
 
@@ -21,7 +25,8 @@ _DELIMITERS = "\t;|,"  # of several that divide alike the comma last: it may be 
 class Table:
     """The cells of one file, stripped; `columns` are the header's names, or `column 1`, `column 2` ... without one.
 
-    Rows are (line, cells); `short` are the lines that have fewer cells than the first one, the rest of which are empty.
+    Rows are (line, cells); `short` are the lines that have fewer cells than the first one, the rest of which are empty, `long`
+    those that have something behind the `width` cells of a header.
     """
 
     file: str
@@ -29,6 +34,8 @@ class Table:
     headed: bool
     rows: tuple[tuple[int, tuple[str, ...]], ...]
     short: frozenset[int] = frozenset()
+    long: frozenset[int] = frozenset()
+    width: int = 0
 
     def column(self, place: int) -> list[str]:
         """The cells of one column that are not empty."""
@@ -50,7 +57,9 @@ def _delimiter(text: str, blanks: bool) -> str:
             best, cells = delimiter, max(counts)
     if cells:
         return best
-    return max(_DELIMITERS, key=lines[0].count) if lines else ","
+    # A title or a comment above the header divides into nothing.
+    divided = next((line for line in lines if any(map(line.count, _DELIMITERS))), "")
+    return max(_DELIMITERS, key=divided.count) if divided else ","
 
 
 def _is_header(cells: list[str]) -> bool:
@@ -64,6 +73,7 @@ def _parsed(text: str, file: str) -> Iterator[tuple[int, list[str]]]:
     if text[:4].lower() == "sep=":  # Excel's own first line
         text = text.partition("\n")[2]
     blanks = file.lower().endswith(".txt")
+    text = _WHOLE_ROW.sub(lambda row: row[1].replace('""', '"'), text)
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=_delimiter(text[:_HEAD], blanks), skipinitialspace=True
     )
@@ -73,7 +83,17 @@ def _parsed(text: str, file: str) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, stripped
 
 
+def _without_title(found: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """The rows without what stands above the header: a title, or comments of the program that wrote the table."""
+    widest = max((len(cells) for _, cells in found[:_LOOKED_AT]), default=0)
+    start = 0
+    while widest >= _COLUMNS and start < len(found) and sum(map(bool, found[start][1])) == 1:
+        start += 1
+    return found[start:]
+
+
 def _table(file: str, found: list[tuple[int, list[str]]]) -> Table | None:
+    found = _without_title(found)
     if not found:
         return None
     first = found[0][1]
@@ -88,7 +108,8 @@ def _table(file: str, found: list[tuple[int, list[str]]]) -> Table | None:
     )
     rows = tuple((line, tuple(cells + [""] * (width - len(cells)))) for line, cells in body)
     short = frozenset(line for line, cells in body if len(cells) < len(first))
-    return Table(file, columns, headed, rows, short)
+    long = frozenset(line for line, cells in body if headed and any(cells[len(first) :]))
+    return Table(file, columns, headed, rows, short, long, len(first))
 
 
 def sample(tree: Tree, file: str) -> Table | None:
