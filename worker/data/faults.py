@@ -22,6 +22,7 @@ CODES: dict[str, tuple[str, str]] = {
     "swapped_corners": ("warning", "repaired"),
     "box_order": ("warning", "repaired"),
     "similar_classes": ("warning", "repaired"),
+    "several_versions": ("warning", "repaired"),
     "crowd": ("info", "repaired"),
     "missing_image": ("error", "dropped"),
     "unreadable_image": ("error", "dropped"),

@@ -19,6 +19,7 @@ from worker.data.side_pictures import side_pictures
 from worker.data.splits import complete, split_of_folders
 from worker.data.summary import summarise
 from worker.data.tree import Tree, walk
+from worker.data.versions import say_versions
 
 Unlabelled = Literal["leave_out", "background"]
 Progress = Callable[[int, int, str], None]
@@ -97,6 +98,7 @@ def read_annotations(
         ledger.refuse_garbled(raw, reader.NAME, report)
         ledger.refuse_unread(tree, raw, unread, lambda: recognition.others(tree, reader), reader.NAME, report)
     _say_similar(raw, report)
+    say_versions(raw, report)
     if raw.supervision != "none":
         raw.images.extend(_unlisted(tree, raw, unlabelled, report))
     return reader, raw

@@ -193,7 +193,9 @@ def test_a_class_for_each_box_of_a_row(labels: str, tmp_path: Path) -> None:
 
 
 def test_more_boxes_than_classes_name_none(tmp_path: Path) -> None:
-    table = "image,bboxes,labels\na.png,20 1 30 9;20 2 28 8;30 3 39 9,\"['cat', 'dog']\"\nb.png,1 2 17 34,dog\n"
+    table = (
+        "image,bboxes,labels\na.png,20 1 30 9;20 2 28 8;30 3 39 9,\"['cat', 'dog']\"\nb.png,1 2 17 34,dog\n"
+    )
     report = _read(tmp_path, table)[0].report
     assert report["counts"] == {"unknown_category": 3, "emptied_image": 1}
 

@@ -17,6 +17,8 @@ from worker.data.splits import complete, draw, split_named, split_of_file, split
         ("validation", "val"),
         ("test", "test"),
         ("training", "train"),
+        ("autosplit_train", "train"),
+        ("val_set_v2", "val"),
         (None, None),
         (3, None),
     ],

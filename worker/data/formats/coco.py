@@ -155,7 +155,7 @@ def _box(row: dict, names: dict[str, str], reading: Reading, file: str, report: 
             reference,
         )
     if degrees := coco_boxes.angle_of(row):
-        corners = coco_boxes.turned(corners, degrees)
+        corners = rotated.about_center(corners, degrees)
     return RawBox(
         category,
         corners,

@@ -1,6 +1,5 @@
 """The box of a COCO annotation: what its four numbers are, in whatever shape tools write them."""
 
-import math
 from collections.abc import Sequence
 
 from worker.data.faults import Report
@@ -9,7 +8,6 @@ from worker.data.formats.box_cells import NUMBER, PLAIN
 from worker.data.formats.box_order import Reading, Sized
 from worker.data.formats.json_files import mapping, parsed
 from worker.data.formats.raw import Corners, numbers
-from worker.data.formats.rotated import around_rotated
 from worker.data.run_lengths import box_of, run_lengths
 
 
@@ -84,9 +82,3 @@ def angle_of(row: dict) -> float:
     """
     degrees = numbers([mapping(row.get("attributes")).get("rotation", 0)])
     return degrees[0] % 360 if degrees and not row.get("segmentation") else 0.0
-
-
-def turned(corners: Corners, degrees: float) -> Corners:
-    """The upright box around `corners` turned about their centre."""
-    x1, y1, x2, y2 = corners
-    return around_rotated(((x1 + x2) / 2, (y1 + y2) / 2), (x2 - x1, y2 - y1), math.radians(degrees))

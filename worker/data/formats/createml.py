@@ -1,9 +1,13 @@
 """Apple CreateML JSON: a list of {image, annotations: [{label, coordinates}]}, boxes by their centre in pixels."""
 
+from dataclasses import dataclass
+
 from worker.data.faults import Report
+from worker.data.formats import box_order
+from worker.data.formats.box_order import Reading, Sized, Sizes
 from worker.data.formats.collecting import Collected
 from worker.data.formats.json_files import content_of, first_with, mapping, rows, with_keys
-from worker.data.formats.raw import Corners, Raw, numbers
+from worker.data.formats.raw import Raw, RawImage, numbers
 from worker.data.tree import Tree
 
 NAME = "createml"
@@ -17,13 +21,47 @@ def recognise(tree: Tree) -> str | None:
     return f"CreateML JSON, such as {file}" if file else None
 
 
-def _corners(value: object) -> Corners | None:
-    given = mapping(value)
-    found = numbers(given.get(key) for key in ("x", "y", "width", "height"))
-    if found is None:
-        return None
-    x, y, width, height = found
-    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One annotation: four numbers x, y, width, height, or None where they cannot be read."""
+
+    image: RawImage
+    label: object
+    four: list[float] | None
+    reference: str
+
+
+def _items(collected: Collected, file: str) -> list[_Item]:
+    found = []
+    for place, entry in enumerate(rows(content_of(collected.tree, file, collected.report)), start=1):
+        given = entry.get("annotations", entry.get("annotation"))
+        if not isinstance(given, list):  # unlabelled
+            continue
+        name = entry.get("image") or entry.get("imagefilename")
+        image = collected.named(name, file, lost=len(rows(given)))
+        if image is None:
+            continue
+        for number, item in enumerate(rows(given), start=1):
+            sides = mapping(item.get("coordinates"))
+            four = numbers(sides.get(key) for key in ("x", "y", "width", "height"))
+            found.append(_Item(image, item.get("label"), four, f"entry {place}, annotation {number}"))
+    return found
+
+
+def _meaning(tree: Tree, items: list[_Item], file: str, report: Report) -> tuple[Reading, bool]:
+    """(what x and y are, whether all four are fractions): the centre in pixels, unless the boxes say otherwise; that is said."""
+    sizes = Sizes(tree)
+    boxes: list[Sized] = [(item.four, sizes.of(item.image.path)) for item in items if item.four]
+    fractions = box_order.are_fractions(boxes) and any(0 < side < 1 for box, _ in boxes for side in box)
+    if fractions:
+        reason = "no number of any box is above 2: read as fractions of the pictures, not pixels"
+        report.add("box_order", file, reason)
+    found = box_order.meant(box_order.center_and_size, boxes, fractions=fractions)
+    if box_order.corner_and_size not in found:
+        return box_order.center_and_size, fractions
+    reason = f"many boxes lie outside the pictures around their centre and none as {box_order.NAMES[box_order.corner_and_size]}"
+    report.add("box_order", file, f"{reason}: read so")
+    return box_order.corner_and_size, fractions
 
 
 def read(tree: Tree, report: Report) -> Raw:
@@ -31,18 +69,11 @@ def read(tree: Tree, report: Report) -> Raw:
     collected = Collected(tree, report)
     for file in with_keys(tree, *_KEYS):
         collected.used.add(file)
-        for place, entry in enumerate(rows(content_of(tree, file, report)), start=1):
-            given = entry.get("annotations", entry.get("annotation"))
-            if not isinstance(given, list):  # unlabelled
-                continue
-            found = rows(given)
-            name = entry.get("image") or entry.get("imagefilename")
-            image = collected.named(name, file, lost=len(found))
-            if image is None:
-                continue
-            for number, item in enumerate(found, start=1):
-                reference = f"entry {place}, annotation {number}"
-                wanted = "coordinates of finite numbers x, y, width, height"
-                corners = _corners(item.get("coordinates"))
-                collected.box(image, item.get("label"), corners, file, reference, wanted=wanted)
+        items = _items(collected, file)
+        reading, fractions = _meaning(tree, items, file, report)
+        for item in items:
+            item.image.relative = fractions
+            corners = reading(item.four) if item.four else None
+            wanted = "coordinates of finite numbers x, y, width, height"
+            collected.box(item.image, item.label, corners, file, item.reference, wanted=wanted)
     return collected.raw()

@@ -1,6 +1,6 @@
 """CVAT for images 1.1: one XML of `<image>` elements (docs.cvat.ai, manual, formats)."""
 
-import math
+from collections import defaultdict
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element, ParseError
 
@@ -63,10 +63,7 @@ def _shape(collected: Collected, image: RawImage, item: Element, file: str, refe
     angle = numbers([item.get("rotation") or 0])
     turned = bool(corners and angle and angle[0] % 360)
     if corners and angle and turned:
-        center = (corners[0] + corners[2]) / 2, (corners[1] + corners[3]) / 2
-        corners = rotated.around_rotated(
-            center, (corners[2] - corners[0], corners[3] - corners[1]), math.radians(angle[0])
-        )
+        corners = rotated.about_center(corners, angle[0])
     polygon = flat(_points(item)) if item.tag == "polygon" else None
     collected.box(image, item.get("label"), corners, file, reference, segmentation=polygon)
     return turned
@@ -88,7 +85,9 @@ def read(tree: Tree, report: Report) -> Raw:
     collected = Collected(tree, report)
     for file in _files(tree):
         collected.used.add(file)
-        turned = 0
+        turned = tags = 0
+        attributes: dict[str, set[str]] = defaultdict(set)
+        labels: set[str] = set()
         for element in _elements(tree, file, report):
             if element.tag == "labels":
                 collected.name_all(label.findtext("name") or "" for label in element.iter("label"))
@@ -100,6 +99,10 @@ def read(tree: Tree, report: Report) -> Raw:
                 )
                 continue
             shapes = [item for item in element if item.tag not in _NO_SHAPES]
+            tags += len(element.findall("tag"))
+            labels.update(item.get("label", "") for item in shapes)
+            for item in element.iterfind("*/attribute"):
+                attributes[item.get("name", "")].add(item.text or "")
             image = collected.named(
                 element.get("name"),
                 file,
@@ -114,4 +117,10 @@ def read(tree: Tree, report: Report) -> Raw:
                     collected, image, item, file, f"image {element.get('id')}, {item.tag} {place}"
                 )
         rotated.say(report, file, turned)
+        if tags:
+            report.add("other_task", file, f"{tags} tags of whole pictures are not read")
+        several = sorted(name for name, values in attributes.items() if len(values) > 1)
+        if len(labels) == 1 and several:
+            reason = f"all shapes have one label, {min(labels)!r}: the attributes {', '.join(several)} are not read"
+            report.add("extra_columns", file, reason, lost=0)
     return collected.raw()

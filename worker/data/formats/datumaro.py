@@ -37,7 +37,8 @@ def _annotation(
     if not isinstance(label, int) or not 0 <= label < len(names):
         collected.unknown(image, label, f"the {len(names)} labels in 'categories'", file, reference)
         return False
-    crowd = mapping(row.get("attributes")).get("is_crowd") is True
+    attributes = mapping(row.get("attributes"))
+    crowd = attributes.get("is_crowd") is True
     given = numbers(row.get("points") or ()) or []
     pairs = [list(pair) for pair in zip(given[::2], given[1::2], strict=False)]
     corners = polygon = None
@@ -45,6 +46,10 @@ def _annotation(
     match kind:
         case "bbox":
             corners = xywh(numbers(row.get("bbox") or ()))
+            degrees = numbers([attributes.get("rotation", 0)])
+            turned = bool(corners and degrees and degrees[0] % 360)
+            if corners and degrees and turned:  # CVAT turns boxes about their centre
+                corners = rotated.about_center(corners, degrees[0])
         case "polygon":
             corners, polygon = around(pairs), flat(pairs)
         case "ellipse":

@@ -8,12 +8,19 @@ from worker.data.tree import Tree
 
 NAME = "kitti"
 TITLE = "KITTI object labels (label_2/*.txt, image_2/)"
-_COLUMNS = (15, 16)  # the last one, a score, is in results only
+_NUMBERS = (14, 15)  # the last one, a score, is in results only
 _DONT_CARE = "dontcare"
 
 
+def _parts(words: list[str]) -> tuple[str, list[str]]:
+    """(the class, which other programs write with blanks in it; the numbers behind it) of a line."""
+    start = next((place for place, word in enumerate(words) if numbers([word]) is not None), len(words))
+    return " ".join(words[:start]), words[start:]
+
+
 def _is_line(words: list[str]) -> bool:
-    return len(words) in _COLUMNS and numbers(words[:1]) is None and numbers(words[1:]) is not None
+    name, rest = _parts(words)
+    return bool(name) and len(rest) in _NUMBERS and numbers(rest) is not None
 
 
 def recognise(tree: Tree) -> str | None:
@@ -27,11 +34,11 @@ def read(tree: Tree, report: Report) -> Raw:
     collected = Collected(tree, report)
     for image, file, lines in with_pictures(collected, _is_line):
         for number, line in lines:
-            words = line.split()
-            corners = numbers(words[4:8]) if len(words) in _COLUMNS else None
-            if words[0].lower() == _DONT_CARE:
+            name, rest = _parts(line.split())
+            corners = numbers(rest[3:7]) if len(rest) in _NUMBERS else None
+            if name.lower() == _DONT_CARE:
                 collected.ignore(image, corners, file, f"line {number}")
             else:
                 wanted = "15 columns are wanted, with finite numbers left, top, right, bottom in the fifth to the eighth"
-                collected.box(image, words[0], corners, file, f"line {number}", wanted=wanted)
+                collected.box(image, name, corners, file, f"line {number}", wanted=wanted)
     return collected.raw()

@@ -47,6 +47,28 @@ def _picture_name(data: dict[str, Any]) -> str | None:
     return next((value for value in words.values() if is_picture("/".join(written_parts(value)))), None)
 
 
+def _by_picture(
+    task: dict[str, Any], results: list[dict[str, Any]], file: str, report: Report
+) -> list[tuple[str | None, list[dict[str, Any]]]]:
+    """(picture's name, its results): of several pictures in one task each result says by `to_name` which one it is about."""
+    data = mapping(task.get("data")) or task
+    pictures = {
+        key
+        for key, value in data.items()
+        if isinstance(value, str) and is_picture("/".join(written_parts(value)))
+    }
+    about = {str(row["to_name"]) for row in results if row.get("to_name")}
+    if len(pictures) < 2 or len(about) < 2:
+        only = data.get(next(iter(about))) if about and about <= pictures else None
+        return [(only or _picture_name(data), results)]
+    if not about <= pictures:
+        listed = ", ".join(sorted(about))
+        reason = f"the results are about {listed}, and the task has pictures of other names: {', '.join(sorted(pictures))}"
+        report.add("annotation_without_image", file, reason, f"task {task.get('id')}", lost=len(results))
+        return []
+    return [(data[key], [row for row in results if row.get("to_name") == key]) for key in sorted(about)]
+
+
 def _results(task: dict[str, Any], file: str, report: Report) -> list[dict[str, Any]] | None:
     """The results of one task; None when nobody has labelled it. Of several annotators the ground truth counts, else the first."""
     if not isinstance(task.get("annotations", task.get("completions")), list):
@@ -159,8 +181,8 @@ def read(tree: Tree, report: Report) -> Raw:
             identity = task.get("id", place)
             if results is None:
                 continue
-            name = _picture_name(mapping(task.get("data")) or task)
-            image = collected.named(name, file, relative=True, lost=len(results))
-            if image is not None:
-                _add(collected, image, results, file, identity)
+            for name, found in _by_picture(task, results, file, report):
+                image = collected.named(name, file, relative=True, lost=len(found))
+                if image is not None:
+                    _add(collected, image, found, file, identity)
     return collected.raw()

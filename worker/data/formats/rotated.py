@@ -15,6 +15,12 @@ def around_rotated(center: Sequence[float], size: Sequence[float], angle: float)
     return center[0] - half_width, center[1] - half_height, center[0] + half_width, center[1] + half_height
 
 
+def about_center(corners: Corners, degrees: float) -> Corners:
+    """The upright box around xyxy `corners` turned about their centre, as in CVAT."""
+    x1, y1, x2, y2 = corners
+    return around_rotated(((x1 + x2) / 2, (y1 + y2) / 2), (x2 - x1, y2 - y1), math.radians(degrees))
+
+
 def about_corner(corners: Corners, degrees: float) -> Corners:
     """The upright box around xyxy `corners` turned clockwise (y down) about their first corner, as in Label Studio."""
     x1, y1, x2, y2 = corners

@@ -104,6 +104,33 @@ def _of_polygon(item: Element) -> list[float] | None:
     return [box[0] + 1, box[1] + 1, box[2], box[3]] if box else None
 
 
+def _single(item: Element) -> list[Element]:
+    """The objects of an <object>: one, or one for each of several <bndbox>, with its <name> where there are as many."""
+    boxes, names = item.findall("bndbox"), item.findall("name")
+    if len(boxes) < 2:
+        return [item]
+    rest = [element for element in item if element.tag not in ("bndbox", "name")]
+    found = []
+    for place, box in enumerate(boxes):
+        single = Element(item.tag)
+        # Of a number of names that fits nothing none is taken: the box is a fault then.
+        name = names if len(names) == 1 else names[place : place + 1] if len(names) == len(boxes) else []
+        single.extend([*name, box, *rest])
+        found.append(single)
+    return found
+
+
+def _turned(item: Element, corners: list[float]) -> list[float] | None:
+    """The upright box around one that CVAT turned about its centre by its attribute `rotation`; None where it is upright."""
+    for attribute in item.iterfind("attributes/attribute"):
+        degrees = numbers([_text(attribute, "value")]) if _text(attribute, "name") == "rotation" else None
+        if degrees and degrees[0] % 360:
+            x1, y1, x2, y2 = corners  # counted from 1
+            a, b, c, d = rotated.about_center((x1 - 1, y1 - 1, x2, y2), degrees[0])
+            return [a + 1, b + 1, c, d]
+    return None
+
+
 def _box(item: Element, file: str, reference: str, report: Report) -> RawBox | None:
     category = category_name(_text(item, "name"))
     if not category:
@@ -117,8 +144,10 @@ def _box(item: Element, file: str, reference: str, report: Report) -> RawBox | N
             "invalid_annotation", file, f"bndbox is {written}, four finite numbers are wanted", reference
         )
         return None
-    if not any(written) and not polygon:
+    upright = _turned(item, corners) if any(written) else None
+    if upright or (not any(written) and not polygon):
         rotated.say(report, file, 1)
+    corners = upright or corners
     x1, x2 = sorted((corners[0], corners[2]))
     y1, y2 = sorted((corners[1], corners[3]))
     if x1 == x2 or y1 == y2:
@@ -151,7 +180,8 @@ def read(tree: Tree, report: Report) -> Raw:
             report.add("unreadable_file", file, f"not valid XML: {error}")
             continue
         # LabelMe's website keeps what was deleted.
-        objects = [item for item in root.iter("object") if _text(item, "deleted") != "1"]
+        found_objects = [item for item in root.iter("object") if _text(item, "deleted") != "1"]
+        objects = [single for item in found_objects for single in _single(item)]
         try:
             path = _image_path(tree, file, found, _text(root, "filename"))
         except NoSuchPicture as refusal:
