@@ -144,3 +144,12 @@ def test_masks_beside_the_pictures_are_neither_pictures_nor_unlabelled(folder: s
     result = ingest(tmp_path / "in", tmp_path / "out")
     assert result.report["counts"] == {"side_picture": 1}
     assert _found(tmp_path / "out") == TRUTH
+
+
+def test_splits_of_the_folders_of_xml_alone(tmp_path: Path) -> None:
+    xml = _xml(tmp_path / "plain")
+    scene(tmp_path / "in")
+    for name, (split, *_) in SCENE.items():
+        text(tmp_path / f"in/annotations/{split}/{name}.xml", xml[name])
+    assert ingest(tmp_path / "in", tmp_path / "out").report["counts"] == {}
+    assert _found(tmp_path / "out") == TRUTH

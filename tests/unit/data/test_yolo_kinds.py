@@ -1,6 +1,7 @@
 """YOLO labels as people have them: every kind gives the boxes of the plain set, or says what was not read."""
 
 import shutil
+import unicodedata
 from pathlib import Path
 
 import PIL.Image
@@ -64,6 +65,16 @@ def test_a_column_of_confidences_or_tracks_is_left_out_and_said(
     result = _read(tmp_path)
     assert _found(tmp_path / "out") == TRUTH
     assert result.report["counts"] == {"extra_columns": 1}
+
+
+@pytest.mark.parametrize("columns", ["0 1", "0.4 12.7", "4 6 20 26"])
+def test_columns_that_are_no_points_are_left_out_and_said(columns: str, tmp_path: Path) -> None:
+    """Seven and nine numbers are a polygon, unless a box stands in front of flags, distances or pixels."""
+    yolo(tmp_path / "in")
+    _each_line(tmp_path, lambda words: " ".join([*words, columns]))
+    result = _read(tmp_path)
+    assert _found(tmp_path / "out") == TRUTH
+    assert (result.supervision, result.report["counts"]) == ("boxes", {"extra_columns": 1})
 
 
 def test_a_column_that_could_be_either_is_no_guess(tmp_path: Path) -> None:
@@ -220,6 +231,24 @@ def test_split_folders_of_other_names(train: str, val: str, tmp_path: Path) -> N
     text(tmp_path / "in/classes.txt", "cat\ndog\n")
     result = _read(tmp_path)
     assert (result.report["counts"], result.summary["splits_from"]) == ({}, "from the archive")
+    assert _found(tmp_path / "out") == TRUTH
+
+
+def test_splits_of_the_labels_alone(tmp_path: Path) -> None:
+    yolo(tmp_path / "plain")
+    shutil.copytree(tmp_path / "plain/labels", tmp_path / "in/labels")
+    scene(tmp_path / "in")
+    text(tmp_path / "in/classes.txt", "cat\ndog\n")
+    assert _read(tmp_path).report["counts"] == {}
+    assert _found(tmp_path / "out") == TRUTH
+
+
+def test_names_of_pictures_whose_letters_macos_decomposed(tmp_path: Path) -> None:
+    yolo(tmp_path / "in")
+    for file in [*(tmp_path / "in").rglob("*.png"), *(tmp_path / "in").rglob("labels/*/*.txt")]:
+        form = "NFD" if file.suffix == ".png" else "NFC"
+        file.rename(file.with_name(unicodedata.normalize(form, f"\u00fc{file.name}")))
+    assert _read(tmp_path).report["counts"] == {}
     assert _found(tmp_path / "out") == TRUTH
 
 

@@ -188,7 +188,7 @@ def read(tree: Tree, report: Report) -> Raw:
             code = refusal.code if refusal.code == "unsafe_path" else "label_without_image"
             report.add(code, file, f"no picture for it: {refusal.reason}", lost=len(objects), image=True)
             continue
-        split = listed.get(path) or split_of_folders(path)
+        split = listed.get(path) or split_of_folders(path) or split_of_folders(file)
         image = images.setdefault(
             path,
             RawImage(path, split, declared=pixel_size(_text(root, "size/width"), _text(root, "size/height"))),

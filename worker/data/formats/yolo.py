@@ -1,6 +1,7 @@
 """YOLO text labels with an Ultralytics `data.yaml`: one `class cx cy w h` (or `class x1 y1 x2 y2 ...`) a line, as fractions."""
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,11 +64,16 @@ def _is_label_file(tree: Tree, file: str) -> bool:
     )
 
 
+def _name(written: str) -> str:
+    """What names of pictures and of labels are compared by: macOS decomposes letters, Windows changes their case."""
+    return written.casefold() if written.isascii() else unicodedata.normalize("NFC", written).casefold()
+
+
 def _label_files(tree: Tree) -> list[str]:
     """The text files that are called as a picture, with its suffix or without."""
-    stems = {stem(image).casefold() for image in tree.images}
-    stems |= {image.rpartition("/")[2].casefold() for image in tree.images}
-    return [file for file in tree.with_suffix(".txt") if stem(file).casefold() in stems]
+    stems = {_name(stem(image)) for image in tree.images}
+    stems |= {_name(image.rpartition("/")[2]) for image in tree.images}
+    return [file for file in tree.with_suffix(".txt") if _name(stem(file)) in stems]
 
 
 def _filled(tree: Tree, files: list[str]) -> Iterator[str]:
@@ -98,12 +104,12 @@ def _paired(tree: Tree, report: Report) -> dict[str, str]:
     """Picture -> label file. One that pictures of several folders could mean is a fault."""
     labels: dict[str, list[str]] = defaultdict(list)
     for file in _label_files(tree):
-        labels[stem(file).casefold()].append(file)
+        labels[_name(stem(file))].append(file)
     pairs: dict[str, str] = {}
     claims: dict[str, list[str]] = defaultdict(list)
     for image in tree.images:
         own = split_of_folders(image)
-        found = labels.get(stem(image).casefold(), []) + labels.get(image.rpartition("/")[2].casefold(), [])
+        found = labels.get(_name(stem(image)), []) + labels.get(_name(image.rpartition("/")[2]), [])
         mirrored = _mirrored(tree, image)
         near = [file for file in found if not own or split_of_folders(file) in (None, own)]
         best = [mirrored] if mirrored in found else nearest(image, near)
@@ -278,7 +284,8 @@ def read(tree: Tree, report: Report) -> Raw:
         categories += found.names or [name for index in numbered if (name := found.name(index))]
     images = []
     for path, label in pairs.items():
-        image = RawImage(path, splits.get(path) or split_of_folders(path), relative=True)
+        by_folder = split_of_folders(path) or split_of_folders(label)
+        image = RawImage(path, splits.get(path) or by_folder, relative=True)
         images.append(image)
         boxes = [_box(row, at, reading, classes[label], label, report) for row in rows[label]]
         image.boxes = [box for box in boxes if box]

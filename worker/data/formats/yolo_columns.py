@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from statistics import median
 
+_NO_FRACTION = 1.5  # no point of a polygon lies so far outside its picture
 _NEAR = 0.02  # of the picture: how far a key point or a border may lie over
 _LEAST_POINTS = (
     3  # rows that must agree before pairs of numbers are taken for key points rather than a polygon
@@ -29,7 +30,17 @@ def box_at(rows: Sequence[Sequence[float]], key_points: tuple[int, int] | None) 
         return _one_more(rows)
     if rest == 2 and _are_confidence_and_track(rows):
         return 1, "a confidence and a track"
+    if rest >= 2 and len(rows) >= _LEAST_POINTS and _are_no_points(rows):
+        return 1, f"{rest} columns that are no points of a polygon"
     return None, ""
+
+
+def _are_no_points(rows: Sequence[Sequence[float]]) -> bool:
+    """Whether a box stands in every row, and behind it whole numbers (flags, tracks) or such that are no fractions."""
+    behind = [value for values in rows for value in values[5:]]
+    return all(_is_box(values[1:5]) for values in rows) and (
+        all(value == int(value) for value in behind) or any(abs(value) > _NO_FRACTION for value in behind)
+    )
 
 
 def _are_confidence_and_track(rows: Sequence[Sequence[float]]) -> bool:
