@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from worker.data.faults import Report, Unusable
 from worker.data.formats.raw import Raw, head_of
 from worker.data.tree import NoSuchPicture, Tree, stem, suffix
+from worker.data.unread_kinds import kind_of
 
 # suffix -> the formats that are written in it
 LABELS: dict[str, str] = {
@@ -171,10 +172,12 @@ def refuse_unread(
     kinds = dict.fromkeys(
         LABELS.get(suffix(file), "labels of a kind that nobody here knows") for file in unread
     )
+    known = kind_of(tree, unread[0])
+    is_or_might = f"it is {known}" if known else f"it might be {might_be() or '; or '.join(kinds)}"
     what = f"{len(unread)} files that look like labels were not read, such as {unread[0]}"
     first = f"{cause} " if (cause := report.first_cause()) else ""
     raise Unusable(
-        f"{first}{what}: it might be {might_be() or '; or '.join(kinds)}. Read as {name}, {answered} pictures have labels and "
+        f"{first}{what}: {is_or_might}. Read as {name}, {answered} pictures have labels and "
         f"{at_stake} are left without. Give another format, repair or take out these files, or, to do without them, "
         f"give format={name}.",
         report.to_json(),

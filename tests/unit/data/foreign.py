@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.unit.data.clouds import azure, ground_truth, vott, vott_assets
 from tests.unit.data.hand_made import CLASSES, OTHER_SPLIT, SCENE, scene, text
 
 
@@ -489,4 +490,8 @@ FOREIGN: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
     "imagefolder of objects": ("imagefolder", imagefolder_objects, CLASSES),
     "imagefolder csv": ("imagefolder", imagefolder_csv, CLASSES),
     "widerface": ("widerface", widerface, ["face", "face"]),
+    "ground truth": ("ground_truth", ground_truth, CLASSES),
+    "azure": ("azure", azure, CLASSES),
+    "vott": ("vott", vott, CLASSES),
+    "vott, a file a picture": ("vott", vott_assets, CLASSES),
 }

@@ -177,3 +177,30 @@ def test_most_lines_that_nobody_understands_are_a_refusal(tmp_path: Path) -> Non
 def test_the_page_explains_every_code() -> None:
     page = (Path(__file__).parents[3] / "docs/datasets.md").read_text(encoding="utf-8")
     assert [code for code in CODES if f"`{code}`" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "what"),
+    [
+        (
+            "a.odgt",
+            '{"ID": "a", "gtboxes": [{"tag": "person", "fbox": [1, 2, 3, 4]}]}\n',
+            "CrowdHuman's odgt",
+        ),
+        ("seq.xml", '<sequence name="s"><frame num="1"></frame></sequence>', "tracks of UA-DETRAC"),
+        ("gt/gt.txt", "1,1,4,6,16,20,1,1,1\n1,2,8,2,30,10,1,1,1\n", "tracks of the MOT challenge"),
+        ("x.ndjson", '{"data_row": {"external_id": "a.png"}}\n', "Labelbox's export"),
+        (
+            "labels/a.txt",
+            "0 12 16 16 20\n",
+            "YOLO's are class, centre x.*as fractions of the picture: divide",
+        ),
+    ],
+)
+def test_kinds_that_nobody_reads_are_called_by_name(
+    file: str, content: str, what: str, tmp_path: Path
+) -> None:
+    picture(tmp_path / "in/images/a.png", 40, 30)
+    text(tmp_path / "in" / file, content)
+    with pytest.raises(Unusable, match=f"such as {file}: it is .*{what}"):
+        ingest(tmp_path / "in", tmp_path / "out")

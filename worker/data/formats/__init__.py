@@ -4,6 +4,7 @@ from types import ModuleType
 
 from worker.data.formats import (
     automl,
+    azure,
     bdd100k,
     box_tables,
     coco,
@@ -11,6 +12,7 @@ from worker.data.formats import (
     cvat,
     datumaro,
     dota,
+    ground_truth,
     hf_imagefolder,
     hf_parquet,
     image_labels,
@@ -29,6 +31,7 @@ from worker.data.formats import (
     via,
     visdrone,
     voc,
+    vott,
     widerface,
     yolo,
 )
@@ -57,6 +60,9 @@ _BOXED: tuple[ModuleType, ...] = (
     keras_yolo,
     oidv4,
     widerface,
+    ground_truth,
+    azure,
+    vott,
 )
 READERS: dict[str, ModuleType] = {
     module.NAME: module

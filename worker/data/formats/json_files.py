@@ -46,9 +46,11 @@ def sample(files: list[str]) -> list[str]:
     return files[:: max(1, -(-len(files) // _LOOKED_AT))]
 
 
-def first_with(tree: Tree, *wanted: str, unwanted: tuple[str, ...] = ()) -> str | None:
+def first_with(
+    tree: Tree, *wanted: str, unwanted: tuple[str, ...] = (), suffixes: tuple[str, ...] = (".json",)
+) -> str | None:
     """A JSON file that has all the wanted keys and none of the unwanted, or None."""
-    for file in sample(tree.with_suffix(".json")):
+    for file in sample(tree.with_suffix(*suffixes)):
         found = keys(tree, file)
         if found.issuperset(wanted) and found.isdisjoint(unwanted):
             return file

@@ -1,0 +1,46 @@
+"""Kinds of labels that detrank knows by sight and does not read: what they are, and what to make of them."""
+
+import re
+
+from worker.data.formats.raw import head_of, numbers
+from worker.data.tree import Tree, suffix
+
+_LOOKED_AT = 1 << 14  # bytes
+_CONVERT = "export or convert to COCO JSON, PASCAL VOC XML or YOLO text"
+# words that all stand in the beginning of a file -> what it is
+_SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (('"gtboxes"',), "CrowdHuman's odgt"),
+    (("<sequence", "<frame"), "tracks of UA-DETRAC"),
+    (('"data_row"',), "Labelbox's export"),
+    (('"class_names"', '"task"'), "Ultralytics' NDJSON"),
+    (('"data_list"',), "MMDetection's JSON"),
+    (('"bbox_mode"',), "Detectron2's JSON"),
+    (('"bounding_box"', '"slots"'), "V7's Darwin JSON"),
+    (('"instances"', '"className"'), "SuperAnnotate's JSON"),
+    (("bbGt version",), "Caltech's bbGt text"),
+)
+_TRACK = re.compile(r"\d+\s*,\s*-?\d+(\s*,\s*-?\d+(\.\d+)?){5,8}")
+
+
+def kind_of(tree: Tree, file: str) -> str:
+    """What an unread file is and what to do about it, in words that follow 'it is'; empty where nobody knows."""
+    head = head_of(tree, file, _LOOKED_AT)
+    for words, what in _SIGNS:
+        if all(word in head for word in words):
+            return f"{what}, which is not read: {_CONVERT}"
+    if suffix(file) != ".txt":
+        return ""
+    lines = [line.strip() for line in head.splitlines()[:20] if line.strip()]
+    if lines and all(_TRACK.fullmatch(line) for line in lines[:-1] or lines):
+        return f"tracks of the MOT challenge or the like, which are not read: {_CONVERT}"
+    if lines and _is_in_pixels(lines[0].replace(",", " ").split()):
+        return (
+            f"rows such as '{lines[0][:60]}', a number and four others in pixels; YOLO's are class, centre x, centre y, width and "
+            "height as fractions of the picture: divide them by its width and height"
+        )
+    return ""
+
+
+def _is_in_pixels(words: list[str]) -> bool:
+    found = numbers(words)
+    return found is not None and len(found) == 5 and found[0] == int(found[0]) >= 0 and max(found[1:]) > 2
