@@ -176,6 +176,15 @@ def test_retinanet_rows_without_a_box_are_background(tmp_path: Path) -> None:
     assert (len(dataset.images), result.summary["images_without_boxes"]) == (3, 1)
 
 
+def test_a_first_row_without_a_box_is_no_title(tmp_path: Path) -> None:
+    picture(tmp_path / "in/images/empty.png", 20, 20)
+    result, dataset = _read(
+        tmp_path, "images/empty.png,,,,,\n" + _table("", "images/{f},{x1},{y1},{x2},{y2},{c}")
+    )
+    _assert_right(dataset)
+    assert (len(dataset.images), result.summary["images_without_boxes"]) == (3, 1)
+
+
 def test_several_boxes_of_a_row(tmp_path: Path) -> None:
     table = 'image,bboxes,labels\na.png,"[[4, 6, 20, 26], [8, 2, 38, 12]]","[\'cat\', \'dog\']"\nb.png,"[[1, 2, 17, 34]]",dog\n'
     _assert_right(_read(tmp_path, table)[1])
@@ -261,6 +270,15 @@ def test_difficult_boxes_count_neither_way(tmp_path: Path) -> None:
     result, dataset = _read(tmp_path, table)
     _assert_right(dataset)
     assert result.report["counts"] == {"ignored": 2}
+
+
+def test_descriptions_without_a_header_name_the_first_class_too(tmp_path: Path) -> None:
+    header = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf"
+    table = _table(header, "{n},xclick,/m/0{c},1,{rx1},{rx2},{ry1},{ry2},0,0,0")
+    names = {"class-descriptions-boxable.csv": "/m/0cat,cat\n/m/0dog,dog\n"}
+    result, dataset = _read(tmp_path, table, "train-annotations-bbox.csv", **names)
+    _assert_right(dataset)
+    assert result.report["counts"] == {}
 
 
 def test_machine_names_without_descriptions_are_said(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ def _descriptions(tree: Tree, collected: Collected) -> dict[str, str]:
         if table and len(table.columns) == 2 and any(row[0].startswith("/m/") for _, row in table.rows[:5]):
             whole = tables.whole(tree, file, collected.report)
             collected.used.add(file)
-            found.update({row[0]: row[1] for _, row in (whole.rows if whole else ()) if row[1]})
+            # Without a header the first row is a class too.
+            given = [whole.columns, *(row for _, row in whole.rows)] if whole else []
+            found.update({row[0]: row[1] for row in given if row[0].startswith("/") and row[1]})
     return found
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,8 +15,6 @@ _FIELD_LIMIT = 1 << 24  # characters; GWHD puts all boxes of a picture into one 
 _HEAD = 1 << 16
 _LOOKED_AT = 20  # lines that decide the delimiter
 _COLUMNS = 4  # above which a row of one cell is a title
-# `"a.jpg,cat,1,2,3,4"`: Excel quotes whole rows where another delimiter is usual.
-_WHOLE_ROW = re.compile(r'^"((?:[^"\r\n]|"")*(?:,(?:[^"\r\n]|"")*){3,})"\r?$', re.MULTILINE)
 _DELIMITERS = "\t;|,"  # of several that divide alike the comma last: it may be a decimal one
 
 
@@ -73,7 +70,7 @@ def _parsed(text: str, file: str) -> Iterator[tuple[int, list[str]]]:
     if text[:4].lower() == "sep=":  # Excel's own first line
         text = text.partition("\n")[2]
     blanks = file.lower().endswith(".txt")
-    text = _WHOLE_ROW.sub(lambda row: row[1].replace('""', '"'), text)
+    text = _without_quotes(text)
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=_delimiter(text[:_HEAD], blanks), skipinitialspace=True
     )
@@ -83,13 +80,38 @@ def _parsed(text: str, file: str) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, stripped
 
 
+def _is_quoted(line: str) -> bool:
+    """Whether a line is one row between quotes, `"a.jpg,cat,1,2,3,4"`: Excel's, where another delimiter is usual."""
+    inner = line[1:-1]
+    return (
+        len(line) > 2
+        and line[0] == line[-1] == '"'
+        and '"' not in inner.replace('""', "")
+        and inner.count(",") >= _COLUMNS - 1
+    )
+
+
+def _without_quotes(text: str) -> str:
+    lines = text.split("\n")
+    if not any(_is_quoted(line.rstrip("\r")) for line in lines[:2]):
+        return text
+    stripped = (line.rstrip("\r") for line in lines)
+    return "\n".join(line[1:-1].replace('""', '"') if _is_quoted(line) else line for line in stripped)
+
+
 def _without_title(found: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
     """The rows without what stands above the header: a title, or comments of the program that wrote the table."""
-    widest = max((len(cells) for _, cells in found[:_LOOKED_AT]), default=0)
     start = 0
-    while widest >= _COLUMNS and start < len(found) and sum(map(bool, found[start][1])) == 1:
+    while start < len(found) and sum(map(bool, found[start][1])) == 1:
         start += 1
-    return found[start:]
+    if start == len(found) or len(found[start][1]) < _COLUMNS:
+        return found
+    above = [cells[0] for _, cells in found[:start]]
+    return found[start:] if _is_header(found[start][1]) or all(map(_is_comment, above)) else found
+
+
+def _is_comment(cell: str) -> bool:
+    return cell.startswith("#")
 
 
 def _table(file: str, found: list[tuple[int, list[str]]]) -> Table | None:
