@@ -68,15 +68,16 @@ def _richest(tree: Tree, found: dict[str, str], report: Report) -> Reading:
     raws = {name: READERS[name].read(tree, reports[name]) for name in found}
     best = max(raws, key=lambda name: _riches(raws[name]))
     sizes = _Sizes(tree, raws.values())
+    differences: dict[str, tuple[int, int]] = {}
     for name, raw in raws.items():
         if name == best:
             continue
-        missing, boxes = _missing(raw, raws[best], sizes)
+        missing, boxes = differences[name] = _missing(raw, raws[best], sizes)
         if not boxes or missing > (1 - _SAME_SHARE) * boxes:
             listed = "; ".join(f"{name} ({evidence})" for name, evidence in found.items())
             raise Unusable(
                 f"The archive holds annotations in {len(found)} formats: {listed}. They differ: {missing} of {boxes} boxes of "
-                f"{name} are not in {best}. Say which one is meant with format={' or format='.join(found)}, or take the others out.",
+                f"{name} are not in {best}, or of another class there. Say which one is meant with format={' or format='.join(found)}, or take the others out.",
                 report.to_json(),
             )
     report.extend(reports[best])
@@ -84,7 +85,9 @@ def _richest(tree: Tree, found: dict[str, str], report: Report) -> Reading:
     for name, raw in raws.items():
         if name != best:
             file = min(set(raw.used) - set(chosen.used), default=min(raw.used))
-            said = f"{len(raw.used)} files in the format {name} say the same as those in {best}, which say more: not read"
+            missing, boxes = differences[name]
+            but = f", but for {missing} of {boxes} boxes," if missing else ""
+            said = f"{len(raw.used)} files in the format {name} say the same{but} as those in {best}, which say more: not read"
             report.add("repeated_labels", file, said, lost=0)
             chosen.used = {*chosen.used, *raw.used}
     return Reading(READERS[best], chosen)
@@ -132,22 +135,36 @@ def _placed(image: RawImage, box: RawBox, sizes: _Sizes) -> Corners | None:
 
 
 def _missing(raw: Raw, best: Raw, sizes: _Sizes) -> tuple[int, int]:
-    """How many boxes of `raw` lie nowhere near one of `best` on the same picture, and how many there are."""
-    there: dict[str, list[Corners]] = defaultdict(list)
+    """How many boxes of `raw` lie nowhere near one of `best` on the same picture, and how many there are.
+
+    A class that both formats know must be the same; names that only one has may be numbers, or coarser.
+    """
+    there: dict[str, list[tuple[str, Corners]]] = defaultdict(list)
     for image in best.images:
-        there[image.path] += [placed for box in image.boxes if (placed := _placed(image, box, sizes))]
+        placed_boxes = ((box, _placed(image, box, sizes)) for box in image.boxes)
+        there[image.path] += [(_spelled(box), placed) for box, placed in placed_boxes if placed]
+    known = {name for boxes in there.values() for name, _ in boxes}
     missing = boxes = 0
     for image in raw.images:
         left = list(there[image.path])
         for box in image.boxes:
             placed = _placed(image, box, sizes)
-            near = [other for other in left if placed and _near(placed, other)]
+            name = _spelled(box)
+            near = [
+                other
+                for other in left
+                if placed and _near(placed, other[1]) and (name == other[0] or name not in known)
+            ]
             boxes += 1
             if near:
                 left.remove(near[0])
             else:
                 missing += 1
     return missing, boxes
+
+
+def _spelled(box: RawBox) -> str:
+    return re.sub(r"[\s_-]+", "", box.category).casefold()
 
 
 def _near(one: Corners, other: Corners) -> bool:

@@ -134,6 +134,10 @@ def test_tables_with_tabs_may_be_called_either(suffix: str, tmp_path: Path) -> N
     ("name", "content"),
     [
         ("classes.csv", "cat,0\ndog,1\n"),
+        ("label_map.json", '{"0": "cat", "1": "dog"}'),
+        ("label_map.json", '{"cat": 0, "dog": 1}'),
+        ("classes.json", '["cat", "dog"]'),
+        ("data.yaml", "names: [cat, dog]\n"),
         ("class_map.csv", "id,name\n0,cat\n1,dog\n"),
         ("classes.txt", "cat\ndog\n"),
         ("label_map.pbtxt", "item {\n id: 0\n name: \"cat\"\n}\nitem {\n id: 1\n name: 'dog'\n}\n"),
@@ -161,8 +165,9 @@ def test_a_table_without_classes_has_one_and_the_report_says_so(tmp_path: Path) 
     assert "'object'" in result.report["faults"][0]["reason"]
 
 
-def test_splits_come_from_their_column(tmp_path: Path) -> None:
-    table = _table("filename,usage,xmin,ymin,xmax,ymax,class", "{f},{s},{x1},{y1},{x2},{y2},{c}")
+@pytest.mark.parametrize("column", ["usage", "dataset"])
+def test_splits_come_from_their_column(column: str, tmp_path: Path) -> None:
+    table = _table(f"filename,{column},xmin,ymin,xmax,ymax,class", "{f},{s},{x1},{y1},{x2},{y2},{c}")
     result, _ = _read(tmp_path, table)
     assert result.summary["splits_from"] == "from the archive"
     assert result.summary["splits"]["val"]["annotations"] == 1

@@ -36,6 +36,16 @@ def _csv(folder: Path) -> None:
     text(folder / "boxes.csv", f"filename,class,xmin,ymin,xmax,ymax\n{rows}")
 
 
+def test_the_same_boxes_of_other_classes_are_a_refusal(tmp_path: Path) -> None:
+    """The classes of one format are in another order: both know the words, and give them to other boxes."""
+    scene(tmp_path / "in")
+    _voc(tmp_path / "in")
+    _yolo(tmp_path / "in", names=False)
+    text(tmp_path / "in/classes.txt", "\n".join(reversed(CLASSES)))
+    with pytest.raises(Unusable, match="3 of 3 boxes of yolo are not in voc, or of another class there"):
+        ingest(tmp_path / "in", tmp_path / "out")
+
+
 @pytest.mark.parametrize("one", [_yolo, _voc, _coco, _csv])
 @pytest.mark.parametrize("other", [_yolo, _voc, _coco, _csv])
 def test_one_of_two_that_say_the_same_is_read(one, other, tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from worker.data.faults import Report
 from worker.data.formats import tables
 from worker.data.formats.collecting import Collected
-from worker.data.formats.raw import category_name, numbers, text_of
-from worker.data.formats.yolo_description import names_files
-from worker.data.tree import Tree
+from worker.data.formats.json_files import parsed
+from worker.data.formats.raw import category_name, head_of, numbers, text_of
+from worker.data.formats.yolo_description import descriptions, names_files, names_in
+from worker.data.tree import Tree, parent
 
+_LARGEST = 1 << 16  # bytes of a JSON that names classes
 _ITEM = re.compile(r"item\s*\{(.*?)\}", re.DOTALL)
 _FIELD = re.compile(r"(id|name|display_name)\s*:\s*(?:\"([^\"]*)\"|'([^']*)'|(\d+))")
 
@@ -38,10 +40,24 @@ def _of_table(tree: Tree, file: str) -> dict[int, str]:
     return {}
 
 
+def _of_json(tree: Tree, file: str) -> list[str]:
+    """A list of words, {"0": "cat"} or {"cat": 0}, and nothing else."""
+    content = parsed(head_of(tree, file, _LARGEST))
+    if isinstance(content, dict):
+        flat = all(isinstance(value, str | int) for value in content.values())
+        content = {key: str(value) for key, value in content.items()}
+    else:
+        flat = isinstance(content, list) and all(isinstance(word, str) for word in content)
+    names = names_in(content, tree, parent(file), Report()) if flat else []
+    return names if all(names[1:]) else []  # numbers with gaps count something else
+
+
 def _lists(tree: Tree, report: Report) -> list[tuple[str, dict[int, str]]]:
     found = [(file, _of_label_map(text_of(tree, file, report) or "")) for file in tree.with_suffix(".pbtxt")]
     found += [(file, _of_table(tree, file)) for file in tree.with_suffix(*tables.SUFFIXES)]
     found += [(each.file, dict(enumerate(each.names))) for each in names_files(tree, report)]
+    found += [(each.file, dict(enumerate(each.names))) for each in descriptions(tree, set(), Report())]
+    found += [(file, dict(enumerate(_of_json(tree, file)))) for file in tree.with_suffix(".json")]
     return [(file, names) for file, names in found if names]
 
 

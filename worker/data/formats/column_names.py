@@ -21,7 +21,7 @@ CLASS = _words(
     "species tag type name target cls annotationtag classid labelid categoryid objectclassid labelidx classidx classindex"
 )
 WEAK = frozenset(_words("object type tag name target species"))  # that may say something else than the class
-SPLIT = _words("split set subset partition usage mluse fold phase")
+SPLIT = _words("split set subset partition usage mluse fold phase dataset datasplit datasettype stage")
 CROWD = _words("iscrowd crowd isgroupof")
 IGNORE = _words("difficult isdifficult ignore ignored")
 # What tables have besides, and is no class.

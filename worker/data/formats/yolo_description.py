@@ -49,7 +49,7 @@ def _loaded(text: str) -> Any:
         return yaml.load(text.replace("\\", "/").replace("\t", "  "), Loader=yaml.BaseLoader)  # noqa: S506
 
 
-def _named(given: Any, tree: Tree, near: str, report: Report) -> list[str]:
+def names_in(given: Any, tree: Tree, near: str, report: Report) -> list[str]:
     """The classes of a `names` entry: a list, a dictionary either way round, a file, or words between commas."""
     if isinstance(given, str):
         file = _file_named(tree, given, near)
@@ -100,7 +100,7 @@ def _of_yaml(tree: Tree, file: str, report: Report) -> Description | None:
         return None
     if not {"names", "nc", "kpt_shape"} & content.keys() and not {"train", "val"} <= content.keys():
         return None
-    found = Description(file, _named(content.get("names"), tree, parent(file), report))
+    found = Description(file, names_in(content.get("names"), tree, parent(file), report))
     for key in ("train", "val", "valid", "validation", "test"):
         found.members += [(split_named(key) or key, word) for word in _words(content.get(key))]
     found.root = content["path"] if isinstance(content.get("path"), str) else ""
@@ -161,7 +161,7 @@ def names_files(tree: Tree, report: Report) -> list[Description]:
             by_number = {int(row["id"]): row["name"] for row in rows}
         except (ValueError, TypeError, KeyError, AttributeError):
             continue
-        found.append(Description(file, _named(by_number, tree, parent(file), report)))
+        found.append(Description(file, names_in(by_number, tree, parent(file), report)))
     for file in tree.files:
         if _NAMES_FILE.fullmatch(file.rpartition("/")[2]):
             names = names_of_file(tree, file, report)
