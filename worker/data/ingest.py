@@ -193,6 +193,8 @@ def ingest(
     ]
     images = canonical.united(_without_emptied(placed, [image for image, _ in found], report), report)
     _refuse_empty(reader.NAME, raw, images, tree, report)
+    if format is None:
+        ledger.refuse_misplaced(raw, sum(len(image.annotations) for image in images), reader.NAME, report)
     splits, splits_from = complete(
         [image.split for image in images],
         [image.picture.sha256 for image in images],

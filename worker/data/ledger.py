@@ -195,3 +195,20 @@ def refuse_garbled(raw: Raw, name: str, report: Report) -> None:
             f"be lost. Repair the files, give another format, or, to do without those, give format={name}.",
             report.to_json(),
         )
+
+
+def refuse_misplaced(raw: Raw, kept: int, name: str, report: Report) -> None:
+    """Raises Unusable where more boxes end before they begin or lie outside their pictures than `kept` ones are right.
+
+    Their four numbers mean something else then. Boxes of no size at all are common, and mean nothing.
+    """
+    boxes = (box.corners for image in raw.images for box in image.boxes)
+    lost = report.to_json(shown=0)["counts"].get("box_outside", 0)
+    lost += sum(x2 < x1 or y2 < y1 for x1, y1, x2, y2 in boxes)
+    if 0 < kept < lost and lost >= _SEVERAL:
+        raise Unusable(
+            f"{report.first_cause()} Read as {name}, {lost} boxes end before they begin or lie outside their pictures and {kept} are right: "
+            "the numbers seem to mean something else, such as a width in place of a right border, or other pictures. Repair the "
+            f"files, give another format, or, to do without those, give format={name}.",
+            report.to_json(),
+        )

@@ -204,3 +204,15 @@ def test_kinds_that_nobody_reads_are_called_by_name(
     text(tmp_path / "in" / file, content)
     with pytest.raises(Unusable, match=f"such as {file}: it is .*{what}"):
         ingest(tmp_path / "in", tmp_path / "out")
+
+
+def test_most_boxes_that_end_before_they_begin_are_a_refusal(tmp_path: Path) -> None:
+    """Widths in the place of right borders: one box in five has an area all the same."""
+    picture(tmp_path / "in/images/a.png", 40, 30)
+    boxes = ["20,10,8,9,0", "30,20,5,5,0", "25,2,9,9,0", "12,15,10,10,0", "2,3,10,10,0"]
+    text(tmp_path / "in/boxes.txt", f"images/a.png {' '.join(boxes)}\n")
+    with pytest.raises(
+        Unusable, match="4 boxes end before they begin or lie outside their pictures and 1 are right"
+    ):
+        ingest(tmp_path / "in", tmp_path / "out")
+    assert ingest(tmp_path / "in", tmp_path / "out", format="keras_yolo").summary["annotations"] == 1
