@@ -24,7 +24,7 @@ _ALIASES = {
 # Words that stand beside a split in the name of a folder (`train_images`, `obj_valid_data`, `WIDER_train`) and change nothing.
 _BESIDE = (
     "set|split|data|dataset|obj|objects?|images?|imgs?|pics?|pictures?|photos?|frames?|jpegimages|labels?|lbls?|annotations?|annots?"
-    "|annos?|anns?|txts?|xmls?|jsons?|yolo|voc|coco|wider|det|detection|the|my|part|folder|dir|full|final|all|new|raw|resized|v|ver|version|autosplit"
+    "|annos?|anns?|txts?|xmls?|jsons?|yolo|voc|coco|wider|det|detection|the|my|part|folder|dir|full|final|all|new|raw|resized|v|ver|version|autosplit|lists?"
 )
 _WITH_A_WORD = re.compile(rf"({'|'.join(sorted(_ALIASES, key=len, reverse=True))})(?:{_BESIDE})")
 _BESIDE_WORD = re.compile(_BESIDE)

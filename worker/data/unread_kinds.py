@@ -25,20 +25,30 @@ _TRACK = re.compile(r"\d+\s*,\s*-?\d+(\s*,\s*-?\d+(\.\d+)?){5,8}")
 def kind_of(tree: Tree, file: str) -> str:
     """What an unread file is and what to do about it, in words that follow 'it is'; empty where nobody knows."""
     head = head_of(tree, file, _LOOKED_AT)
-    for words, what in _SIGNS:
-        if all(word in head for word in words):
+    for signs, what in _SIGNS:
+        if all(sign in head for sign in signs):
             return f"{what}, which is not read: {_CONVERT}"
     if suffix(file) != ".txt":
         return ""
     lines = [line.strip() for line in head.splitlines()[:20] if line.strip()]
     if lines and all(_TRACK.fullmatch(line) for line in lines[:-1] or lines):
         return f"tracks of the MOT challenge or the like, which are not read: {_CONVERT}"
-    if lines and _is_in_pixels(lines[0].replace(",", " ").split()):
+    words = lines[0].replace(",", " ").split() if lines else []
+    if len(words) == 5 and numbers(words[:1]) is None and _are_fractions(numbers(words[1:])):
+        return (
+            f"rows such as '{lines[0][:60]}', a word and four fractions; YOLO's begin with the number of the class: write the "
+            "numbers, and the names into a data.yaml"
+        )
+    if lines and _is_in_pixels(words):
         return (
             f"rows such as '{lines[0][:60]}', a number and four others in pixels; YOLO's are class, centre x, centre y, width and "
             "height as fractions of the picture: divide them by its width and height"
         )
     return ""
+
+
+def _are_fractions(values: list[float] | None) -> bool:
+    return values is not None and all(0 <= value <= 1 for value in values)
 
 
 def _is_in_pixels(words: list[str]) -> bool:

@@ -190,6 +190,7 @@ def test_the_page_explains_every_code() -> None:
         ("seq.xml", '<sequence name="s"><frame num="1"></frame></sequence>', "tracks of UA-DETRAC"),
         ("gt/gt.txt", "1,1,4,6,16,20,1,1,1\n1,2,8,2,30,10,1,1,1\n", "tracks of the MOT challenge"),
         ("x.ndjson", '{"data_row": {"external_id": "a.png"}}\n', "Labelbox's export"),
+        ("labels/a.txt", "cat 0.5 0.5 0.2 0.2\n", "YOLO's begin with the number of the class"),
         (
             "labels/a.txt",
             "0 12 16 16 20\n",

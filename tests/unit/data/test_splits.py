@@ -19,6 +19,7 @@ from worker.data.splits import complete, draw, split_named, split_of_file, split
         ("training", "train"),
         ("autosplit_train", "train"),
         ("val_set_v2", "val"),
+        ("test_list", "test"),
         (None, None),
         (3, None),
     ],

@@ -116,6 +116,15 @@ def test_several_pictures_of_a_task_that_nothing_tells_apart(tmp_path: Path) -> 
         _read(tmp_path)
 
 
+def test_further_labels_of_a_region_are_said(tmp_path: Path) -> None:
+    scene(tmp_path / "in")
+    task = _task(PICTURES)
+    task["annotations"][0]["result"][0]["value"]["rectanglelabels"].append("blurred")
+    text(tmp_path / "in/project.json", json.dumps([task]))
+    assert _read(tmp_path).report["counts"] == {"extra_columns": 1}
+    assert _boxes(tmp_path / "out") == BOXES
+
+
 ORDERS: dict[str, Callable] = {
     "centre": lambda x1, y1, x2, y2: ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1),
     "corner": lambda x1, y1, x2, y2: (x1, y1, x2 - x1, y2 - y1),

@@ -150,7 +150,7 @@ def _add(
     collected: Collected, image: RawImage, results: list[dict[str, Any]], file: str, task: object
 ) -> None:
     elsewhere = _labels_by_region(results)
-    turned = 0
+    turned = several = 0
     for place, result in enumerate(results, start=1):
         value, kind = mapping(result.get("value")), str(result.get("type", ""))
         reference = f"task {task}, result {place}"
@@ -164,9 +164,13 @@ def _add(
             if corners and degrees and degrees[0] % 360:
                 corners = _turned(result, value, corners, degrees[0])
                 turned += 1
+            several += any(isinstance(value.get(key), list) and len(value[key]) > 1 for key in _LABELS)
             label = _own_label(value) or elsewhere.get(str(result.get("id")))
             collected.box(image, label, corners, file, reference, segmentation=polygon)
     rotated.say(collected.report, file, turned)
+    if several:
+        reason = f"{several} regions have several labels: the first is the class, the others are not read"
+        collected.report.add("extra_columns", file, reason, f"task {task}", lost=0)
 
 
 def read(tree: Tree, report: Report) -> Raw:
