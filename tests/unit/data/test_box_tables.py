@@ -173,6 +173,16 @@ def test_splits_come_from_their_column(column: str, tmp_path: Path) -> None:
     assert result.summary["splits"]["val"]["annotations"] == 1
 
 
+@pytest.mark.parametrize(("held_out", "rest"), [("True", "False"), ("1", "0")])
+def test_flags_say_what_is_held_out(held_out: str, rest: str, tmp_path: Path) -> None:
+    """fastai's is_valid."""
+    table = _table("filename,is_valid,xmin,ymin,xmax,ymax,class", "{f},{s},{x1},{y1},{x2},{y2},{c}")
+    table = table.replace(",train,", f",{rest},").replace(",val,", f",{held_out},")
+    result, _ = _read(tmp_path, table)
+    assert result.summary["splits_from"] == "from the archive"
+    assert result.summary["splits"]["val"]["annotations"] == 1
+
+
 def test_retinanet_rows_without_a_box_are_background(tmp_path: Path) -> None:
     picture(tmp_path / "in/images/empty.png", 20, 20)
     table = _table("", "images/{f},{x1},{y1},{x2},{y2},{c}") + "images/empty.png,,,,,\n"

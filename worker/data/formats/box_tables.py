@@ -9,7 +9,7 @@ from worker.data.formats.box_order import Reading, Sized, Sizes
 from worker.data.formats.class_numbers import names_of_numbers
 from worker.data.formats.collecting import Collected
 from worker.data.formats.column_names import is_called_class
-from worker.data.formats.column_roles import Locate, Roles, Unclear, roles_of
+from worker.data.formats.column_roles import FLAGS, Locate, Roles, Unclear, roles_of
 from worker.data.formats.locate import is_picture, locate
 from worker.data.formats.pairing import without_contested
 from worker.data.formats.raw import Raw, RawImage, numbers, pixel_size
@@ -119,15 +119,23 @@ def _row(line: int, cells: Sequence[str], roles: Roles) -> Row:
         tuple(boxes),
         beside,
         inside or (box_cells.classes_beside(beside, len(boxes)) if roles.category is not None else ()),
-        split_named(cells[roles.split]) if roles.split is not None else None,
+        _split_of(cells, roles),
         pixel_size(cells[roles.size[0]], cells[roles.size[1]]) if roles.size else None,
         _is_set(cells, roles.crowd),
         _is_set(cells, roles.ignore),
     )
 
 
+def _split_of(cells: Sequence[str], roles: Roles) -> str | None:
+    if roles.split is None:
+        return None
+    if roles.held_out:
+        return roles.held_out if FLAGS.get(cells[roles.split].lower()) else "train"
+    return split_named(cells[roles.split])
+
+
 def _is_set(cells: Sequence[str], place: int | None) -> bool:
-    return place is not None and cells[place].lower() in ("1", "1.0", "true", "yes")
+    return place is not None and FLAGS.get(cells[place].lower(), False)
 
 
 def _meaning(

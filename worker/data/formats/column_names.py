@@ -22,6 +22,8 @@ CLASS = _words(
 )
 WEAK = frozenset(_words("object type tag name target species"))  # that may say something else than the class
 SPLIT = _words("split set subset partition usage mluse fold phase dataset datasplit datasettype stage")
+# fastai's `is_valid` and the like say of each row whether it belongs to one split
+HELD_OUT = {"isvalid": "val", "isval": "val", "isvalidation": "val", "istest": "test"}
 CROWD = _words("iscrowd crowd isgroupof")
 IGNORE = _words("difficult isdifficult ignore ignored")
 # What tables have besides, and is no class.

@@ -14,6 +14,7 @@ from worker.data.formats.column_names import (
     CLASS,
     CROWD,
     HEIGHT,
+    HELD_OUT,
     IGNORE,
     LEFT,
     OTHER,
@@ -31,6 +32,16 @@ from worker.data.formats.raw import numbers
 from worker.data.formats.tables import Table
 from worker.data.splits import split_named
 
+FLAGS = {
+    "1": True,
+    "1.0": True,
+    "true": True,
+    "yes": True,
+    "0": False,
+    "0.0": False,
+    "false": False,
+    "no": False,
+}
 Locate = Callable[[str], str | None]
 
 
@@ -42,7 +53,7 @@ class Roles:
     """Places of columns.
 
     `box` has four, or eight (x and y of four corners), or one whose cells hold whole boxes, with their classes where `inside`;
-    `readings` are what the four may mean. `angle` turns the boxes. `unread` are further columns of classes, which say something else than `category`.
+    `readings` are what the four may mean. `angle` turns the boxes. `split` has flags where they say what is `held_out`. `unread` are further columns of classes, which say something else than `category`.
     """
 
     picture: int
@@ -56,6 +67,7 @@ class Roles:
     inside: bool = False
     unread: tuple[int, ...] = ()
     angle: int | None = None
+    held_out: str | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +179,9 @@ def _which_class(table: Table, places: Sequence[int]) -> Unclear:
 
 
 def _split(table: Table, names: Names, taken: set[int]) -> int | None:
+    flag = names.find([*HELD_OUT])
+    if flag is not None and {cell.lower() for cell in table.column(flag)} <= FLAGS.keys():
+        return flag
     called = names.find(SPLIT)
     places = [called] if called is not None else [] if table.headed else range(len(table.columns))
     for place in places:
@@ -295,13 +310,14 @@ def roles_of(table: Table, locate: Locate) -> Roles | Unclear | None:
     if picture is None:
         return None
     split = _split(table, names, {picture})
+    held_out = HELD_OUT.get(names.keys[split]) if split is not None else None
     taken = {picture, *([split] if split is not None else [])}
     if table.headed and (question := _beyond(table)):
         return question
     for place in range(len(table.columns)):
         if place not in taken and box_cells.are_words_and_boxes(table.column(place)):
             either = (box_order.corner_and_size, box_order.corners)
-            return Roles(picture, (place,), either, split=split, inside=True)
+            return Roles(picture, (place,), either, split=split, inside=True, held_out=held_out)
     named: tuple[tuple[int, ...], tuple[Reading, ...]] | None = box_by_name(names) if table.headed else None
     if named is not None and not _has_boxes(table, named[0]):
         if any(table.column(place) for place in named[0]) and len(named[0]) > 1:
@@ -334,10 +350,10 @@ def roles_of(table: Table, locate: Locate) -> Roles | Unclear | None:
     if any(map(box_cells.are_objects, cells)):
         readings = (box_order.corner_and_size,)
     if any(map(box_cells.classes_inside, cells)):
-        return Roles(picture, box, readings, None, split, size, crowd, ignore, inside=True)
+        return Roles(picture, box, readings, None, split, size, crowd, ignore, inside=True, held_out=held_out)
     category = _category(table, names, taken)
     if isinstance(category, Unclear):
         return category
     unread = _other_classes(table, names, category, taken)
     angle = names.find(["rotation", "angle", "theta", "bboxrotation", "bboxangle"])
-    return Roles(picture, box, readings, category, split, size, crowd, ignore, unread=unread, angle=angle)
+    return Roles(picture, box, readings, category, split, size, crowd, ignore, False, unread, angle, held_out)
