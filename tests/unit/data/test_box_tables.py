@@ -236,6 +236,14 @@ def test_an_angle_beside_the_boxes_is_said(tmp_path: Path) -> None:
     assert _read(tmp_path, table)[0].report["counts"] == {"rotated_box": 1}
 
 
+@pytest.mark.parametrize(("confidence", "said"), [("0.{x1}", {"extra_columns": 1}), ("1", {})])
+def test_confidences_that_differ_are_said(confidence: str, said: dict, tmp_path: Path) -> None:
+    table = _table("image,label,score,x1,y1,x2,y2", f"{{f}},{{c}},{confidence},{{x1}},{{y1}},{{x2}},{{y2}}")
+    result, dataset = _read(tmp_path, table)
+    _assert_right(dataset)
+    assert result.report["counts"] == said
+
+
 def test_a_second_column_of_classes_is_said(tmp_path: Path) -> None:
     table = _table("image,category,class,x1,y1,x2,y2", "{f},animal,{c},{x1},{y1},{x2},{y2}")
     result, dataset = _read(tmp_path, table)

@@ -8,8 +8,8 @@ from worker.data.formats import automl, box_cells, box_order, label_studio, open
 from worker.data.formats.box_order import Reading, Sized, Sizes
 from worker.data.formats.class_numbers import names_of_numbers
 from worker.data.formats.collecting import Collected
-from worker.data.formats.column_names import is_called_class
-from worker.data.formats.column_roles import FLAGS, Locate, Roles, Unclear, roles_of
+from worker.data.formats.column_names import Names, is_called_class
+from worker.data.formats.column_roles import FLAGS, Locate, Roles, Unclear, is_numeric, roles_of
 from worker.data.formats.locate import is_picture, locate
 from worker.data.formats.pairing import without_contested
 from worker.data.formats.raw import Raw, RawImage, numbers, pixel_size
@@ -236,6 +236,10 @@ def _say_unread(table: Table, roles: Roles, report: Report) -> None:
         report.add(
             "extra_columns", table.file, f"the class was taken from {chosen}; {listed} was left out", lost=0
         )
+    sure = Names(table).find(["confidence", "score", "conf", "prob", "probability"])
+    if sure is not None and is_numeric(table.column(sure)) and len(set(table.column(sure))) > 1:
+        reason = f"{table.columns[sure]!r} says how sure a detector or person was: left out, and every box counts alike"
+        report.add("extra_columns", table.file, reason, lost=0)
     if table.long:
         reason = f"{len(table.long)} rows have more cells than the header, such as line {min(table.long)}: what stands there is not read"
         report.add("extra_columns", table.file, reason, lost=0)
