@@ -373,6 +373,26 @@ def test_a_class_that_never_has_a_box_says_that_nothing_is_there(tmp_path: Path)
     assert (result.summary["images_without_boxes"], result.report["counts"]) == (1, {})
 
 
+@pytest.mark.parametrize("side", [400, 90])
+def test_percent_in_large_pictures_are_asked_about(side: int, tmp_path: Path) -> None:
+    picture(tmp_path / "in/c.png", side, side)
+    boxes = [
+        (10.5, 20, 30, 40),
+        (55, 60, 88, 89.5),
+        (1, 2, 30, 40),
+        (5, 5, 15, 15),
+        (30, 3, 50, 9),
+        (2, 2, 9, 9),
+    ]
+    lines = "".join(f"c.png,cat,{x1},{y1},{x2},{y2}\n" for x1, y1, x2, y2 in boxes)
+    table = f"filename,label,x1,y1,x2,y2\n{lines}"
+    if side == 90:
+        assert len(_read(tmp_path, table)[1].boxes) == 6
+    else:
+        with pytest.raises(Unusable, match=r"\(x1, y1, x2, y2\) all lie in the first 100 pixels"):
+            _read(tmp_path, table)
+
+
 def test_an_unclear_table_beside_a_clear_one_is_named(tmp_path: Path) -> None:
     table = _table("filename,x1,y1,x2,y2,label", "{f},{x1},{y1},{x2},{y2},{c}")
     features = "filename,a,b,c,d\na.png,1.5,2,3,4\nb.png,1,2,3,4\n"

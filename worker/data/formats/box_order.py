@@ -17,6 +17,7 @@ _TOO_MANY, _FEW = (
     0.3,
     6,
 )  # share of boxes outside their pictures, of at least so many, that speaks against a format's own order
+_PERCENT = 100.0
 _FRACTION = 2.0  # no box in pixels lies within the first two of them
 
 
@@ -48,6 +49,19 @@ def are_fractions(boxes: Iterable[Sized]) -> bool:
     """Whether the numbers are fractions of the picture: none is above 2, in a box of pixels one would be."""
     largest = [max(map(abs, values)) for values, _ in boxes]
     return bool(largest) and max(largest) <= _FRACTION
+
+
+def are_percent(boxes: Sequence[Sized]) -> bool:
+    """Whether the numbers are percent of the picture: broken ones up to nearly 100 in pictures of twice that and more.
+
+    Boxes in pixels would not all lie in the first hundred pixels of large pictures, and reach to their end.
+    """
+    if len(boxes) < _FEW or not all(size is not None and min(size) >= 2 * _PERCENT for _, size in boxes):
+        return False
+    values = [values for values, _ in boxes]
+    far = [max(max(four[side], four[side + 2]) for four in values) for side in (0, 1)]
+    broken = any(value != int(value) for four in values for value in four)
+    return broken and max(far) <= _PERCENT + 0.01 and min(far) > _PERCENT / 2
 
 
 def _wrong(reading: Reading, values: Four, size: tuple[float, float] | None) -> bool:

@@ -149,6 +149,12 @@ def _meaning(
         size = row.size or (sizes.of(path) if path else None)
         boxes += [(box, size) for box in row.boxes if box]
     fractions = box_order.are_fractions(boxes)
+    if box_order.are_percent(boxes):
+        raise Unusable(
+            f"The boxes of {table.file} ({', '.join(table.columns[place] for place in roles.box)}) all lie in the first 100 pixels of "
+            "larger pictures: they seem to be percent. Divide them by 100, so that they are fractions.",
+            report.to_json(),
+        )
     if len(roles.readings) == 1:
         return roles.readings[0], fractions, None
     fitting = box_order.possible(roles.readings, boxes, fractions=fractions)
