@@ -79,7 +79,7 @@ def convert_here(request: Request) -> Manifest:
     state = replace(state, arguments={**state.arguments, **said})
     hint = request.architecture or facts.architecture or facts.backbone
     backbone, take = given.pop("backbone", None) or facts.backbone, given.pop("take", None)
-    recognised = formats.recognise(state, hint, backbone, take=take)
+    recognised = inputs.as_beside(formats.recognise(state, hint, backbone, take=take), state)
     if request.kind not in (None, recognised.kind):
         raise Unusable("wrong_kind", f"the file is a {recognised.kind}, not a {request.kind}")
     names = overrides.get("class_names", facts.class_names or recognised.class_names)

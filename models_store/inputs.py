@@ -19,6 +19,22 @@ ORDERS = ("rgb", "bgr")
 FOCUS = "backbone.backbone.stem.conv.conv.weight"
 
 
+def as_beside(recognised: Recognised, state: StateDict) -> Recognised:
+    """``recognised`` with the mean, std and channel order that lie beside its weights, which a note says."""
+    if (pixels := state.pixels) is None:
+        return recognised
+    found = replace(recognised, channel_order=recognised.channel_order or pixels.order)
+    if pixels.mean is None or pixels.std is None:
+        return found
+    said = f"mean and std are those that lie beside the weights ({pixels.where})"
+    return replace(
+        found,
+        input={**found.input, "mean": pixels.mean, "std": pixels.std},
+        open_input="",
+        notes=(*found.notes, said),
+    )
+
+
 def input_spec(
     architecture: Architecture,
     recognised: Recognised,
@@ -30,7 +46,7 @@ def input_spec(
     base = asdict(architecture.input)
     if recognised.backbone is not None:
         base |= {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} | input_of(recognised.backbone)
-    known = metadata_input(state.metadata) | dict(facts.input)
+    known = (metadata_input(state.metadata) if state.pixels is None else {}) | dict(facts.input)
     given = _pixels(overrides)
     if recognised.open_input and not known and len(given) < 2:
         raise Unusable("ambiguous", recognised.open_input)

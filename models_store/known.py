@@ -69,8 +69,10 @@ WHEEL_FILES: dict[str, Facts] = {
 }
 
 
-# Nobody normalises pixels in [0, 1] by more than this: such a mean is in 0 to 255.
-LARGEST_UNIT_MEAN = 2.0
+# Nobody normalises pixels in [0, 1] by more than this: such a mean, or deviation, is in 0 to 255.
+LARGEST_UNIT = 2.0
+# What people put before `mean` and `std`; nothing is the commonest.
+MEAN_LEADS = ("", "image_", "img_", "pixel_", "norm_", "normalize_", "input_", "new_", "dataset_", "data_")
 # Published files of DETR's code, by the start of the sha256 in their names: weights alone, without arguments.
 DETR_FILES = {"e632da11": False, "f0fb7ef5": True, "2c7b67e5": False, "a2e86def": True}
 
@@ -205,16 +207,20 @@ def input_of(backbone: str) -> dict[str, Any]:
 
 def metadata_input(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Mean and std that a safetensors file states about itself: a number, three, or ``imagenet``."""
-    found: dict[str, Any] = {}
-    for key in ("mean", "std"):
-        values = re.findall(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", metadata.get(key, ""))
-        if len(values) in (1, 3):
-            found[key] = tuple(float(v) for v in (values * 3)[:3])
-    return in_unit(found) if len(found) == 2 else {}
+    for lead in MEAN_LEADS:
+        found: dict[str, Any] = {}
+        for key in ("mean", "std"):
+            text = metadata.get(lead + key, "")
+            values = re.findall(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", text)
+            if len(values) in (1, 3):
+                found[key] = tuple(float(v) for v in (values * 3)[:3])
+        if len(found) == 2:
+            return in_unit(found)
+    return {}
 
 
 def in_unit(pixels: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
     """Mean and std for pixels in 0 to 1, where they were given for 0 to 255."""
-    if max(pixels.get("mean", (0.0,))) <= LARGEST_UNIT_MEAN:
+    if max(max(values, default=0.0) for values in (*pixels.values(), (0.0,))) <= LARGEST_UNIT:
         return dict(pixels)
     return {key: tuple(v / 255 for v in values) for key, values in pixels.items()}

@@ -52,17 +52,18 @@ def settle(found: Recognised, asked: bool | None, order: str | None) -> tuple[Re
     grouped = _is_grouped(found.tensors, prefix)
     strided = not grouped if asked is None else bool(asked)
     where = "1x1" if strided else "3x3"
+    given, order = order, order or found.channel_order or "bgr"
     warning = (
-        f"all norms of the body have mean 0 and variance 1, as ResNets from Caffe (MSRA) have: read as BGR with strides in "
-        f"the {where} convolutions; options stride_in_1x1, channel_order, mean and std decide otherwise"
+        f"all norms of the body have mean 0 and variance 1, as ResNets from Caffe (MSRA) have: read as {order.upper()} with strides "
+        f"in the {where} convolutions; options stride_in_1x1, channel_order, mean and std decide otherwise"
     )
     std = IMAGENET_STD if grouped else UNSCALED_STD
     found = replace(
         found,
         input={"mean": IMAGENET_MEAN, "std": std, **found.input},
-        warnings=(*found.warnings, *((warning,) if asked is None or order is None else ())),
+        warnings=(*found.warnings, *((warning,) if asked is None or given is None else ())),
     )
-    return (_strided(found) if strided else found), order or found.channel_order or "bgr"
+    return (_strided(found) if strided else found), order
 
 
 def _is_grouped(tensors: Mapping[str, Tensor], prefix: str) -> bool:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from models_store.formats.normalisation import Pixels
+
 COUNTER = ".num_batches_tracked"
 
 
@@ -17,7 +19,8 @@ class StateDict:
 
     ``arguments``: plain values of the training arguments beside the weights. ``config``, ``preprocessor``: the JSON
     files of a transformers folder; ``tokenizer``: the files of its vocabulary by name, as they are.
-    ``class_names``: what lies beside the weights, by the trainer's own index.
+    ``class_names``: what lies beside the weights, by the trainer's own index; ``pixels``: how pictures are normalised, where
+    that does.
     """
 
     tensors: dict[str, Tensor]
@@ -30,6 +33,7 @@ class StateDict:
     preprocessor: Mapping[str, Any] | None = None
     tokenizer: Mapping[str, bytes] = field(default_factory=dict)
     class_names: Mapping[int, str] | None = None
+    pixels: Pixels | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -97,6 +97,12 @@ def _likeness(wanted: Shapes, found: Shapes, prefix: str) -> float:
 
 def _unknown_body(name: str, shapes: Shapes) -> Unusable:
     body = [key for key in shapes if key.startswith("backbone.") and not key.startswith("backbone.fpn.")]
+    if not body:
+        return Unusable(
+            "missing_keys",
+            f"the file holds heads of {name} ({some(list(shapes), 3)}) and no body: send the whole state dict, "
+            "torch.save(model.state_dict(), path)",
+        )
     return Unusable(
         "unknown_architecture",
         f"the file's heads are those of {name}, but its body ({len(body)} tensors: {some(body, 3)}) is of no network that "
@@ -149,10 +155,10 @@ def _candidates(shapes: Shapes) -> list[tuple[str, int, dict]]:
 
     two_stage = first("roi_heads.box_predictor.cls_score.weight")
     if two_stage:
-        keypoints = first("roi_heads.keypoint_predictor.kps_score_lowres.weight")
-        if keypoints:
+        keypoints = shapes.get("roi_heads.keypoint_predictor.kps_score_lowres.weight", ())
+        if len(keypoints) > 1:
             # A transposed convolution: its second dimension is the outputs.
-            count = shapes["roi_heads.keypoint_predictor.kps_score_lowres.weight"][1]
+            count = keypoints[1]
             return [("torchvision/keypointrcnn_resnet50_fpn", two_stage, {"num_keypoints": count})]
         mask = "roi_heads.mask_predictor.conv5_mask.weight" in shapes
         if "roi_heads.box_head.5.weight" in shapes:
@@ -192,14 +198,13 @@ def _placed(state: StateDict, tensors: dict[str, Tensor], shapes: Shapes, rename
     if name is None:
         return None
     options: dict[str, Any] = dict(_placed_norm(state, shapes, name))
-    dense = "head.classification_head.cls_logits.weight"
+    dense, last = "head.classification_head.cls_logits.weight", "roi_heads.box_predictor.cls_score.weight"
     if dense in shapes:
         options = {**options, "labels_from": 0}
-    outputs = (
-        shapes[dense][0] // RETINANET_ANCHORS + 1
-        if dense in shapes
-        else shapes["roi_heads.box_predictor.cls_score.weight"][0]
-    )
+    elif last not in shapes:
+        # Many take the last layer off before they share a file; what is missing is said of the nearest.
+        return None
+    outputs = shapes[dense][0] // RETINANET_ANCHORS + 1 if dense in shapes else shapes[last][0]
     body = {k.removeprefix(BODY): s for k, s in shapes.items() if k.startswith(BODY)}
     in_timm = all(k.startswith("model.") for k in body)
     for backbone in lookup({k.removeprefix("model."): s for k, s in body.items()} if in_timm else body):

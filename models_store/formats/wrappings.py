@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from models_store.errors import Unusable, some
-from models_store.formats import averages, class_names
+from models_store.formats import averages, class_names, normalisation
 from models_store.formats.state import COUNTER, StateDict
 
 PLAIN = (
@@ -139,14 +139,18 @@ def unwrap(
     dropped, notes = dropped + more, notes + said
     tensors, said = _unprefixed(tensors)
     tensors, more, plain = _as_the_network_has_them(tensors)
+    in_module, buffers = normalisation.as_buffers(tensors)
+    tensors = {key: value for key, value in tensors.items() if key not in set(buffers)}
     return StateDict(
         tensors,
         ordered,
         dict(metadata or {}),
-        tuple(dropped + more),
+        tuple(dropped + more + buffers),
         tuple(notes + said + plain),
         _arguments(obj),
         class_names=class_names.beside(obj) or class_names.in_metadata(metadata or {}),
+        # What the network itself does to its pixels comes before what is written down of them.
+        pixels=in_module or normalisation.beside(obj) or normalisation.in_metadata(metadata or {}),
     )
 
 
