@@ -36,7 +36,10 @@ TORCH_PART = re.compile(r"pytorch_model-\d+-of-\d+\.bin")
 # What a checkpoint alone is called.
 CHECKPOINT = re.compile(r".+\.(pth|pt|ckpt|safetensors|bin|pkl|pth\.tar)", re.IGNORECASE)
 # What trainers leave beside it, and what torch's own archives hold.
-NO_CHECKPOINT = re.compile(r"optimizer|scheduler|scaler|rng_state|training_args|(data|constants)\.pkl$")
+NO_CHECKPOINT = re.compile(
+    r"optimizer|scheduler|scaler|rng_state|training_args|(data|constants)\.pkl$"
+    r"|(random_states|custom_checkpoint)_\d+\.|(sampler|dl_state_dict)(_\d+)?\."
+)
 PART = re.compile(r".+-\d+-of-\d+\.\w+")
 # config.json may lie at the top, in a folder, or in a folder of a folder.
 DEEPEST = 2

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models_store import archives, formats, harmless, inputs, inspect, labels, numpy_pickle
+from models_store import archives, formats, harmless, inputs, inspect, labels, learned, numpy_pickle
 from models_store.archs import Architecture
 from models_store.build import COUNTER, architecture_of, build_module, fill, layers_of
 from models_store.errors import Unusable, out_of_memory, some
@@ -100,9 +100,14 @@ def convert_here(request: Request) -> Manifest:
     )
     if order == "bgr":
         recognised = replace(recognised, tensors=inputs.turned(recognised.tensors))
-    check_learned(recognised.tensors)
+    learned.check_learned(recognised.tensors)
     architecture = architecture_of(recognised.architecture)
     spec = inputs.input_spec(architecture, recognised, state, facts, overrides)
+    doubts = (
+        *inputs.maybe_otherwise(recognised, spec, state, facts, overrides),
+        *learned.doubtful(recognised.tensors),
+    )
+    recognised = replace(recognised, warnings=(*doubts, *recognised.warnings))
     return _write(request, recognised, facts, architecture, spec, order)
 
 
@@ -261,17 +266,6 @@ def check_tensors(state: StateDict, limits: Limits) -> None:
             )
         if name.endswith("running_var") and bool((tensor < 0).any()):
             raise Unusable("not_finite", f"{name!r} holds variances below 0: the file was changed or damaged")
-
-
-def check_learned(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse a network of zeros: what was saved before its weights were gathered or loaded."""
-    kernels = [tensor for tensor in tensors.values() if tensor.dim() > 1]
-    if kernels and not any(bool(tensor.any()) for tensor in kernels):
-        raise Unusable(
-            "not_finite",
-            "every weight of it is 0: it was saved before its weights were loaded, or gathered from the processes that share "
-            "them; save it again after that",
-        )
 
 
 def _write(

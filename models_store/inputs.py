@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from models_store.archs import Architecture
-from models_store.errors import Unusable
+from models_store.errors import Unusable, some
 from models_store.formats.state import Recognised, StateDict
-from models_store.known import Facts, in_unit, input_of, metadata_input
+from models_store.known import Facts, in_unit, input_of, metadata_input, published_otherwise
 from models_store.manifest import IMAGENET_MEAN, IMAGENET_STD, Input
 
 ORDERS = ("rgb", "bgr")
@@ -33,6 +33,30 @@ def as_beside(recognised: Recognised, state: StateDict) -> Recognised:
         open_input="",
         notes=(*found.notes, said),
     )
+
+
+def maybe_otherwise(
+    recognised: Recognised, spec: Input, state: StateDict, facts: Facts, overrides: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """A warning where nothing says by which of several normalisations a network's published weights see pixels."""
+    said = {**recognised.input, **metadata_input(state.metadata), **facts.input, **overrides}
+    if recognised.kind != "backbone" or recognised.backbone is None or "mean" in said:
+        return ()
+    others = published_otherwise(recognised.backbone)
+    if not others:
+        return ()
+    name = recognised.backbone.partition("/")[2]
+    them = "; ".join(
+        f"mean {_short(mean)}, std {_short(std)}: {some(tags, 3)}" for (mean, std), tags in others.items()
+    )
+    return (
+        f"read with mean {_short(spec.mean)}, std {_short(spec.std)}; timm publishes weights of {name} for other pixels too "
+        f"({them}), and which these began from is not in the file: give mean and std, or architecture=timm/{name}.<tag>",
+    )
+
+
+def _short(values: tuple[float, ...]) -> list[float]:
+    return [round(value, 3) for value in values]
 
 
 def input_spec(

@@ -61,7 +61,12 @@ FOREIGN = (
 )
 # After the version of the format: producer, its version, domain, model version, documentation, graph, opset.
 ONNX_FIELDS = tuple(bytes([tag]) for tag in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42))
-ZIPPED = {"saved_model.pb": "a zipped SavedModel of TensorFlow"}
+EXPORTED = "a program of torch.export (.pt2)"
+ZIPPED = {
+    "saved_model.pb": "a zipped SavedModel of TensorFlow",
+    "archive_format": EXPORTED,
+    "serialized_exported_program.json": EXPORTED,
+}
 # Version 0.1 or 0.2, revisions 0 to 5, as three whole numbers.
 DARKNET = tuple(struct.pack("<3i", 0, minor, revision) for minor in (1, 2) for revision in range(6))
 

@@ -13,6 +13,7 @@ import torchvision
 from torchvision.models import WeightsEnum
 
 from models_store.errors import Unusable
+from models_store.manifest import IMAGENET_MEAN, IMAGENET_STD
 from models_store.public import hub_entry
 
 TORCHVISION_LICENCE = "BSD-3-Clause (torchvision weights; the data they were trained on has terms of its own)"
@@ -71,6 +72,8 @@ WHEEL_FILES: dict[str, Facts] = {
 
 # Nobody normalises pixels in [0, 1] by more than this: such a mean, or deviation, is in 0 to 255.
 LARGEST_UNIT = 2.0
+# Means that differ by less are the same.
+ALIKE = 0.002
 # What people put before `mean` and `std`; nothing is the commonest.
 MEAN_LEADS = ("", "image_", "img_", "pixel_", "norm_", "normalize_", "input_", "new_", "dataset_", "data_")
 # Published files of DETR's code, by the start of the sha256 in their names: weights alone, without arguments.
@@ -203,6 +206,27 @@ def input_of(backbone: str) -> dict[str, Any]:
         return {}
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     return {"mean": tuple(config.mean), "std": tuple(config.std)} if config else {}
+
+
+@cache
+def published_otherwise(backbone: str) -> dict[tuple[tuple[float, ...], tuple[float, ...]], tuple[str, ...]]:
+    """(mean, std) to the tags of timm's weights of this network that see pixels by them, where those of its first tag are others.
+
+    Empty where all its weights see them alike, and where ``backbone`` names a tag.
+    """
+    library, _, name = backbone.partition("/")
+    if library == "detrank" or "." in name or not timm.is_model(name):
+        return {}
+    usual = input_of(backbone) or {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    found: dict[tuple[tuple[float, ...], tuple[float, ...]], list[str]] = {}
+    for tagged in timm.list_models(f"{name}.*", pretrained=True):
+        seen = input_of(f"timm/{tagged}")
+        different = [
+            abs(a - b) > ALIKE for key in ("mean", "std") for a, b in zip(seen[key], usual[key], strict=True)
+        ]
+        if any(different):
+            found.setdefault((seen["mean"], seen["std"]), []).append(tagged.partition(".")[2])
+    return {pixels: tuple(tags) for pixels, tags in found.items()}
 
 
 def metadata_input(metadata: Mapping[str, str]) -> dict[str, Any]:

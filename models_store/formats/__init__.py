@@ -24,10 +24,11 @@ from models_store.formats import (
     transformers_folder,
     yolox,
 )
-from models_store.formats.expected import GROUPS, without_statistics
+from models_store.formats.expected import BODY_ALONE, GROUPS, heads_alone, without_statistics
 from models_store.formats.nearest import nearest
 from models_store.formats.refused import known_by_keys, refuse_adapters
 from models_store.formats.state import Recognised, StateDict
+from models_store.formats.vit_sizes import of_another_size
 from models_store.formats.wrappings import inner_modules, stripped, variants
 
 __all__ = ["recognise"]
@@ -75,6 +76,7 @@ def recognise(
             continue
         if found is not None:
             return found
+    cut: Unusable | None = None
     for inner in inner_modules(state):
         with contextlib.suppress(Unusable):
             found = _as_it_is(inner, hint, backbone, take)
@@ -82,7 +84,7 @@ def recognise(
                 continue
             if found.kind == "detector" or take or not _cuts_a_detector(state, inner):
                 return found
-            refusal = refusal or Unusable(
+            cut = cut or Unusable(
                 "unknown_architecture",
                 f"the file is a detector that is not read; its body is {found.backbone}: options take=body takes the body "
                 "alone, with new heads",
@@ -91,7 +93,7 @@ def recognise(
         return _placed(body, hint if hint in ARCHITECTURES else None)
     if take == "body" and (network := _network_among(state)) is not None:
         return _placed(network, hint if hint in ARCHITECTURES else None)
-    raise known_by_keys(state) or refusal or _unknown(state, hint)
+    raise known_by_keys(state) or of_another_size(state) or refusal or _unknown(state, hint, cut)
 
 
 def _body_inside(state: StateDict, backbone: str | None) -> Recognised | None:
@@ -181,8 +183,11 @@ def _placed(found: Recognised, architecture: str | None) -> Recognised:
     return replace(found, architecture=architecture, tensors=tensors)
 
 
-def _unknown(state: StateDict, hint: str | None) -> Unusable:
+def _unknown(state: StateDict, hint: str | None, cut: Unusable | None) -> Unusable:
+    """``cut``: what is said of a detector that is not read, where it is not one that is read and lacks its heads alone."""
     near = nearest(state)
+    if cut is not None and not (near and near.name in ARCHITECTURES and heads_alone(near.missing)):
+        return cut
     if hint in ARCHITECTURES and ARCHITECTURES[hint].family != "detr" and (not near or near.name != hint):
         return Unusable(
             "wrong_architecture",
@@ -210,7 +215,8 @@ def _unknown(state: StateDict, hint: str | None) -> Unusable:
         return Unusable(
             "missing_keys" if near.missing else "unmapped_keys",
             f"the file is nearest to {near.name}, of which it lacks {len(near.missing)} of {near.whole} tensors "
-            f"({some(near.missing)}): send the whole state dict, or name the architecture with architecture=",
+            f"({some(near.missing)}): send the whole state dict"
+            + (BODY_ALONE if heads_alone(near.missing) else ", or name the architecture with architecture="),
             [{"key": key, "message": f"missing from {near.name}"} for key in sorted(near.missing)],
         )
     return Unusable(

@@ -23,6 +23,13 @@ from models_store.manifest import IMAGENET_MEAN, IMAGENET_STD
 
 PLACED_IN = "detrank/fasterrcnn_fpn"
 BODY = "backbone.body."
+# Heads of torchvision's networks for segmentation, behind any body.
+SEGMENTATION = ("aux_classifier.", "classifier.0.convs.")
+DILATED = (
+    "the file is a segmentation network's (DeepLabV3 or FCN), whose ResNet was trained with dilated convolutions in place of the "
+    "last strides: its body is read with strides, as a classifier's, so its last two maps are not those of that network; send "
+    "a classifier's file where there is one"
+)
 EFFICIENTNET_PORT_KEY = "_conv_stem.weight"
 
 
@@ -170,7 +177,14 @@ def _fit(
         tensors={BODY + inner + k: given[k] for k in wanted},
         dropped=(*state.dropped, *sorted(extra)),
         notes=(*state.notes, *notes),
+        warnings=_dilated(state, backbone),
     )
+
+
+def _dilated(state: StateDict, backbone: str) -> tuple[str, ...]:
+    """torchvision's DeepLabV3 and FCN stretch the last convolutions of their ResNets instead of striding."""
+    heads = any(key.startswith(SEGMENTATION) for key in (*state.tensors, *state.dropped))
+    return (DILATED,) if heads and "resnet" in backbone else ()
 
 
 def _by_order(state: StateDict, backbone: str) -> Recognised:

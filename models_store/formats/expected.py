@@ -58,6 +58,14 @@ def without_statistics(missing: Collection[str]) -> bool:
     return bool(missing) and all(key.endswith((".running_mean", ".running_var")) for key in missing)
 
 
+BODY_ALONE = ", or give options take=body for its body alone"
+
+
+def heads_alone(missing: Collection[str]) -> bool:
+    """Whether of a detector nothing but heads is missing, as where the last layer was taken off before the file was shared."""
+    return bool(missing) and all(key.startswith(("roi_heads.", "rpn.", "head.")) for key in missing)
+
+
 def misfit(name: str, wanted: Shapes, found: Shapes) -> Unusable:
     missing, unknown = set(wanted) - set(found), set(found) - set(wanted)
     if without_statistics(missing):
@@ -76,4 +84,5 @@ def misfit(name: str, wanted: Shapes, found: Shapes) -> Unusable:
     errors += [{"key": k, "message": "no place"} for k in sorted(unknown)]
     errors += [{"key": k, "message": f"{list(found[k])} instead of {list(wanted[k])}"} for k in wrong]
     code = "missing_keys" if missing else "unmapped_keys" if unknown else "shape_mismatch"
-    return Unusable(code, f"the file looks like {name}, but {'; '.join(said)}", errors)
+    step = f": send the whole state dict{BODY_ALONE}" if heads_alone(missing) else ""
+    return Unusable(code, f"the file looks like {name}, but {'; '.join(said)}{step}", errors)

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from models_store.formats.class_names import DEEPEST, WHERE
-from models_store.known import MEAN_LEADS, in_unit, metadata_input
+from models_store.known import ALIKE, MEAN_LEADS, in_unit, metadata_input
 from models_store.manifest import IMAGENET_MEAN
 
 # Where a configuration keeps its pixels, beside where it keeps its class names; in small letters.
@@ -52,7 +52,6 @@ DETECTRON2 = "stem.conv1.weight"
 TEXT = re.compile(r"(img_norm_cfg|data_preprocessor)\s*=\s*dict\((?P<inside>[^()]*)\)")
 LIST = r"\b{}\s*=\s*[\[(]([^\])]*)[\])]"
 MOST_TEXT = 1_000_000
-ALIKE = 0.002
 
 
 @dataclass(frozen=True)
@@ -154,8 +153,8 @@ def _in_text(text: str, path: str) -> Pixels | None:
         said = re.search(r"\b(?:bgr_)?to_rgb\s*=\s*(True|False)", inside)
         # Their defaults where nothing is said: pictures are turned by the older transform and not by the newer module.
         turned = said[1] == "True" if said else match[1] == "img_norm_cfg"
-        numbers = [_numbers(each[1]) for each in (mean, std)]
-        if pixels := _settled(*numbers, "rgb" if turned else "bgr", f"{path}{match[1]}"):
+        values = _numbers(mean[1]), _numbers(std[1])
+        if pixels := _settled(*values, "rgb" if turned else "bgr", f"{path}{match[1]}"):
             return pixels
     return None
 

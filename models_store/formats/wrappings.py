@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -72,20 +73,17 @@ MODULE_NAMES = {
 # In the middle of names.
 INSIDE = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 ABOUT_AVERAGES = averages.ABOUT
-# Names under which one module holds the weights that an average is of.
-HOLDERS = {"model", "module", "net", "network", "detector", "online_model"}
 # Buffers that counters of operations (thop) leave in every module.
 COUNTED = {"total_ops", "total_params"}
 # Modules of the training beside the network, with weights of classes or counts.
 LOSSES = {"criterion", "loss", "loss_fn", "loss_func", "metric", "metrics"}
-# mmcv keeps the average (or after its swap, the plain weights) beside the weights, dots turned to lines.
-MMCV_AVERAGE = re.compile(r"ema_\w+")
 # What tells a method whose second encoder is no average of a detector, and a file whose weights are the average already.
 MOMENTUM_METHODS = ("contrast",)
 SWAPPED_BY = ("message_hub",)
 MAX_NESTING = 6
 MAX_LISTED = 16
 MOST_OWN_NAMES = 3
+NEARLY_ALL = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +123,7 @@ def unwrap(
     taken = ordered_held[0]
     if weights is not None and len(held) > 1 and (weights == "ema") != _is_average(taken.path):
         raise Unusable("bad_override", f"the file holds no {weights} weights: leave options weights out")
-    notes = _choice(taken, ordered_held, partial)
+    notes = _choice(taken, ordered_held, partial) + averages.left_out(obj, taken.path, held)
     tensors = {str(k): v for k, v in taken.tensors.items() if isinstance(v, Tensor)}
     dropped = [*_beside(obj, taken.path)]
     dropped += [str(k)[:200] for k, v in taken.tensors.items() if not isinstance(v, Tensor)]
@@ -135,8 +133,10 @@ def unwrap(
         tensors = {f"{name}.{k}": v for name, part in joined.items() for k, v in part.items()}
     dropped += [k for k in tensors if k in ABOUT_AVERAGES]
     tensors = {k: v for k, v in tensors.items() if k not in ABOUT_AVERAGES}
-    tensors, more, said = _one_of_two(tensors, weights)
-    dropped, notes = dropped + more, notes + said
+    tensors, said = _unprefixed(tensors)
+    tensors, more, two = averages.one_of_two(tensors, weights)
+    dropped, notes = dropped + more, notes + said + two
+    # What was left may have been alone in a wrapper of its own.
     tensors, said = _unprefixed(tensors)
     tensors, more, plain = _as_the_network_has_them(tensors)
     in_module, buffers = normalisation.as_buffers(tensors)
@@ -272,40 +272,6 @@ def _joined(obj: Mapping[Any, Any], path: tuple[str, ...]) -> dict[str, Mapping[
     return parts
 
 
-def _one_of_two(
-    tensors: dict[str, Tensor], weights: str | None
-) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """One of two models that lie in one dictionary, as `model.` beside `ema.`; (tensors, dropped, notes)."""
-    plain_names = {k.replace(".", "_") for k in tensors}
-    mmcv = [k for k in tensors if MMCV_AVERAGE.fullmatch(k) and k[len("ema_") :] in plain_names]
-    tensors = {k: v for k, v in tensors.items() if k not in set(mmcv)}
-    by_name: dict[str, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        first, dot, _ = key.partition(".")
-        if dot:
-            by_name.setdefault(first, {})[key] = value
-    called = [name for name in by_name if averages.is_name(name)]
-    others = [name for name in by_name if name in HOLDERS or name.startswith(("student", "modelStudent"))]
-    if not called or not others:
-        return tensors, mmcv, []
-    other = max(others, key=lambda name: len(by_name[name]))
-    average = max(
-        called, key=lambda name: (averages.is_whole(by_name[name], by_name[other]), len(by_name[name]))
-    )
-    whole = averages.is_whole(by_name[average], by_name[other])
-    taken, left = (average, other) if weights != "model" and (whole or weights == "ema") else (other, average)
-    aside = {k for name in {left, *called} - {taken} for k in by_name[name]}
-    if any(averages.INNER in key for key in by_name[taken]):
-        aside |= {key for key in by_name[taken] if averages.INNER not in key}
-    kept = {k: v for k, v in tensors.items() if k not in aside}
-    said = f"the file holds {left}.* and {taken}.*; {taken}.* was taken"
-    if whole or weights == "ema":
-        said += f": options weights={'ema' if left == average else 'model'} takes the other"
-    else:
-        said += f", for {left}.* has not its tensors: it is another network, or an average of some of them"
-    return kept, [*mmcv, *(k for k in tensors if k in aside)], [said]
-
-
 def _as_the_network_has_them(
     tensors: dict[str, Tensor],
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
@@ -393,12 +359,14 @@ def stripped(state: StateDict, prefix: str) -> StateDict:
 
 
 def inner_modules(state: StateDict) -> Iterator[StateDict]:
-    """What is inside a module beside others (losses, metrics, a head): the wrapping names that keys begin with."""
+    """What is inside a module beside others (losses, metrics, a head): the wrapping names that keys begin with, and a name of
+    somebody's own, or the number of a part, that nearly all are under."""
     seen = [state]
     while seen:
         outer = seen.pop(0)
-        names = {key.split(".", 1)[0] for key in outer.tensors if "." in key}
-        for name in sorted(names & MODULE_NAMES):
+        names = Counter(key.split(".", 1)[0] for key in outer.tensors if "." in key)
+        most = {name for name, count in names.items() if count >= NEARLY_ALL * len(outer.tensors)}
+        for name in sorted(set(names) & MODULE_NAMES | most):
             inner = stripped(outer, name + ".")
             yield inner
             seen.append(inner)

@@ -80,6 +80,11 @@ def random_detector(
 Convert = Callable[..., Manifest]
 
 
+def asked_in(manifest: Manifest) -> tuple[str, ...]:
+    """Its warnings but that the networks of these tests were never trained, which they were not."""
+    return tuple(warning for warning in manifest.warnings if "look untrained" not in warning)
+
+
 @pytest.fixture
 def convert_inline(tmp_path: Path) -> Convert:
     """``convert`` without its child: the same code, in this process."""

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from models_store import Unusable, archives
 from models_store.inspect import inspect
+from tests.unit.models_store.conftest import asked_in
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_a_timm_folder_says_what_it_is(timm_folder, convert_inline, tmp_path):
     manifest = convert_inline(archives.pack(timm_folder, tmp_path))
     assert (manifest.kind, manifest.backbone) == ("backbone", "timm/efficientnet_lite0")
     assert (manifest.input.mean, manifest.input.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    assert manifest.warnings == ()
+    assert asked_in(manifest) == ()
     with pytest.raises(Unusable, match="may be"):
         convert_inline(timm_folder / "model.safetensors", tmp_path / "alone")
     placed = convert_inline(

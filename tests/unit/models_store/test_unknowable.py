@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models_store import Unusable, formats, load_detector
 from models_store.formats.wrappings import unwrap
-from tests.unit.models_store.conftest import random_module
+from tests.unit.models_store.conftest import asked_in, random_module
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # of predictions; a detector's own size takes seconds for one picture
@@ -129,11 +129,11 @@ def test_labels_from_nought_or_one_are_asked_for(convert_inline, tmp_path, name,
     torch.testing.assert_close(found["boxes"], own["boxes"])
     assert torch.equal(found["labels"], own["labels"])
     said = convert_inline(tmp_path / "x.pth", tmp_path / "said", overrides={"num_classes": outputs})
-    assert (said.num_classes, said.has_background, said.warnings) == (outputs, False, ())
+    assert (said.num_classes, said.has_background, asked_in(said)) == (outputs, False, ())
     if outputs > 1:
         names = [f"c{i}" for i in range(outputs - 1)]
         named = convert_inline(tmp_path / "x.pth", tmp_path / "named", overrides={"class_names": names})
-        assert (named.num_classes, named.has_background, named.warnings) == (outputs - 1, True, ())
+        assert (named.num_classes, named.has_background, asked_in(named)) == (outputs - 1, True, ())
         # our own file says it itself
         again = convert_inline(tmp_path / "named" / "weights.safetensors", tmp_path / "again")
         assert (again.num_classes, again.has_background) == (outputs - 1, True)
@@ -186,11 +186,11 @@ def test_a_twin_of_other_normalisation_is_a_question(convert_inline, tmp_path):
     assert refusal.value.code == "ambiguous"
     # The advice works, in both of its ways.
     named = convert_inline(tmp_path / "x.pth", architecture="timm/tf_efficientnet_lite0")
-    assert (named.input.mean, named.warnings) == ((0.5, 0.5, 0.5), ())
+    assert (named.input.mean, asked_in(named)) == ((0.5, 0.5, 0.5), ())
     half = [0.5, 0.5, 0.5]
     given = convert_inline(tmp_path / "x.pth", tmp_path / "given", overrides={"mean": half, "std": half})
     assert given.input.mean == (0.5, 0.5, 0.5)
-    assert "tf_efficientnet_lite0" in given.warnings[0]
+    assert "tf_efficientnet_lite0" in asked_in(given)[0]
 
 
 def test_a_twin_that_computes_otherwise_is_warned_of():
@@ -229,7 +229,7 @@ def test_epsilon_of_frozen_norms_is_warned_of_and_can_be_said(convert_inline, tm
     state = random_module("torchvision/fasterrcnn_resnet50_fpn").state_dict()
     bare = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     torch.save(bare, tmp_path / "x.pth")
-    assert "frozen_bn_eps=0" in convert_inline(tmp_path / "x.pth").warnings[0]
+    assert "frozen_bn_eps=0" in asked_in(convert_inline(tmp_path / "x.pth"))[0]
     asked = {"options": {"frozen_bn_eps": 0}}
     assert convert_inline(tmp_path / "x.pth", tmp_path / "nought", overrides=asked).warnings == ()
     assert load_detector(tmp_path / "nought").module.backbone.body.bn1.eps == 0.0

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torchvision.models.detection import FasterRCNN, RetinaNet
 from torchvision.models.detection.backbone_utils import mobilenet_backbone
 
-from models_store import Unusable, archives, formats, labels
-from models_store.conversion import check_learned, check_tensors, read
+from models_store import Unusable, archives, formats, labels, learned
+from models_store.conversion import check_tensors, read
 from models_store.formats.caffe import looks_like_caffe
 from models_store.formats.state import COUNTER, StateDict
 from models_store.formats.transformers_folder import preprocessing
@@ -167,8 +167,8 @@ def test_variances_below_nought_and_networks_of_noughts_are_refused(net):
     with pytest.raises(Unusable, match="variances below 0"):
         check_tensors(StateDict({"bn.running_var": torch.tensor([-1.0])}, True), Limits())
     with pytest.raises(Unusable, match="every weight of it is 0"):
-        check_learned({k: torch.zeros_like(v) for k, v in net.items()})
-    check_learned(net)
+        learned.check_learned({k: torch.zeros_like(v) for k, v in net.items()})
+    learned.check_learned(net)
 
 
 def retinanet() -> State:
