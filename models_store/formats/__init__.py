@@ -77,18 +77,22 @@ def recognise(
         if found is not None:
             return found
     cut: Unusable | None = None
-    for inner in inner_modules(state):
-        with contextlib.suppress(Unusable):
-            found = _as_it_is(inner, hint, backbone, take)
-            if found is None:
-                continue
-            if found.kind == "detector" or take or not _cuts_a_detector(state, inner):
-                return found
-            cut = cut or Unusable(
-                "unknown_architecture",
-                f"the file is a detector that is not read; its body is {found.backbone}: options take=body takes the body "
-                "alone, with new heads",
-            )
+    for own in (False, True):
+        for inner in inner_modules(state, own=own):
+            with contextlib.suppress(Unusable):
+                found = _as_it_is(inner, hint, backbone, take)
+                if found is None:
+                    continue
+                cuts = not take and found.kind != "detector" and _cuts_a_detector(state, inner)
+                # Under a name that says nothing a body is found by its order alone, before; a detector tells itself.
+                if found.kind == "detector" or take or not (own or cuts):
+                    return found
+                if cuts:
+                    cut = cut or Unusable(
+                        "unknown_architecture",
+                        f"the file is a detector that is not read; its body is {found.backbone}: options take=body takes the "
+                        "body alone, with new heads",
+                    )
     if take == "body" and (body := _body_inside(state, backbone)) is not None:
         return _placed(body, hint if hint in ARCHITECTURES else None)
     if take == "body" and (network := _network_among(state)) is not None:

@@ -79,7 +79,7 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
         dropped=state.dropped,
         input=spec,
         options=options,
-        notes=state.notes,
+        notes=(*state.notes, *_unnamed(names, labels)),
         warnings=warnings,
     )
 
@@ -181,6 +181,17 @@ def _class_names(names: object, labels: int) -> tuple[str, ...] | None:
     if any(name is None or UNNAMED.fullmatch(str(name)) for name in ordered):
         return None
     return tuple(str(name)[:200] for name in ordered)
+
+
+def _unnamed(names: object, labels: int) -> tuple[str, ...]:
+    """A note where the names are of another head, as of one that was replaced without its configuration."""
+    if not isinstance(names, Mapping) or len(names) == labels:
+        return ()
+    if all(UNNAMED.fullmatch(str(name)) for name in names.values()):
+        return ()
+    return (
+        f"config.json names {len(names)} classes and the head has {labels}: its names were left out; class_names gives them",
+    )
 
 
 NO_PREPROCESSOR = (

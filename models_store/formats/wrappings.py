@@ -358,15 +358,15 @@ def stripped(state: StateDict, prefix: str) -> StateDict:
     )
 
 
-def inner_modules(state: StateDict) -> Iterator[StateDict]:
-    """What is inside a module beside others (losses, metrics, a head): the wrapping names that keys begin with, and a name of
-    somebody's own, or the number of a part, that nearly all are under."""
+def inner_modules(state: StateDict, *, own: bool = False) -> Iterator[StateDict]:
+    """What is inside a module beside others (losses, metrics, a head): the wrapping names that keys begin with, or the number
+    of a part that nearly all are under; with ``own`` also a name of somebody's own that they are under."""
     seen = [state]
     while seen:
         outer = seen.pop(0)
         names = Counter(key.split(".", 1)[0] for key in outer.tensors if "." in key)
         most = {name for name, count in names.items() if count >= NEARLY_ALL * len(outer.tensors)}
-        for name in sorted(set(names) & MODULE_NAMES | most):
+        for name in sorted(set(names) & MODULE_NAMES | {name for name in most if own or name.isdigit()}):
             inner = stripped(outer, name + ".")
             yield inner
             seen.append(inner)

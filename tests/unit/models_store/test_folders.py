@@ -104,6 +104,16 @@ def test_of_several_models_one_must_be_sent(detr, convert_inline, tmp_path):
     convert_inline(archives.pack(outer, tmp_path), tmp_path / "top")
 
 
+def test_names_of_another_head_are_left_out_with_a_note(detr, convert_inline, tmp_path):
+    assert not any("were left out" in note for note in convert_inline(archives.pack(detr, tmp_path)).notes)
+    config = json.loads((detr / "config.json").read_text())
+    config["id2label"] = {str(i): f"kind {i}" for i in range(5)}
+    (detr / "config.json").write_text(json.dumps(config))
+    manifest = convert_inline(archives.pack(detr, tmp_path), tmp_path / "other")
+    assert (manifest.num_classes, manifest.class_names) == (3, None)
+    assert any("names 5 classes and the head has 3" in note for note in manifest.notes)
+
+
 def test_a_timm_folder_says_what_it_is(timm_folder, convert_inline, tmp_path):
     """The file alone is a question, as its twin sees pictures otherwise."""
     manifest = convert_inline(archives.pack(timm_folder, tmp_path))
