@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import PIL.Image
 
 from worker.data.formats.raw import Corners
-from worker.data.pictures import FORMATS
+from worker.data.pictures import FORMATS, MAX_PIXELS
 from worker.data.tree import Tree
 
 Four = Sequence[float]
@@ -113,6 +113,8 @@ class Sizes:
         try:
             with PIL.Image.open(self._tree.absolute(path), formats=FORMATS) as picture:
                 width, height = picture.size
+                if width * height > MAX_PIXELS:
+                    return None  # a PNG is decoded to look for its EXIF block
                 turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         except Exception:
             # Whatever is wrong with the picture is said where it is checked.
