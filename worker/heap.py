@@ -1,7 +1,7 @@
 """What the C library does with freed memory in a process that computes: it is kept for the next tensor, and given back at rest.
 
 By default glibc maps each large block anew and unmaps it when it is freed, so every feature map's pages are made and zeroed by
-the kernel once more: a tenth of the processor's time of an extraction or a training on a CPU, or more (benchmarks/heap.py).
+the kernel once more: an eighth to a fifth of the time of a training or an extraction on a CPU (benchmarks/heap.py).
 Elsewhere than with glibc nothing happens.
 """
 
