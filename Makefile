@@ -8,7 +8,7 @@ OF := $(shell cksum < $(ROOT)pyproject.toml | cut -d' ' -f1)
 READY := $(VENV)/.ready-$(OF)
 READY_TO_TEST := $(VENV)/.ready-to-test-$(OF)
 
-.PHONY: demo test test-slow lint serve reference gpu-check release clean
+.PHONY: demo test test-slow test-every lint serve reference gpu-check release clean
 
 $(READY):
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,10 +38,14 @@ lint: $(READY_TO_TEST)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15 --reruns 1 -r aR
 
 test: lint
-	cd $(ROOT) && $(PYTEST) -m "not slow"
+	cd $(ROOT) && $(PYTEST) -m "not slow and not every"
 
 test-slow: $(READY_TO_TEST)
-	cd $(ROOT) && $(PYTEST) -m slow
+	cd $(ROOT) && $(PYTEST) -m "slow and not every"
+
+# the cases that both halves leave out: every architecture, size and database of what a few already show
+test-every: $(READY_TO_TEST)
+	cd $(ROOT) && $(PYTEST) -m every
 
 # on a machine with a GPU: its tests, speed against the plain way, all figures in gpu-check.txt
 gpu-check: $(READY_TO_TEST)

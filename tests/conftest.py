@@ -2,13 +2,19 @@
 
 `DETRANK_TEST_DATA`, `DETRANK_TEST_DATABASE_URL`, `DETRANK_TEST_REDIS_URL` and `DETRANK_TEST_AMQP_URL` point elsewhere;
 `DETRANK_REQUIRE_SERVICES=1` turns a missing service from a skip into a failure.
+
+`every.toml` says which cases `make test` and `make test-slow` leave to `make test-every`.
 """
 
+import functools
 import os
 import socket
+import ssl
+import tomllib
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +23,8 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
+from worker.heap import keep_freed
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # the same examples on every machine, however slow; HYPOTHESIS_PROFILE=default looks for new ones
@@ -24,6 +32,33 @@ settings.register_profile(
     "repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+# a tenth of the time of tests that compute
+keep_freed()
+# a twelfth of the time of those that ask over HTTP: each client would read the certificates of all authorities anew
+ssl.create_default_context = functools.cache(ssl.create_default_context)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark with `every` the cases that `every.toml` does not keep; an entry that fits nothing is an error."""
+    table = tomllib.loads((ROOT / "tests" / "every.toml").read_text())
+    unmet: dict[str, set[str]] = {}
+    for item in items:
+        file = item.path.relative_to(ROOT / "tests").as_posix()
+        name, _, case = item.name.removesuffix("]").partition("[")
+        for test, kept in table.get(file, {}).items():
+            missing = unmet.setdefault(f"{file}::{test}", {*kept, test})
+            if not fnmatchcase(name, test):
+                continue
+            fitting = {pattern for pattern in kept if fnmatchcase(case, pattern)}
+            missing -= {*fitting, test}
+            if not fitting:
+                item.add_marker("every")
+    if any(unmet.values()) and not any("::" in asked for asked in config.args):
+        raise pytest.UsageError(
+            f"tests/every.toml names what is not there: { {k: v for k, v in unmet.items() if v} }"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,15 @@ from running import Running, running
 from app.settings import Settings
 
 
+def open_settings(folder: Path) -> Settings:
+    return Settings(
+        data_dir=folder / "home", min_free_disk_bytes=0, max_upload_bytes=1 << 20, max_json_bytes=1 << 16
+    )
+
+
 @pytest.fixture
 def open_service(tmp_path: Path) -> Iterator[Running]:
-    settings = Settings(
-        data_dir=tmp_path / "home", min_free_disk_bytes=0, max_upload_bytes=1 << 20, max_json_bytes=1 << 16
-    )
-    with running(settings) as service:
+    with running(open_settings(tmp_path)) as service:
         yield service
 
 

@@ -1,4 +1,7 @@
-"""All hostile files through a real API and a real worker: `invalid` with a reason, or what is sound in them, and both go on."""
+"""All hostile files through a real API and a real worker: `invalid` with a reason, or what is sound in them, and both go on.
+
+Each is also tried without them, in the fast half (test_hostile_files.py).
+"""
 
 import time
 from collections.abc import Iterator
@@ -22,6 +25,7 @@ MEMORY_BYTES = GIB
 # of one file, on a machine that does other things too
 JOB_S = 240
 AT_ONCE = 30
+PARTS = 4
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,8 @@ def peak_bytes(running: Deployment) -> int:
     return max(peaks)
 
 
-def test_every_hostile_file_is_answered_and_the_worker_lives(running: Deployment) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_hostile_file_is_answered_and_the_worker_lives(running: Deployment, part: int) -> None:
     client, waiting, problems, slowest = running.client, [], [], {}
     MARKER.unlink(missing_ok=True)
 
@@ -83,7 +88,7 @@ def test_every_hostile_file_is_answered_and_the_worker_lives(running: Deployment
             client.request("DELETE", f"/v1/{case.route}/{made['id']}")
         waiting.clear()
 
-    for case in cases():
+    for case in list(cases())[part::PARTS]:
         if (made := sent(running, case.route, case.make())) is not None:
             waiting.append((case, made))
         if len(waiting) == AT_ONCE:

@@ -10,7 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from running import Running, running
+
 from app.storage.sniff import archive_kind
+from tests.security.conftest import open_settings
 
 ZIP = b"PK\x03\x04" + bytes(100)
 
@@ -29,6 +32,13 @@ def speak(url: str, text: bytes, *, wait_s: float = 0.0) -> bytes:
         except OSError:
             pass
         return answer
+
+
+@pytest.fixture(scope="module")
+def open_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One for all tests: none may leave anything, so each finds it as if it were new."""
+    with running(open_settings(tmp_path_factory.mktemp("service"))) as service:
+        yield service
 
 
 def files(home: Path) -> list[str]:
