@@ -1,4 +1,5 @@
 # make demo [DATASET=path]: one whole ranking.  make test: the tests.  make test-slow: the long half, with real processes and weights.
+# make test-every: the further cases of both.
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 VENV := $(ROOT).venv
 BIN := $(VENV)/bin
@@ -43,7 +44,7 @@ test: lint
 test-slow: $(READY_TO_TEST)
 	cd $(ROOT) && $(PYTEST) -m "slow and not every"
 
-# the cases that both halves leave out: every architecture, size and database of what a few already show
+# what tests/every.toml leaves out of both halves
 test-every: $(READY_TO_TEST)
 	cd $(ROOT) && $(PYTEST) -m every
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from running import Running, running
 
 from app.storage.sniff import archive_kind
