@@ -26,10 +26,15 @@ _DRAWING = frozenset(
 
 
 class _EmptyOnMeta(TorchFunctionMode):
-    """Weights are allocated with ``torch.empty``; what builders compute with (depths, anchors) is not."""
+    """Weights are allocated with ``torch.empty``; what builders compute with (depths, anchors) is not.
+
+    Drawing values that have no memory does nothing, and takes half of the time of building.
+    """
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if getattr(func, "__name__", "") in _DRAWING and _drawn_on(args, kwargs).is_meta:
+            return _drawn_on(args, kwargs)
         if func is torch.empty:
             kwargs["device"] = "meta"
         return func(*args, **kwargs)
@@ -44,13 +49,17 @@ def outline(build: Callable[[], nn.Module]) -> nn.Module:
         return build()
 
 
+def _drawn_on(args: Any, kwargs: Any) -> torch.Tensor:
+    return args[0] if args else kwargs["tensor"]
+
+
 class _NothingDrawn(TorchFunctionMode):
     """What would fill a tensor with random values leaves it as it was allocated."""
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__name__", "") in _DRAWING:
-            return args[0] if args else kwargs["tensor"]
+            return _drawn_on(args, kwargs)
         return func(*args, **kwargs)
 
 

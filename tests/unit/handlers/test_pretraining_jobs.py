@@ -90,6 +90,7 @@ def kinds_of(bench: Bench) -> list[str]:
         return list(session.scalars(select(Job.kind).order_by(Job.id)))
 
 
+@pytest.mark.slow
 def test_self_training_is_another_arm_once_its_teachers_are_there(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +135,7 @@ def test_self_training_is_another_arm_once_its_teachers_are_there(
         assert misfits(session) == []
 
 
+@pytest.mark.slow
 def test_regions_training_comparison_and_what_it_says(bench: Bench) -> None:
     compare = {
         "label_fractions": [0.5],

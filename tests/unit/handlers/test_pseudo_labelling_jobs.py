@@ -196,6 +196,7 @@ def test_a_teacher_that_finds_nothing_says_what_to_change(bench: Bench) -> None:
     assert "lower confidence" in found.error["detail"]
 
 
+@pytest.mark.slow
 def test_it_is_trained_on_like_any_other_and_the_truth_may_be_another_dataset(bench: Bench) -> None:
     id = asked(bench, confidence=0.0, truth_dataset_id=DATASET)
     work_all(bench)

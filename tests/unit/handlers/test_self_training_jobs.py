@@ -196,6 +196,7 @@ def test_rounds_of_students_and_what_they_gain(bench: Bench, seeing: Seeing) -> 
     assert bench.get(Checkpoint, made.id) is not None
 
 
+@pytest.mark.slow
 def test_a_teacher_that_finds_nothing_is_the_failure_of_the_whole_and_it_can_be_tried_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_an_attempt_that_was_cut_off_is_gone_on_with_to_the_same_end(
     prepared: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +251,7 @@ def test_the_subset_is_drawn_once_and_read_by_everybody_after(
     assert models_store.Manifest.from_json(made.manifest).initialised_keys == ()
 
 
+@pytest.mark.slow
 def test_how_fresh_layers_begin_is_part_of_what_makes_trainings_equal(prepared: Bench) -> None:
     first = asked(prepared, iterations=1, evaluations=1)
     assert prepared.work(first.job_id).state == "succeeded"

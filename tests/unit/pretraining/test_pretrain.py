@@ -115,6 +115,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_one_that_was_killed_goes_on_to_the_same_weights(
     toy: Dataset, found: dict, backbone_folder: Path, tmp_path: Path
 ) -> None:

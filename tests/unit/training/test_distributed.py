@@ -36,6 +36,7 @@ def detr() -> Detector:
 
 
 # With 8 proposals of an image every image fills its quota, so that the mean over a batch is the mean over its images.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "changes"),
     [(two_stage, {"rois": 8}), (detr, {"clip_norm": 0.1, "ema": 0.9, "phases": (Phase(1, 0.03),)})],

@@ -170,6 +170,7 @@ train(load_detector(Path(job["checkpoint"])), open_dataset(Path(job["dataset"]))
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_as_if_uninterrupted(toy: Dataset, tmp_path: Path) -> None:
     rng = np.random.default_rng(int(time.time()))
     checkpoint = saved(detr(), tmp_path / "checkpoint", toy.categories)
