@@ -23,8 +23,6 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-from worker.heap import keep_freed
-
 ROOT = Path(__file__).resolve().parent.parent
 
 # the same examples on every machine, however slow; HYPOTHESIS_PROFILE=default looks for new ones
@@ -33,8 +31,6 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
-# a tenth of the time of tests that compute
-keep_freed()
 # a twelfth of the time of those that ask over HTTP: each client would read the certificates of all authorities anew
 ssl.create_default_context = functools.cache(ssl.create_default_context)
 
