@@ -13,10 +13,11 @@ from worker.data.unread_kinds import kind_of
 
 # suffix -> the formats that are written in it
 LABELS: dict[str, str] = {
-    ".txt": "YOLO, KITTI, DOTA, VisDrone or WIDER FACE text",
-    ".json": "COCO, LabelMe, VIA, CreateML, Label Studio, Supervisely, Datumaro or BDD100K JSON",
+    ".txt": "YOLO, KITTI, DOTA, VisDrone, MOT or WIDER FACE text",
+    ".json": "COCO, LabelMe, VIA, CreateML, Label Studio, Labelbox, Supervisely, SuperAnnotate, Datumaro, Darwin or BDD100K JSON",
     ".jsonl": "Hugging Face metadata or AutoML JSON lines",
     ".ndjson": "Labelbox or Ultralytics JSON lines",
+    ".odgt": "CrowdHuman's JSON lines",
     ".geojson": "GeoJSON",
     ".xml": "PASCAL VOC or CVAT XML",
     ".csv": "a table of boxes or labels",

@@ -9,14 +9,7 @@ _LOOKED_AT = 1 << 14  # bytes
 _CONVERT = "export or convert to COCO JSON, PASCAL VOC XML or YOLO text"
 # words that all stand in the beginning of a file -> what it is
 _SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (('"gtboxes"',), "CrowdHuman's odgt"),
     (("<sequence", "<frame"), "tracks of UA-DETRAC"),
-    (('"data_row"',), "Labelbox's export"),
-    (('"class_names"', '"task"'), "Ultralytics' NDJSON"),
-    (('"data_list"',), "MMDetection's JSON"),
-    (('"bbox_mode"',), "Detectron2's JSON"),
-    (('"bounding_box"', '"slots"'), "V7's Darwin JSON"),
-    (('"instances"', '"className"'), "SuperAnnotate's JSON"),
     (("bbGt version",), "Caltech's bbGt text"),
 )
 _TRACK = re.compile(r"\d+\s*,\s*-?\d+(\s*,\s*-?\d+(\.\d+)?){5,8}")

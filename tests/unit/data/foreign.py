@@ -6,6 +6,20 @@ from pathlib import Path
 
 from tests.unit.data.clouds import azure, ground_truth, vott, vott_assets
 from tests.unit.data.hand_made import CLASSES, OTHER_SPLIT, SCENE, scene, text
+from tests.unit.data.platforms import (
+    darwin,
+    darwin_1,
+    detectron2,
+    labelbox,
+    labelbox_old,
+    mmdetection,
+    mmdetection_2,
+    mot,
+    mot_of_cvat,
+    odgt,
+    superannotate,
+    yolo_ndjson,
+)
 
 
 def _beside(folder: Path) -> None:
@@ -494,4 +508,16 @@ FOREIGN: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
     "azure": ("azure", azure, CLASSES),
     "vott": ("vott", vott, CLASSES),
     "vott, a file a picture": ("vott", vott_assets, CLASSES),
+    "labelbox": ("labelbox", labelbox, CLASSES),
+    "labelbox of before 2023": ("labelbox", labelbox_old, CLASSES),
+    "ultralytics ndjson": ("yolo_ndjson", yolo_ndjson, CLASSES),
+    "darwin": ("darwin", darwin, CLASSES),
+    "darwin 1.0": ("darwin", darwin_1, CLASSES),
+    "superannotate": ("superannotate", superannotate, CLASSES),
+    "detectron2": ("detectron2", detectron2, CLASSES),
+    "mmdetection": ("mmdetection", mmdetection, CLASSES),
+    "mmdetection 2": ("mmdetection", mmdetection_2, CLASSES),
+    "odgt": ("odgt", odgt, CLASSES),
+    "mot": ("mot", mot, ["pedestrian", "car"]),
+    "mot of cvat": ("mot", mot_of_cvat, CLASSES),
 }

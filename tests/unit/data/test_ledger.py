@@ -182,14 +182,8 @@ def test_the_page_explains_every_code() -> None:
 @pytest.mark.parametrize(
     ("file", "content", "what"),
     [
-        (
-            "a.odgt",
-            '{"ID": "a", "gtboxes": [{"tag": "person", "fbox": [1, 2, 3, 4]}]}\n',
-            "CrowdHuman's odgt",
-        ),
         ("seq.xml", '<sequence name="s"><frame num="1"></frame></sequence>', "tracks of UA-DETRAC"),
-        ("gt/gt.txt", "1,1,4,6,16,20,1,1,1\n1,2,8,2,30,10,1,1,1\n", "tracks of the MOT challenge"),
-        ("x.ndjson", '{"data_row": {"external_id": "a.png"}}\n', "Labelbox's export"),
+        ("tracks/a.txt", "1,1,4,6,16,20,1,1,1\n1,2,8,2,30,10,1,1,1\n", "tracks of the MOT challenge"),
         ("labels/a.txt", "cat 0.5 0.5 0.2 0.2\n", "YOLO's begin with the number of the class"),
         (
             "labels/a.txt",

@@ -10,7 +10,9 @@ from worker.data.formats import (
     coco,
     createml,
     cvat,
+    darwin,
     datumaro,
+    detectron2,
     dota,
     ground_truth,
     hf_imagefolder,
@@ -19,11 +21,16 @@ from worker.data.formats import (
     keras_yolo,
     kitti,
     label_studio,
+    labelbox,
     labelme,
     lvis,
+    mmdetection,
     mnist,
+    mot,
+    odgt,
     oidv4,
     open_images,
+    superannotate,
     supervisely,
     tfrecord,
     unclear_tables,
@@ -34,6 +41,7 @@ from worker.data.formats import (
     vott,
     widerface,
     yolo,
+    yolo_ndjson,
 )
 
 _BOXED: tuple[ModuleType, ...] = (
@@ -63,6 +71,14 @@ _BOXED: tuple[ModuleType, ...] = (
     ground_truth,
     azure,
     vott,
+    labelbox,
+    yolo_ndjson,
+    darwin,
+    superannotate,
+    detectron2,
+    mmdetection,
+    odgt,
+    mot,
 )
 READERS: dict[str, ModuleType] = {
     module.NAME: module
@@ -80,6 +96,7 @@ ALIASES = {
     "roboflow": "coco",
     "pascal_voc": "voc",
     "ultralytics": "yolo",
+    "crowdhuman": "odgt",
     "global_wheat": "csv",
     "wheat": "csv",
     "mnist_txt": "mnist",

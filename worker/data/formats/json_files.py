@@ -104,3 +104,13 @@ def points(value: object) -> list[list[float]]:
     found = [numbers(pair[:2]) if isinstance(pair, list) and len(pair) >= 2 else None for pair in value]
     whole = [pair for pair in found if pair]
     return whole if len(whole) == len(found) else []
+
+
+def entries_of(tree: Tree, file: str, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(place from 1, object) of every object of a JSON list, a single object, or JSON lines, whatever the file's suffix."""
+    content = parsed(text_of(tree, file, report) or "")
+    if content is None:
+        found: Iterator[tuple[int, Any]] = lines_of(tree, file, report)
+    else:
+        found = enumerate(content if isinstance(content, list) else [content], start=1)
+    return ((place, entry) for place, entry in found if isinstance(entry, dict))
