@@ -243,3 +243,68 @@ def test_one_box_that_is_broken_leaves_and_is_said(
     assert result.report["counts"].get(code) == 1
     wanted = 1 if code == "missing_image" else 2
     assert len(open_dataset(tmp_path / "out").boxes) == wanted
+
+
+def _cvat_xml(marks: str) -> str:
+    box = f'<box label="cat" xtl="4" ytl="6" xbr="20" ybr="26">{marks}</box>'
+    return f'<annotations><version>1.1</version><image id="0" name="a.png" width="40" height="30">{box}</image></annotations>'
+
+
+def _coco_json(**marks: object) -> str:
+    row = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 6, 16, 20], "iscrowd": 0, **marks}
+    return json.dumps(
+        {
+            "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],
+            "annotations": [row],
+            "categories": [{"id": 1, "name": "cat"}],
+        }
+    )
+
+
+def _labelme_json(**marks: object) -> str:
+    shape = {"label": "cat", "points": [[4, 6], [20, 26]], "shape_type": "rectangle", **marks}
+    return json.dumps(
+        {"version": "5.2.1", "shapes": [shape], "imagePath": "a.png", "imageHeight": 30, "imageWidth": 40}
+    )
+
+
+def _datumaro_json(**marks: object) -> str:
+    row = {"type": "bbox", "label_id": 0, "bbox": [4, 6, 16, 20], **marks}
+    item = {"id": "a", "annotations": [row], "image": {"path": "a.png", "size": [30, 40]}}
+    return json.dumps({"categories": {"label": {"labels": [{"name": "cat"}]}}, "items": [item]})
+
+
+MARKED = {
+    "coco": ("x.json", _coco_json(difficult=1), _coco_json(difficult=0)),
+    "coco of datumaro": (
+        "x.json",
+        _coco_json(attributes={"difficult": True}),
+        _coco_json(attributes={"difficult": False, "occluded": True}),
+    ),
+    "labelme of x-anylabeling": ("a.json", _labelme_json(difficult=True), _labelme_json(difficult=False)),
+    "labelme's flags": (
+        "a.json",
+        _labelme_json(flags={"difficult": True}),
+        _labelme_json(flags={"blurred": True}),
+    ),
+    "datumaro": (
+        "x.json",
+        _datumaro_json(attributes={"difficult": True}),
+        _datumaro_json(attributes={"difficult": False}),
+    ),
+    "cvat": (
+        "x.xml",
+        _cvat_xml('<attribute name="difficult">true</attribute>'),
+        _cvat_xml('<attribute name="difficult">false</attribute>'),
+    ),
+}
+
+
+@pytest.mark.parametrize("is_marked", [True, False])
+@pytest.mark.parametrize("name", MARKED)
+def test_difficult_objects_of_any_format_count_neither_way(
+    name: str, is_marked: bool, tmp_path: Path
+) -> None:
+    file, marked, plain = MARKED[name]
+    assert _one(tmp_path, file, marked if is_marked else plain) == ({"ignored": 1} if is_marked else {})
+    assert open_dataset(tmp_path / "out").aside.tolist() == [is_marked]

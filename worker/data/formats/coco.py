@@ -10,7 +10,8 @@ from worker.data.faults import Report, Unusable, printable
 from worker.data.formats import coco_boxes, coco_categories, rotated
 from worker.data.formats.box_order import Reading, Sized, Sizes
 from worker.data.formats.coco_categories import identity_of
-from worker.data.formats.raw import Raw, RawBox, RawImage, pixel_size, text_of
+from worker.data.formats.json_files import mapping
+from worker.data.formats.raw import Raw, RawBox, RawImage, is_set_aside, pixel_size, text_of
 from worker.data.splits import split_named, split_of_file, split_of_folders
 from worker.data.tree import NoSuchPicture, Tree, join, parent, stem, written_parts
 
@@ -162,7 +163,7 @@ def _box(row: dict, names: dict[str, str], reading: Reading, file: str, report: 
         file,
         reference,
         crowd=row.get("iscrowd") in (1, True, "1"),
-        ignore=row.get("ignore") in (1, True, "1"),
+        ignore=is_set_aside(row, mapping(row.get("attributes"))),
         segmentation=segmentation,
     )
 

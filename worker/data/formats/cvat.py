@@ -10,7 +10,7 @@ from defusedxml import DefusedXmlException
 from worker.data.faults import Report
 from worker.data.formats import rotated
 from worker.data.formats.collecting import Collected, around, flat
-from worker.data.formats.raw import Corners, Raw, RawImage, head_of, numbers, pixel_size
+from worker.data.formats.raw import Corners, Raw, RawImage, head_of, is_set_aside, numbers, pixel_size
 from worker.data.splits import split_named
 from worker.data.tree import Tree
 
@@ -65,7 +65,8 @@ def _shape(collected: Collected, image: RawImage, item: Element, file: str, refe
     if corners and angle and turned:
         corners = rotated.about_center(corners, angle[0])
     polygon = flat(_points(item)) if item.tag == "polygon" else None
-    collected.box(image, item.get("label"), corners, file, reference, segmentation=polygon)
+    ignore = is_set_aside({each.get("name", ""): each.text for each in item.iterfind("attribute")})
+    collected.box(image, item.get("label"), corners, file, reference, ignore=ignore, segmentation=polygon)
     return turned
 
 

@@ -7,7 +7,7 @@ from worker.data.faults import Report
 from worker.data.formats import rotated
 from worker.data.formats.collecting import Collected, around, flat, xywh
 from worker.data.formats.json_files import content_of, first_with, mapping, rows, with_keys
-from worker.data.formats.raw import Raw, RawImage, category_name, numbers, pixel_size
+from worker.data.formats.raw import Raw, RawImage, category_name, is_set_aside, numbers, pixel_size
 from worker.data.splits import split_named, split_of_file
 from worker.data.tree import Tree, stem
 
@@ -62,7 +62,10 @@ def _annotation(
         case _:
             collected.no_box(image, f"an annotation of type '{kind}'", file, reference)
             return False
-    collected.box(image, names[label], corners, file, reference, crowd=crowd, segmentation=polygon)
+    ignore = is_set_aside(attributes)
+    collected.box(
+        image, names[label], corners, file, reference, crowd=crowd, ignore=ignore, segmentation=polygon
+    )
     return turned
 
 

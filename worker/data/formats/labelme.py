@@ -8,10 +8,10 @@ from typing import Any
 from worker.data.faults import Report
 from worker.data.formats import rotated
 from worker.data.formats.collecting import Collected, around, flat
-from worker.data.formats.json_files import content_of, first_with, points, rows, with_keys
+from worker.data.formats.json_files import content_of, first_with, mapping, points, rows, with_keys
 from worker.data.formats.locate import locate
 from worker.data.formats.pairing import Taken, pictures_of
-from worker.data.formats.raw import Corners, Raw, RawImage, pixel_size
+from worker.data.formats.raw import Corners, Raw, RawImage, is_set_aside, pixel_size
 from worker.data.splits import split_of_file
 from worker.data.tree import NoSuchPicture, Tree, parent, stem
 
@@ -51,6 +51,7 @@ def _shape(collected: Collected, image: RawImage, shape: dict[str, Any], file: s
         _corners(kind, found),
         file,
         reference,
+        ignore=is_set_aside(shape, mapping(shape.get("flags"))),
         segmentation=polygons or None,
         wanted="'points' must be at least two pairs of finite numbers",
     )

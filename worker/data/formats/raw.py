@@ -3,7 +3,7 @@
 import math
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -85,6 +85,14 @@ def category_name(value: object) -> str:
         # Decomposed letters and marks of no width look the same as the class without them.
         text = _WITHOUT_WIDTH.sub("", unicodedata.normalize("NFC", text))
     return printable(" ".join(text.split()), 200)
+
+
+_MARKS = ("difficult", "ignore")
+
+
+def is_set_aside(*marks: Mapping[str, object]) -> bool:
+    """Whether one of the mappings marks an object as `difficult` or to `ignore`: it counts neither for nor against a detector."""
+    return any(str(each.get(name)).strip().lower() in ("1", "true") for each in marks for name in _MARKS)
 
 
 def pixel_size(width: object, height: object) -> tuple[int, int] | None:
