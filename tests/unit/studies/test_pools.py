@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from worker.ranking.belief.records import Evidence, Facts, Observed, TargetFacts
+from worker.ranking.belief.tables import evidence_of, means
 from worker.studies.evidence.beliefs import BLIND, CURVE, PARAMETERS, WITH_CURVE
 from worker.studies.evidence.pools import (
     FEWEST,
@@ -14,6 +15,7 @@ from worker.studies.evidence.pools import (
     THIS_BUDGET,
     WHOLE_POOL,
     Row,
+    at_another_budget,
     by_architecture,
     held_against,
     published_of,
@@ -102,6 +104,23 @@ def test_other_budgets_are_other_truths(rows: list[Row]) -> None:
     )
     assert one(rows, "longer", PARAMETERS).mean == pytest.approx(1.0)
     assert one(rows, "longer", CURVE).mean == pytest.approx(one(rows, WHOLE_POOL, PARAMETERS).mean)
+
+
+def test_a_detector_that_another_machine_trained_again_is_the_same_candidate(tmp_path: Path) -> None:
+    tables = Path(__file__).parents[3] / "docs/studies/truth"
+    for name in ("pairs.csv", "scores.csv", "datasets.csv"):
+        (tmp_path / name).write_bytes((tables / name).read_bytes())
+    lines = (tables / "candidates.csv").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("mobilenet_v2 COCO,")]
+    other = [
+        f"{line.split(',')[0]},other-{number},{line.split(',', 2)[2]}" for number, line in enumerate(kept[1:])
+    ]
+    (tmp_path / "candidates.csv").write_text("\n".join([lines[0], *other, "new" + other[0]]) + "\n")
+    gone = next(line.split(",")[1] for line in lines if line.startswith("mobilenet_v2 COCO,"))
+    rows = (tmp_path / "pairs.csv").read_text().splitlines()
+    (tmp_path / "pairs.csv").write_text("\n".join(r for r in rows if ",mobilenet_v2 COCO," not in r) + "\n")
+    wanted = {pair: value for pair, value in means(evidence_of([tables])).items() if pair[1] != gone}
+    assert at_another_budget(tables, tmp_path) == wanted
 
 
 def test_what_too_few_have_is_undefined() -> None:

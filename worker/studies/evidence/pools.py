@@ -23,7 +23,7 @@ import numpy as np
 from worker.ranking.belief.learn import learn
 from worker.ranking.belief.learned import Learned
 from worker.ranking.belief.records import Evidence, Facts
-from worker.ranking.belief.tables import evidence_of, means
+from worker.ranking.belief.tables import evidence_of, facts_of, means
 from worker.studies.evidence.beliefs import (
     BELIEF,
     BLIND,
@@ -199,6 +199,20 @@ def _why(cases: Sequence[Case], values: Sequence[float]) -> str:
     return "one dataset has no interval" if len(values) == 1 else ""
 
 
+def at_another_budget(folder: Path, other: Path) -> Truth:
+    """{(dataset, candidate): mAP in the tables of `other`}, for candidates of the same names in `folder`, as it knows them.
+
+    By name, for a detector that a study trained itself comes out of another machine with other weights.
+    """
+    here, there = ({name: facts.key for name, facts in facts_of(each)[1].items()} for each in (folder, other))
+    known = {key: here[name] for name, key in there.items() if name in here}
+    return {
+        (dataset, known[key]): value
+        for (dataset, key), value in means(evidence_of([other])).items()
+        if key in known
+    }
+
+
 def published_of(folder: Path) -> dict[str, dict[str, float]]:
     """{way: {candidate: its figure in percent}} of those in a study's tables that have one."""
     with (folder / "candidates.csv").open(encoding="utf-8", newline="") as file:
@@ -220,7 +234,7 @@ def write(rows: Sequence[Row], folder: Path) -> Path:
 
 
 def main(folder: Path, others: Sequence[Path]) -> None:
-    budgets = {other.name: means(evidence_of([other])) for other in others}
+    budgets = {other.name: at_another_budget(folder, other) for other in others}
     rows = held_against(evidence_of([folder]), published_of(folder), budgets)
     sys.stdout.write(f"{write(rows, folder)}\n")
 
