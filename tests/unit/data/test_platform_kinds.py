@@ -216,11 +216,25 @@ def test_frames_of_a_part_of_a_sequence_and_frames_without_a_picture(tmp_path: P
     assert len(open_dataset(tmp_path / "out").images) == 2
 
 
+def test_a_place_in_the_world_is_no_class(tmp_path: Path) -> None:
+    """MOT15 has ten columns, and no classes."""
+    _mot(tmp_path, "1,1,5,7,16,20,1,3.5,2,0\n2,1,5,7,16,20,1,-1,-1,-1\n")
+    assert _boxes(tmp_path / "out") == {(f"00000{n}", "pedestrian", 4, 6, 20, 26) for n in (1, 2)}
+
+
+def test_a_class_between_two_is_none_of_them(tmp_path: Path) -> None:
+    report = _mot(tmp_path, "1,1,5,7,16,20,1,0.5,1\n2,1,5,7,16,20,1,1,1\n").report
+    assert report["counts"]["unknown_category"] == 1
+    assert _boxes(tmp_path / "out") == {("000002", "pedestrian", 4, 6, 20, 26)}
+
+
 @pytest.mark.parametrize(
     ("name", "file", "change", "code"),
     [
         ("labelbox", "export.ndjson", ('"left": 4', '"left": "x"'), "invalid_annotation"),
         ("ultralytics ndjson", "animals.ndjson", ('"a.png"', '"z.png"'), "missing_image"),
+        ("ultralytics ndjson", "animals.ndjson", ("[[0, ", "[[NaN, "), "unknown_category"),
+        ("ultralytics ndjson", "animals.ndjson", ("[[0, ", "[[0.5, "), "unknown_category"),
         ("darwin", "train/a.json", ('"w": 16', '"w": null'), "invalid_annotation"),
         ("superannotate", "train/a.json", ('"x1": 4', '"x1": "?"'), "invalid_annotation"),
         ("superannotate", "train/a.json", ('"classId": 40', '"classId": -1'), "unknown_category"),

@@ -32,7 +32,9 @@ NAMES = (
 # of those that the benchmark does not count these look like pedestrians: detections there are neither right nor wrong
 _ALIKE = (2, 7, 8, 12, 13)
 _PEDESTRIAN = 1
-_FEWEST, _MOST = 7, 10  # columns: class and visibility came with MOT16
+_FEWEST, _MOST = 7, 10  # columns
+# the eighth is the class since MOT16; the three last of MOT15's ten are a place in the world (arXiv 1504.01942)
+_WITH_CLASS = (8, 9)
 _NUMBERED = re.compile(r"(\d+)$")
 
 
@@ -147,16 +149,18 @@ def read(tree: Tree, report: Report) -> Raw:
                 continue
             first = 0 if names else 1
             corners = xywh([row[2] - first, row[3] - first, row[4], row[5]])
-            kind = int(row[7]) if len(row) > 7 and row[7] > 0 else _PEDESTRIAN
+            kind = row[7] if len(row) in _WITH_CLASS and row[7] > 0 else _PEDESTRIAN
             counts = row[6] != 0
             if not counts and not names and kind in _ALIKE:
                 collected.ignore(image, corners, file, reference)
             elif not counts and not names and kind != _PEDESTRIAN:
                 left_out += 1
-            elif kind > len(names or NAMES):
+            elif kind != int(kind) or kind > len(names or NAMES):
                 collected.unknown(image, kind, f"the {len(names or NAMES)} classes", file, reference)
             else:
-                collected.box(image, (names or NAMES)[kind - 1], corners, file, reference, ignore=not counts)
+                collected.box(
+                    image, (names or NAMES)[int(kind) - 1], corners, file, reference, ignore=not counts
+                )
         if left_out:
             report.add(
                 "other_task",

@@ -48,10 +48,10 @@ def _read_rows(
         found = annotations.get(kind)
         for place, row in enumerate(found if isinstance(found, list) else [], start=1):
             reference = f"line {line}, {kind} {place}"
-            number = row[0] if isinstance(row, list) and row else None
-            name = names.get(str(int(number))) if isinstance(number, int | float) else None
+            number = numbers(row[:1]) if isinstance(row, list) else None
+            name = names.get(f"{number[0]:g}") if number else None
             if name is None:
-                collected.unknown(image, number, "the 'class_names'", file, reference)
+                collected.unknown(image, row, "the 'class_names'", file, reference)
                 continue
             corners, polygon = _shape(kind, numbers(row[1:]))
             turned += kind == _TURNED
