@@ -30,7 +30,10 @@ from worker.ranking.belief.tables import digests_of, evidence_of
 # of the logarithm of a standard deviation
 PRIOR_SD = 0.5
 MAY_VANISH = "scores"
-BUDGET = f"the mAP after 120 steps of 4 images at {PIXELS} pixels by the recipe quick, on at most 150 images"
+BUDGET = (
+    f"the mAP after 120 steps of 4 images at {PIXELS} pixels by the recipe quick, on at most 150 images; longer trainings come "
+    "in another order"
+)
 
 
 def learn(evidence: Sequence[Evidence], studies: Sequence[str] = (), budget: str = BUDGET) -> Learned:
