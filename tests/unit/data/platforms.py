@@ -34,7 +34,7 @@ def labelbox_row(name: str) -> dict:
             "id": "clf",
             "global_key": f"0b7e-{name}",
             "external_id": f"{OTHER_SPLIT[split]}/{name}.png",
-            "row_data": f"https://storage.example/{name}.png",
+            "row_data": f"https://storage.example/0b7e-{name}-x",
         },
         "media_attributes": {"height": height, "width": width, "mime_type": "image/png"},
         "projects": {"p": {"name": "animals", "labels": [label]}},
@@ -68,7 +68,7 @@ def labelbox_old(folder: Path) -> None:
 
 
 def yolo_ndjson(folder: Path) -> None:
-    _beside(folder)
+    scene(folder)
     names = {str(number): name for number, name in enumerate(CLASSES)}
     lines = [{"type": "dataset", "task": "detect", "name": "animals", "class_names": names}]
     for name, (split, width, height, boxes) in SCENE.items():

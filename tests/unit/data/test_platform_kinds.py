@@ -101,6 +101,8 @@ def test_darwin_tags_are_said_and_lines_have_no_box(tmp_path: Path) -> None:
     content = {"item": {"name": "a.png", "slots": [{"width": 40, "height": 30}]}, "annotations": annotations}
     assert _one(tmp_path, "a.json", content) == {"other_task": 1, "invalid_annotation": 1}
     assert _boxes(tmp_path / "out") == {SQUARE_BOX}
+    (row,) = json.loads((tmp_path / "out/annotations.json").read_text())["annotations"]
+    assert row["segmentation"] == [[4, 6, 20, 6, 20, 26, 4, 26]]
 
 
 SHAPES = {
