@@ -218,6 +218,14 @@ def test_frames_of_a_part_of_a_sequence_and_frames_without_a_picture(tmp_path: P
     assert len(open_dataset(tmp_path / "out").images) == 2
 
 
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_frames_of_one_sequence_on_both_sides_of_a_split_are_warned_of(split: str, tmp_path: Path) -> None:
+    picture(tmp_path / f"in/{split}A/img1/000001.jpg", 40, 30)
+    text(tmp_path / f"in/{split}A/gt/gt.txt", "1,1,5,7,16,20,1,1,1\n")
+    notes = " ".join(_read(tmp_path).summary["notes"])
+    assert ("hold whole ones out" in notes) == (not split)
+
+
 def test_a_place_in_the_world_is_no_class(tmp_path: Path) -> None:
     """MOT15 has ten columns, and no classes."""
     _mot(tmp_path, "1,1,5,7,16,20,1,3.5,2,0\n2,1,5,7,16,20,1,-1,-1,-1\n")

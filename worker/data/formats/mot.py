@@ -167,9 +167,11 @@ def read(tree: Tree, report: Report) -> Raw:
                 file,
                 f"{left_out} rows that the benchmark does not count (vehicles, occluders) are not read",
             )
-    collected.notes.append(
-        "frames of one sequence look alike: hold whole sequences out by folders train/, val/ and test/, for a part drawn from all of them knows the rest"
-    )
+    if any(image.split is None for image in collected.images.values()):
+        collected.notes.append(
+            "frames of one sequence look alike: a part drawn from all sequences knows the rest; hold whole ones out by folders "
+            "train/, val/ and test/"
+        )
     if unnamed:
         reason = "the files number their classes; the names are those of the MOT challenge: 1 is 'pedestrian'"
         report.add("unnamed_classes", unnamed, reason)
