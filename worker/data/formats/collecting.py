@@ -95,7 +95,7 @@ class Collected:
         *,
         crowd: bool = False,
         ignore: bool = False,
-        segmentation: list[list[float]] | None = None,
+        segmentation: list[list[float]] | dict | None = None,
         wanted: str = "four finite numbers are wanted",
     ) -> bool:
         """Add one box (xyxy); False and a fault where it has no class or no four numbers (`wanted` says what is)."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from worker.data.faults import Report
 from worker.data.formats.collecting import Collected, flat, xywh
-from worker.data.formats.json_files import content_of, first_with, mapping, points, rows, with_keys
+from worker.data.formats.json_files import content_of, first_with, mapping, named_points, rows, with_keys
 from worker.data.formats.raw import Raw, numbers, pixel_size
 from worker.data.tree import Tree
 
@@ -41,7 +41,7 @@ def _polygons(row: dict[str, Any]) -> list[list[float]] | None:
         paths += polygon[key] if isinstance(polygon.get(key), list) else []
     found = []
     for path in paths:
-        outline = flat(points([[point.get("x"), point.get("y")] for point in rows(path)]))
+        outline = flat(named_points(path))
         found += outline or []
     return found or None
 

@@ -6,6 +6,7 @@ from typing import Any
 from worker.data.faults import Report
 from worker.data.formats import rotated
 from worker.data.formats.class_numbers import names_of_numbers
+from worker.data.formats.coco_boxes import segmentation_of
 from worker.data.formats.collecting import Collected, xywh
 from worker.data.formats.json_files import entries_of, first_with, rows, with_keys
 from worker.data.formats.raw import Corners, Raw, RawImage, numbers, pixel_size
@@ -44,14 +45,6 @@ def _corners(row: dict[str, Any]) -> Corners | None:
     return xywh(values) if mode == "XYWH_ABS" else None
 
 
-def _polygons(row: dict[str, Any]) -> list[list[float]] | None:
-    given = row.get("segmentation")
-    listed = given if isinstance(given, list) else []
-    found = [numbers(outline) if isinstance(outline, list) else None for outline in listed]
-    outlines = [outline for outline in found if outline and len(outline) >= 6]
-    return outlines if outlines and len(outlines) == len(found) else None
-
-
 def read(tree: Tree, report: Report) -> Raw:
     """Read every dict (detectron2.readthedocs.io, 'Use Custom Datasets'); classes are named by a list beside the file, if any."""
     collected = Collected(tree, report)
@@ -87,7 +80,7 @@ def read(tree: Tree, report: Report) -> Raw:
             file,
             reference,
             crowd=row.get("iscrowd") in (1, True),
-            segmentation=_polygons(row),
+            segmentation=segmentation_of(row),
             wanted="bbox must have the numbers of its bbox_mode, 0 (corners), 1 (corner and size) or 4 (turned)",
         )
     return collected.raw()

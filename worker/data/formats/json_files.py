@@ -77,6 +77,11 @@ def parsed(text: str | bytes) -> Any:
         return None
 
 
+def named_points(value: object) -> list[list[float]]:
+    """The (x, y) of a list of objects with `x` and `y`; empty when one of them has no such numbers."""
+    return points([[row.get("x"), row.get("y")] for row in rows(value)])
+
+
 def lines_of(tree: Tree, file: str, report: Report) -> Iterator[tuple[int, Any]]:
     """(line number, content) of every line of a JSON lines file; lines that are no JSON are faults."""
     for number, line in enumerate((text_of(tree, file, report) or "").splitlines(), start=1):

@@ -4,7 +4,7 @@ from typing import Any
 
 from worker.data.faults import Report
 from worker.data.formats.collecting import Collected, around, flat, xywh
-from worker.data.formats.json_files import entries_of, first_with, mapping, rows, with_keys
+from worker.data.formats.json_files import entries_of, first_with, mapping, named_points, rows, with_keys
 from worker.data.formats.locate import locate
 from worker.data.formats.raw import Corners, Raw, numbers, pixel_size
 from worker.data.tree import NoSuchPicture, Tree
@@ -57,9 +57,8 @@ def _shape(row: dict[str, Any]) -> tuple[Corners | None, list[list[float]] | Non
     box = row.get("bounding_box") or row.get("bbox")
     if isinstance(box, dict):
         return xywh(numbers(box.get(side) for side in ("left", "top", "width", "height"))), None
-    pairs = [numbers((point.get("x"), point.get("y"))) for point in rows(row.get("polygon"))]
-    points = [pair for pair in pairs if pair]
-    return (around(points), flat(points)) if len(points) == len(pairs) else (None, None)
+    points = named_points(row.get("polygon"))
+    return around(points), flat(points)
 
 
 def read(tree: Tree, report: Report) -> Raw:

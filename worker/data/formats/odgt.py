@@ -1,11 +1,9 @@
 """odgt, the JSON lines of CrowdHuman: `ID` and `gtboxes` with a box of the whole body, of its visible part, of the head."""
 
-from typing import Any
-
 from worker.data.faults import Report
 from worker.data.formats.collecting import Collected, xywh
 from worker.data.formats.json_files import first_with, lines_of, mapping, rows, with_keys
-from worker.data.formats.raw import Raw, numbers, pixel_size
+from worker.data.formats.raw import Raw, is_set_aside, numbers, pixel_size
 from worker.data.tree import Tree
 
 NAME = "odgt"
@@ -20,10 +18,6 @@ def recognise(tree: Tree) -> str | None:
     """The evidence for this format in the tree, or None."""
     file = first_with(tree, *_KEYS, suffixes=_SUFFIXES)
     return f"gtboxes, such as {file}" if file else None
-
-
-def _ignored(row: dict[str, Any]) -> bool:
-    return mapping(row.get("extra")).get("ignore") in (1, True)
 
 
 def read(tree: Tree, report: Report) -> Raw:
@@ -61,7 +55,13 @@ def read(tree: Tree, report: Report) -> Raw:
                     continue
                 wanted = f"{key} must have finite numbers x, y, width, height"
                 collected.box(
-                    image, row.get("tag"), corners, file, reference, ignore=_ignored(row), wanted=wanted
+                    image,
+                    row.get("tag"),
+                    corners,
+                    file,
+                    reference,
+                    ignore=is_set_aside(mapping(row.get("extra"))),
+                    wanted=wanted,
                 )
         if left_out:
             others = ", ".join(f"{key} ({_OTHERS[key]})" for key in sorted(left_out))
