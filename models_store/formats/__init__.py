@@ -21,6 +21,7 @@ from models_store.formats import (
     self_supervised,
     timm_folder,
     torchvision_detection,
+    transformers_bodies,
     transformers_folder,
     yolox,
 )
@@ -35,6 +36,7 @@ __all__ = ["recognise"]
 
 BACKBONES = (
     timm_folder.recognise,
+    transformers_bodies.recognise,
     detectron2.recognise,
     mmdetection.recognise,
     self_supervised.recognise,

@@ -5,6 +5,7 @@ Recognised by exact key names and shapes, or by the order of shapes where a port
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from models_store.bodies.build import build_body, full_model
 from models_store.bodies.outline import shapes_of
 from models_store.errors import Unusable, some
+from models_store.formats import makers
 from models_store.formats.signatures import HEADS, body_shapes, by_keys, lookup, lookup_order
 from models_store.formats.state import COUNTER, Recognised, StateDict
 from models_store.formats.wrappings import variants
@@ -45,7 +47,27 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
             return _told_apart(_fit(variant, names[0], dict(variant.tensors)), names, variant)
         if variant.ordered and (names := _preferred(lookup_order(variant.shapes), variant)):
             return _told_apart(_by_order(variant, names[0]), names, variant)
+    for variant in variants(state):
+        if found := _of_a_maker(variant):
+            return found
     return None
+
+
+def _of_a_maker(state: StateDict) -> Recognised | None:
+    """Under the names of its original release."""
+    for name, tensors in makers.renamed(state):
+        with contextlib.suppress(Unusable):
+            return _renamed_by_timm(state, name, tensors)
+    return None
+
+
+def _renamed_by_timm(state: StateDict, name: str, tensors: Mapping[str, Tensor]) -> Recognised:
+    """Raises Unusable where a key or shape is another."""
+    read = replace(state, tensors=dict(tensors))
+    changed = sum(key not in state.tensors for key in tensors)
+    note = f"{changed} of {len(tensors)} tensors were renamed to {name} by timm's own table for the original release"
+    names = _preferred(_same_keys(read), read)
+    return _told_apart(_fit(read, name, tensors, (note,)), [name, *(n for n in names if n != name)], read)
 
 
 def _as_hinted(state: StateDict, hint: str) -> Recognised:
@@ -57,6 +79,10 @@ def _as_hinted(state: StateDict, hint: str) -> Recognised:
             return _fit(variant, hint, dict(variant.tensors))
         except Unusable as error:
             refusal = refusal or error
+    for variant in variants(state):
+        for name, tensors in makers.renamed(variant, hint):
+            with contextlib.suppress(Unusable):
+                return _renamed_by_timm(variant, name, tensors)
     raise refusal or Unusable("no_tensors", "the state dict is empty")
 
 

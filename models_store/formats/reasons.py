@@ -52,6 +52,15 @@ BY_FORMAT: dict[str, tuple[tuple[str, str], ...]] = {
         ),
         SELF_SUPERVISED,
     ),
+    "transformers_backbone": (
+        (r"decoder\..+|(.*\.)?mask_token", "of masks, positions or the decoder of the pretraining"),
+        (
+            r"(cls_|distillation_)classifier\..+|(.*\.)?pooler\..+",
+            "the classifier of the pretraining's classes",
+        ),
+        (r".+\.relative_(position_index|coords_table)", "computed anew from the sizes"),
+        (r"hidden_states_norms\..+", "norms of a detector that transformers places it in"),
+    ),
     "mmdetection": (
         (
             r"(rpn_head|roi_head|bbox_head|mask_head|panoptic_head|neck)\..*",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,36 +15,20 @@ from transformers.utils import logging
 from models_store.detr.build import config_of, plain
 from models_store.detr.families import FAMILIES, Family, architecture_name
 from models_store.errors import Unusable, some
+from models_store.formats.preprocessor import NO_PREPROCESSOR, preprocessing
 from models_store.formats.state import COUNTER, Recognised, StateDict
 from models_store.formats.timm_folder import is_timm
-from models_store.manifest import IMAGENET_MEAN, IMAGENET_STD
+from models_store.formats.transformers_bodies import KINDS
 
-# transformers' classifiers and self-supervised encoders, of networks that timm has too.
-BACKBONE_TYPES = (
-    "beit",
-    "convnext",
-    "deit",
-    "dinov2",
-    "dinov3",
-    "efficientnet",
-    "focalnet",
-    "hgnet",
-    "mobilenet",
-    "pvt",
-    "regnet",
-    "resnet",
-    "swin",
-    "vit",
-)
+# transformers' classifiers and encoders that are not read, of networks that timm has too.
+BACKBONE_TYPES = ("beit", "dinov3", "efficientnet", "focalnet", "hgnet", "mobilenet", "pvt")
 UNNAMED = re.compile(r"LABEL_\d+")
-USUAL = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-RESAMPLE = {2: "bilinear", 3: "bicubic"}
 
 
 def recognise(state: StateDict, hint: str | None) -> Recognised | None:
-    """None without a config.json. Raises Unusable: ``unknown_architecture``, ``bad_config``, ``missing_keys``,
+    """None without a config.json, or with that of a backbone. Raises Unusable: ``unknown_architecture``, ``bad_config``, ``missing_keys``,
     ``unmapped_keys``, ``shape_mismatch``."""
-    if state.config is None or is_timm(state.config):
+    if state.config is None or is_timm(state.config) or state.config.get("model_type") in KINDS:
         return None
     family = FAMILIES.get(str(state.config.get("model_type")))
     if family is None:
@@ -192,63 +175,3 @@ def _unnamed(names: object, labels: int) -> tuple[str, ...]:
     return (
         f"config.json names {len(names)} classes and the head has {labels}: its names were left out; class_names gives them",
     )
-
-
-NO_PREPROCESSOR = (
-    "there was no preprocessor_config.json: the size and normalisation that {title} usually has were taken; send the folder "
-    "with it, or give mean, std, min_size and max_size"
-)
-
-
-def preprocessing(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
-    """(fields of Input, options, warnings) from preprocessor_config.json. Raises Unusable ``bad_config``."""
-    try:
-        return _preprocessing(raw)
-    except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
-        raise Unusable(
-            "bad_config",
-            f"preprocessor_config.json cannot be read ({str(error)[:100]}): correct it, or send the folder without it and give "
-            "mean, std, min_size and max_size",
-        ) from None
-
-
-def _preprocessing(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
-    spec: dict[str, Any] = {}
-    warnings = []
-    size = raw.get("size")
-    if isinstance(size, list | tuple) and len(size) == 2:
-        size = {"height": size[0], "width": size[1]}
-    if isinstance(size, int):
-        size = {"shortest_edge": size, "longest_edge": raw.get("max_size", 1333)}
-    if isinstance(size, Mapping):
-        if "height" in size and "width" in size:
-            spec["fixed_size"] = (int(size["height"]), int(size["width"]))
-        elif "shortest_edge" in size:
-            low = int(size["shortest_edge"])
-            spec |= {
-                "fixed_size": None,
-                "min_size": low,
-                "max_size": int(size.get("longest_edge") or 10 * low),
-            }
-        elif "max_height" in size and "max_width" in size:
-            # As large as fits: no picture's shorter side is bounded by itself.
-            sides = sorted((int(size["max_height"]), int(size["max_width"])))
-            spec |= {"fixed_size": None, "min_size": sides[0], "max_size": sides[1]}
-            if sides[0] != sides[1]:
-                warnings.append(
-                    f"its preprocessor fits pictures into {size['max_height']} x {size['max_width']}; here the shorter side gets "
-                    f"at most {sides[0]} and the longer at most {sides[1]}; give min_size and max_size otherwise"
-                )
-    if raw.get("do_resize", True) is False:
-        warnings.append(
-            "its preprocessor does not resize pictures, here they are: give min_size and max_size as large as its pictures were"
-        )
-    factor = float(raw.get("rescale_factor") or 1 / 255) if raw.get("do_rescale", True) is not False else 1.0
-    mean, std = (tuple(raw.get(f"image_{key}") or usual) for key, usual in USUAL.items())
-    if raw.get("do_normalize", True) is False:
-        mean, std = (0.0,) * 3, (1.0,) * 3
-    # (p * factor - mean) / std of pixels p in 0 to 255, said of pixels in 0 to 1.
-    scale = 1.0 if math.isclose(factor, 1 / 255, rel_tol=1e-4) else factor * 255
-    spec |= {"mean": tuple(float(v) / scale for v in mean), "std": tuple(float(v) / scale for v in std)}
-    resample = RESAMPLE.get(raw.get("resample", 2), "bilinear")
-    return spec, {} if resample == "bilinear" else {"resample": resample}, tuple(warnings)

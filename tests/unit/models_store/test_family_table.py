@@ -16,6 +16,7 @@ OTHERS = (
     "fasterrcnn_fpn",
     "retinanet",
     "body and pyramid (heads new)",
+    "backbones of transformers",
 )
 
 

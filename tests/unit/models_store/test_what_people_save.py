@@ -16,8 +16,8 @@ from torchvision.models.detection.backbone_utils import mobilenet_backbone
 from models_store import Unusable, archives, formats, labels, learned
 from models_store.conversion import check_tensors, read
 from models_store.formats.caffe import looks_like_caffe
+from models_store.formats.preprocessor import preprocessing
 from models_store.formats.state import COUNTER, StateDict
-from models_store.formats.transformers_folder import preprocessing
 from models_store.formats.wrappings import unwrap
 from models_store.inspect import inspect
 from models_store.known import metadata_input
