@@ -96,7 +96,7 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
         channel_order=order,
         open_input="",
     )
-    if neck and (detector := _detector(left, {**found.tensors, **neck}, found)):
+    if neck and (detector := whole_detector(left, {**found.tensors, **neck}, found)):
         return replace(
             detector,
             dropped=(*state.dropped, *(key for key in left if BESIDE.fullmatch(key))),
@@ -110,15 +110,21 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
     )
 
 
-def _detector(left: Mapping[str, Tensor], inside: dict[str, Tensor], body: Recognised) -> Recognised | None:
-    """The whole detector, where its heads are built as torchvision's."""
+def whole_detector(
+    left: Mapping[str, Tensor], inside: dict[str, Tensor], body: Recognised
+) -> Recognised | None:
+    """The whole detector, where its heads are built as torchvision's.
+
+    left: all beside body and pyramid, under detectron2's names; inside: body and pyramid under torchvision's.
+    """
     made = heads(left)
     if made is None:
         return None
     name, classes, tensors = made
     options: dict[str, Any] = {"roi_aligned": True}
-    if (width := tensors["roi_heads.box_head.fc6.weight"].shape[0]) != HEAD_WIDTH:
-        options["head_width"] = width
+    first = tensors.get("roi_heads.box_head.fc6.weight")
+    if first is not None and first.shape[0] != HEAD_WIDTH:
+        options["head_width"] = first.shape[0]
     whole = {**inside, **tensors}
     shapes = {key: tuple(value.shape) for key, value in whole.items()}
     if expected_shapes(name, classes, options, body.backbone) != shapes:

@@ -78,9 +78,16 @@ def state_of(*, masks: bool = False, agnostic: bool = False) -> dict[str, Tensor
     return state
 
 
+def resnet_names() -> dict[str, str]:
+    """detectron2's names of the body to torchvision's."""
+    with torch.device("meta"):
+        keys = torchvision.models.resnet18(weights=None).state_dict()
+    return {to_detectron2(k): k for k in keys if not k.startswith("fc.") and "tracked" not in k}
+
+
 def maps_of(state: dict[str, Tensor], pixels: Tensor) -> list[Tensor]:
     net = torchvision.models.resnet18(weights=None).eval()
-    names = {to_detectron2(k): k for k in net.state_dict() if not k.startswith("fc.") and "tracked" not in k}
+    names = resnet_names()
     own = {names[k.removeprefix("backbone.bottom_up.")]: v for k, v in state.items() if "bottom_up" in k}
     net.load_state_dict(own, strict=False)
     x, stages = net.maxpool(net.relu(net.bn1(net.conv1(pixels)))), []
@@ -117,14 +124,18 @@ def clipped(boxes: Tensor) -> Tensor:
     return boxes.clamp(min=0).minimum(torch.tensor([128.0, 96, 128, 96]))
 
 
-@torch.no_grad()
-def plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """detectron2's inference as its papers and configuration say: boxes, scores, labels."""
+def seen(state: dict[str, Tensor]) -> Tensor:
+    """The picture as detectron2 sees it: BGR, not scaled."""
     order = state["pixel_mean"].flatten()
-    pixels = (
+    return (
         torch.from_numpy(IMAGE[..., ::-1].copy()).permute(2, 0, 1)[None].float() - order[None, :, None, None]
     )
-    maps = maps_of(state, pixels)
+
+
+@torch.no_grad()
+def plain(state: dict[str, Tensor], pixels: Tensor | None = None) -> dict[str, Tensor]:
+    """detectron2's inference as its papers and configuration say: boxes, scores, labels. pixels: as the network sees them."""
+    maps = maps_of(state, seen(state) if pixels is None else pixels)
     proposals, scores, levels = [], [], []
     for level, x in enumerate(maps):
         stride, size = 4 * 2**level, 32 * 2**level
