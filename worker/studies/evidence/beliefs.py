@@ -84,9 +84,13 @@ class Judged:
 
 
 def judge(evidence: Sequence[Evidence]) -> Judged:
-    """Of datasets with at least `FEWEST` candidates that were trained and have scores."""
+    """Of datasets with at least `FEWEST` candidates that were fine-tuned and have scores.
+
+    Untrained candidates are learned from and not ordered: to put them last would say little of an order, which `pools`
+    holds against all of them too.
+    """
     truth = means(evidence)
-    pools = pools_of(evidence, truth)
+    pools = pools_of([each for each in evidence if not each.candidate.untrained], truth)
     orders: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
     cases: list[tuple[float, bool]] = []
     inside: dict[float, list[tuple[bool, float]]] = defaultdict(list)
