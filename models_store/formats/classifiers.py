@@ -16,7 +16,7 @@ from torch import Tensor
 from models_store.bodies.build import build_body, full_model
 from models_store.bodies.outline import shapes_of
 from models_store.errors import Unusable, some
-from models_store.formats import makers
+from models_store.formats import makers, openmmlab_bodies
 from models_store.formats.signatures import HEADS, body_shapes, by_keys, lookup, lookup_order
 from models_store.formats.state import COUNTER, Recognised, StateDict
 from models_store.formats.wrappings import variants
@@ -40,6 +40,7 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
 
     ``hint``: ``torchvision/<name>`` or ``timm/<name>``.
     """
+    state = _without_openmmlab(state)
     if hint is not None:
         return _as_hinted(state, hint)
     for variant in variants(state):
@@ -53,6 +54,21 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
     return None
 
 
+def _without_openmmlab(state: StateDict) -> StateDict:
+    """Before anything is told by order: OpenMMLab's Swin has the order of timm's, and columns of another."""
+    for variant in variants(state):
+        if other := openmmlab_bodies.renamed(variant.tensors):
+            tensors, beside = other
+            return replace(
+                variant,
+                tensors=tensors,
+                ordered=False,
+                dropped=(*variant.dropped, *beside),
+                notes=(*variant.notes, "OpenMMLab's names were brought to those of the original release"),
+            )
+    return state
+
+
 def _of_a_maker(state: StateDict) -> Recognised | None:
     """Under the names of its original release."""
     for name, tensors in makers.renamed(state):
@@ -63,7 +79,8 @@ def _of_a_maker(state: StateDict) -> Recognised | None:
 
 def _renamed_by_timm(state: StateDict, name: str, tensors: Mapping[str, Tensor]) -> Recognised:
     """Raises Unusable where a key or shape is another."""
-    read = replace(state, tensors=dict(tensors))
+    left = makers.beside(state.tensors)
+    read = replace(state, tensors=dict(tensors), dropped=(*state.dropped, *left))
     changed = sum(key not in state.tensors for key in tensors)
     note = f"{changed} of {len(tensors)} tensors were renamed to {name} by timm's own table for the original release"
     names = _preferred(_same_keys(read), read)

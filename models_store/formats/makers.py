@@ -18,33 +18,34 @@ from models_store.bodies.build import full_model
 from models_store.formats.signatures import HEADS, index
 from models_store.formats.state import StateDict
 
-# Tables that are computed again, and statistics: no weights.
-COMPUTED = (
-    ".relative_position_index",
-    ".relative_coords_table",
-    ".attn_mask",
-    ".running_mean",
-    ".running_var",
-)
+TABLES = (".relative_position_index", ".relative_coords_table", ".attn_mask")
+STATISTICS = (".running_mean", ".running_var")
 CLASSES = 1000  # of the networks that are counted in the index
 TABLE = "checkpoint_filter_fn"
 
 
+def beside(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Keys of what no body holds: classifiers, and tables that are computed again."""
+    return tuple(k for k in tensors if k.startswith(HEADS) or k.endswith(TABLES))
+
+
 def renamed(state: StateDict, name: str | None = None) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """(backbone, tensors under timm's names) for every network of timm with as many weights; only ``timm/<name>`` if given."""
-    given = {k: t for k, t in state.tensors.items() if not k.endswith(COMPUTED[:3])}
-    for backbone in _as_large(given) if name is None else [name]:
+    """(backbone, tensors under timm's names but those `beside`) for every network of timm with as many weights; only
+    ``timm/<name>`` if given."""
+    left = set(beside(state.tensors))
+    given = {k: t for k, t in state.tensors.items() if k not in left}
+    for backbone in _as_large(given, state.tensors) if name is None else [name]:
         found = _by_table(backbone, given)
         if found is not None and _numbers(found) == _numbers(given):
             yield backbone, found
 
 
-def _as_large(tensors: Mapping[str, Tensor]) -> list[str]:
+def _as_large(given: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> list[str]:
     """Networks that timm has a table of and that differ in size by their classes alone."""
-    body = _weights({k: t for k, t in tensors.items() if not k.startswith(HEADS)})
+    body = _weights(given)
     if not body:
         return []
-    widths = {size for tensor in tensors.values() for size in tensor.shape}
+    widths = {size for tensor in whole.values() for size in tensor.shape}
     heads = {CLASSES * (width + 1) for width in widths}
     return [
         name
@@ -54,7 +55,7 @@ def _as_large(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _weights(tensors: Mapping[str, Tensor]) -> int:
-    return sum(t.numel() for k, t in tensors.items() if t.is_floating_point() and not k.endswith(COMPUTED))
+    return sum(t.numel() for k, t in tensors.items() if t.is_floating_point() and not k.endswith(STATISTICS))
 
 
 def _numbers(tensors: Mapping[str, Tensor]) -> int:

@@ -35,6 +35,10 @@ NAMES = (
     (r"roi_head\.mask_head\.upsample\.(\w+)", MASK + r"deconv.\1"),
     (r"roi_head\.mask_head\.conv_logits\.(\w+)", MASK + r"predictor.\1"),
 )
+STAGE_NORM = re.compile(r"norm[0-2]\.")
+THROUGH_NORMS = (
+    "its pyramid reads each stage through a norm, which has no place in the body, so the pyramid is new too"
+)
 PARTS = {
     True: "of a whole mmdetection detector the body and its pyramid were taken; its heads are built otherwise and are new",
     False: "of a whole mmdetection detector the body was taken alone",
@@ -62,7 +66,8 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
         for level in range(4)
         for leaf in LEAVES
     }
-    neck = neck_tensors({ours: keys.get(theirs) for ours, theirs in names.items()})
+    through_norms = any(STAGE_NORM.match(key) for key in found.dropped)
+    neck = {} if through_norms else neck_tensors({ours: keys.get(theirs) for ours, theirs in names.items()})
     used = set(names.values()) if neck else set()
     beside = [k for k in keys if not k.startswith(BODY) and k not in used]
     found = replace(found, format="mmdetection", open_input="", warnings=())
@@ -77,7 +82,7 @@ def recognise(state: StateDict, hint: str | None) -> Recognised | None:
         found,
         tensors={**found.tensors, **neck},
         dropped=(*state.dropped, *beside, *(BODY + key for key in found.dropped)),
-        notes=(*state.notes, *found.notes, PARTS[bool(neck)]),
+        notes=(*state.notes, *found.notes, PARTS[bool(neck)], *([THROUGH_NORMS] if through_norms else [])),
     )
 
 

@@ -12,6 +12,7 @@ ANY: tuple[tuple[str, str], ...] = (
     ),
     (r"contrast(\..*)?|.*\bqueue(_ptr)?", "the memory of negatives that the pretraining compared with"),
     (r"__author__|matching_heuristics", "about the file, not weights"),
+    (r".+\.(relative_position_index|relative_coords_table|attn_mask)", "computed anew from the sizes"),
     (r"(model_)?ema|state_dict_ema|model_ema", "a running average of the weights that were taken"),
     (
         r"student|(.*\.)?encoder_k\..*|momentum_encoder\..*",
@@ -58,10 +59,10 @@ BY_FORMAT: dict[str, tuple[tuple[str, str], ...]] = {
             r"(cls_|distillation_)classifier\..+|(.*\.)?pooler\..+",
             "the classifier of the pretraining's classes",
         ),
-        (r".+\.relative_(position_index|coords_table)", "computed anew from the sizes"),
         (r"hidden_states_norms\..+", "norms of a detector that transformers places it in"),
     ),
     "mmdetection": (
+        (r"(backbone\.)?norm[0-3]\..+", "a norm between a stage of the body and the pyramid"),
         (
             r"(rpn_head|roi_head|bbox_head|mask_head|panoptic_head|neck)\..*",
             "a part of mmdetection's detector, which is built otherwise",
