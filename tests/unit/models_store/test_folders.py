@@ -135,7 +135,7 @@ def test_a_network_that_timm_does_not_have_is_named(timm_folder, convert_inline,
     assert refusal.value.code == "unknown_architecture"
 
 
-def test_transformers_backbones_are_led_to_timm(detr, convert_inline, tmp_path):
-    (detr / "config.json").write_text(json.dumps({"model_type": "dinov2", "hidden_size": 384}))
+def test_backbones_of_transformers_that_are_not_read_are_led_to_timm(detr, convert_inline, tmp_path):
+    (detr / "config.json").write_text(json.dumps({"model_type": "efficientnet", "hidden_dim": 1280}))
     with pytest.raises(Unusable, match="timm://"):
         convert_inline(archives.pack(detr, tmp_path))

@@ -1,7 +1,6 @@
 """Folders of transformers' classifiers and encoders: their maps are those of transformers' own module."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models_store import load_detector
+from models_store import archives, load_detector
 from models_store.errors import Unusable
 from models_store.formats.reasons import UNKNOWN, why_dropped
 from tests.unit.models_store.family_table import furthest, measured
@@ -87,7 +86,7 @@ def saved(module: nn.Module, folder: Path, *, preprocessor: bool = True) -> Path
 
 
 def packed(folder: Path) -> Path:
-    return Path(shutil.make_archive(str(folder), "tar", folder.parent, folder.name))
+    return archives.pack(folder, folder.parent)
 
 
 @torch.no_grad()
