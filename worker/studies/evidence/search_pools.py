@@ -51,8 +51,8 @@ class Pool:
 
 
 def pools_of(folder: Path, facts: Path | None = None) -> tuple[dict[str, Pool], list[Evidence]]:
-    """Of the datasets with at least FEWEST candidates that were trained and, where the study has scores, scored; and all
-    evidence. facts: where candidates.csv and datasets.csv are, of a study that keeps its trainings alone."""
+    """Of the datasets with at least FEWEST candidates that were fine-tuned, and all evidence. Where the study has scores, they are
+    scored and not untrained, as those that `beliefs` orders. facts: where candidates.csv and datasets.csv are, of a study that keeps its trainings alone."""
     trainings = _trainings(folder)
     scored = (folder / "pairs.csv").exists()
     evidence = evidence_of([folder], ends=True) if scored else _plain_evidence(trainings, facts or folder)
@@ -69,7 +69,8 @@ def pools_of(folder: Path, facts: Path | None = None) -> tuple[dict[str, Pool], 
         own = {
             each.candidate.key: each.candidate
             for each in evidence
-            if each.target.key == dataset and (each.candidate.scores or not scored)
+            if each.target.key == dataset
+            and (not scored or (each.candidate.scores and not each.candidate.untrained))
         }
         if len(own) >= FEWEST:
             looks = {key: curves[dataset, key] for key in own}
