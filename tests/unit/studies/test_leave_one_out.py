@@ -24,12 +24,11 @@ def test_untrained_candidates_are_not_ordered(found: Judged) -> None:
     assert {cases for _, _, cases in found.coverage.values()} == {len(TRAINED) * len(REACHED)}
 
 
-def test_they_are_learned_from(found: Judged) -> None:
-    """Where they reach as much as the others, less is believed of what was trained."""
+def test_what_they_reach_changes_no_order_of_the_others(found: Judged) -> None:
     other = [
         replace(e, observed=replace(e.observed, map=0.9)) if e.candidate.untrained else e for e in evidence()
     ]
-    assert judge(other).orders[BELIEF] != found.orders[BELIEF]
+    assert judge(other).orders[BELIEF] == found.orders[BELIEF]
 
 
 def test_the_tables_have_every_way(found: Judged, tmp_path: Path) -> None:

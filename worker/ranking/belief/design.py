@@ -12,7 +12,7 @@ from worker.ranking.belief.records import SCORES, Facts, TargetFacts
 
 Pair = tuple[Facts, TargetFacts]
 FACTS_OF_TARGET = ("log images", "log classes", "log objects")
-FACTS_OF_CANDIDATE = ("log parameters", "detector", "untrained")
+FACTS_OF_CANDIDATE = ("log parameters", "detector")
 TOO_SMALL = "too small"
 # An object narrower than two cells of a map need not cover any of them whole.
 CELLS = 2
@@ -29,7 +29,7 @@ def target_numbers(target: TargetFacts) -> dict[str, float]:
 
 
 def candidate_numbers(candidate: Facts) -> dict[str, float]:
-    found = {"detector": float(candidate.detector), "untrained": float(candidate.untrained)}
+    found = {"detector": float(candidate.detector)}
     if candidate.parameters:
         found["log parameters"] = math.log(candidate.parameters)
     return found

@@ -37,8 +37,13 @@ BUDGET = (
 
 
 def learn(evidence: Sequence[Evidence], studies: Sequence[str] = (), budget: str = BUDGET) -> Learned:
-    """From all trainings of the studies; their curves are learned from and not kept. Raises ValueError without any."""
-    whole = [each for each in evidence if each.observed.share >= 1]
+    """From all trainings of the studies; their curves are learned from and not kept. Raises ValueError without any.
+
+    Of weights that were never trained only what they have less is learned, one number: they reach next to nothing wherever
+    it is, which no sum of effects says, and among the others they would swell what candidates are thought to differ by.
+    """
+    trained = [each for each in evidence if not each.candidate.untrained]
+    whole = [each for each in trained if each.observed.share >= 1]
     if not whole:
         raise ValueError("there is no fine-tuning to learn from")
     roots = np.sqrt([each.observed.map for each in whole])
@@ -52,11 +57,22 @@ def learn(evidence: Sequence[Evidence], studies: Sequence[str] = (), budget: str
         mean,
         _spread(whole, roots - mean, facts),
         facts,
-        _curves(evidence),
+        _curves(trained),
         tuple(whole),
         tuple(studies),
         budget,
+        untrained=_of_untrained(evidence),
     )
+
+
+def _of_untrained(evidence: Sequence[Evidence]) -> float:
+    """Mean over targets of sqrt(mAP) of untrained candidates less that of all others there; 0 where there are none."""
+    roots: dict[str, dict[bool, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for each in evidence:
+        if each.observed.share >= 1:
+            roots[each.target.key][each.candidate.untrained].append(float(np.sqrt(each.observed.map)))
+    off = [np.mean(own[True]) - np.mean(own[False]) for own in roots.values() if own[True] and own[False]]
+    return float(np.mean(off)) if off else 0.0
 
 
 def _standards(whole: Sequence[Evidence]) -> dict[str, tuple[float, float]]:

@@ -50,7 +50,7 @@ class Curve:
 class Learned:
     """mean: of sqrt(mAP); facts: name to (mean, standard deviation) of what is standardised; evidence: of the studies,
     which the belief stands on beside that of a workspace; budget: what was trained, in words; digests: of the contents of
-    targets, to know one of them again."""
+    targets, to know one of them again; untrained: what weights that were never trained have less, on sqrt(mAP)."""
 
     mean: float
     spread: Spread
@@ -60,6 +60,7 @@ class Learned:
     studies: tuple[str, ...] = ()
     budget: str = ""
     digests: Mapping[str, str] = field(default_factory=dict)
+    untrained: float = 0.0
 
     def without(self, target: str) -> Learned:
         """The same numbers without what is known of a target."""
@@ -82,6 +83,7 @@ class Learned:
             "studies": list(self.studies),
             "budget": self.budget,
             "mean": self.mean,
+            "untrained": self.untrained,
             "spread": asdict(self.spread),
             "facts": {name: list(pair) for name, pair in self.facts.items()},
             "curves": [asdict(each) for each in self.curves],
@@ -127,6 +129,7 @@ class Learned:
             tuple(raw["studies"]),
             raw["budget"],
             raw.get("digests", {}),
+            raw.get("untrained", 0.0),
         )
 
 

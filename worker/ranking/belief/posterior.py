@@ -84,17 +84,24 @@ def joint(
     covariance = total(blocks(asked, asked, learned.spread, learned.facts))
     means = {source: np.zeros(len(asked)) for source in SOURCES}
     means["prior"] = np.full(len(asked), learned.mean)
+    means["candidate"] += _less(candidates, learned)
     if used:
         noise = _noise([found for _, found in used], [pair[1].key for pair in pairs], learned)
         seen = total(blocks(pairs, pairs, learned.spread, learned.facts)) + noise
         factor = cho_factor(seen + JITTER * np.eye(len(seen)), lower=True)
-        off = cho_solve(factor, np.array([found.value for _, found in used]) - learned.mean)
+        values = np.array([found.value for _, found in used]) - _less([pair[0] for pair in pairs], learned)
+        off = cho_solve(factor, values - learned.mean)
         crossed = blocks(asked, pairs, learned.spread, learned.facts)
         for source, block in crossed.items():
             means[source] = means[source] + block @ off
         between = total(crossed)
         covariance = covariance - between @ cho_solve(factor, between.T)
     return Joint(total(means), covariance, means, tuple(each for each, _ in used))
+
+
+def _less(candidates: Sequence[Facts], learned: Learned) -> np.ndarray:
+    """(n,): what those that were never trained have less."""
+    return np.array([learned.untrained * each.untrained for each in candidates])
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,7 @@ class Judged:
 def judge(evidence: Sequence[Evidence]) -> Judged:
     """Of datasets with at least `FEWEST` candidates that were fine-tuned and have scores.
 
-    Untrained candidates are learned from and not ordered: to put them last would say little of an order, which `pools`
-    holds against all of them too.
+    Untrained candidates are not ordered, for to put them last would say little of an order; `pools` holds orders against all.
     """
     truth = means(evidence)
     pools = pools_of([each for each in evidence if not each.candidate.untrained], truth)
