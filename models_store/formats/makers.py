@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from models_store.bodies.build import full_model
+from models_store.errors import out_of_memory
 from models_store.formats.signatures import HEADS, index
 from models_store.formats.state import StateDict
 
@@ -77,7 +78,11 @@ def _by_table(backbone: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
         return None
     try:
         found = table(dict(tensors), full_model(backbone))
-    except Exception:  # a table is written for the files of its makers and falls over others in many ways
+    except (
+        Exception
+    ) as error:  # a table is written for the files of its makers and falls over others in many ways
+        if out_of_memory(error):
+            raise
         return None
     if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
         return None

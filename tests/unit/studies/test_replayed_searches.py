@@ -93,6 +93,13 @@ def test_a_share_counts_from_where_it_is_not_lost_again() -> None:
     assert searches.first_share(rows, "w", "s", -1.0) is None
 
 
+def test_where_there_are_scores_untrained_candidates_do_not_take_part() -> None:
+    pools, evidence = pools_of(ROOT.parent / "truth")
+    assert any(each.candidate.untrained and each.candidate.scores for each in evidence)
+    assert len(pools) == 17
+    assert not any(each.untrained for pool in pools.values() for each in pool.facts.values())
+
+
 @pytest.mark.slow
 def test_over_the_committed_trainings_nothing_is_lost_that_all_seconds_would_find(tmp_path: Path) -> None:
     pools, evidence = pools_of(ROOT)
