@@ -94,7 +94,7 @@ def test_a_share_counts_from_where_it_is_not_lost_again() -> None:
 
 
 def test_where_there_are_scores_untrained_candidates_do_not_take_part() -> None:
-    pools, evidence = pools_of(ROOT.parent / "truth")
+    pools, evidence = pools_of(ROOT)
     assert any(each.candidate.untrained and each.candidate.scores for each in evidence)
     assert len(pools) == 17
     assert not any(each.untrained for pool in pools.values() for each in pool.facts.values())
