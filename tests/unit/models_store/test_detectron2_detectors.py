@@ -184,6 +184,22 @@ def plain(state: dict[str, Tensor], pixels: Tensor | None = None) -> dict[str, T
     return {"boxes": kept[order], "scores": scores[order], "labels": labels[order]}
 
 
+def agree(found: dict[str, Tensor], expected: dict[str, Tensor], source: str, *, agnostic: bool) -> None:
+    """The same boxes: what is suppressed by nearly equal scores may differ."""
+    assert len(expected["scores"]) > 20
+    distance = torch.cdist(found["boxes"], expected["boxes"])
+    distance += 1e3 * (found["labels"][:, None] != expected["labels"])
+    assert int((distance.min(1).values < 0.05).sum()) >= 0.97 * len(found["boxes"])
+    torch.testing.assert_close(found["scores"][:20], expected["scores"][:20], rtol=1e-3, atol=1e-4)
+    measured(
+        "Faster R-CNN, FPN",
+        source + (", boxes for all classes alike" if agnostic else ""),
+        f"a plain reconstruction of {source}'s inference",
+        scores=furthest(found["scores"][:20], expected["scores"][:20]),
+        **{"97 % of the boxes, in pixels,": float(distance.min(1).values.quantile(0.97))},
+    )
+
+
 @pytest.mark.parametrize("agnostic", [False, True])
 def test_boxes_are_those_of_a_plain_reconstruction(agnostic, convert_inline, tmp_path):
     state = state_of(agnostic=agnostic)
@@ -196,19 +212,7 @@ def test_boxes_are_those_of_a_plain_reconstruction(agnostic, convert_inline, tmp
     assert manifest.source["channel_order"] == "bgr"
     assert all(layer.trained for layer in manifest.layers)
     expected, found = plain(state), load_detector(tmp_path / "converted").predictions([IMAGE])[0]
-    assert len(expected["scores"]) > 20
-    # The same boxes: what is suppressed by nearly equal scores may differ.
-    distance = torch.cdist(found["boxes"], expected["boxes"])
-    distance += 1e3 * (found["labels"][:, None] != expected["labels"])
-    assert int((distance.min(1).values < 0.05).sum()) >= 0.97 * len(found["boxes"])
-    torch.testing.assert_close(found["scores"][:20], expected["scores"][:20], rtol=1e-3, atol=1e-4)
-    measured(
-        "Faster R-CNN, FPN",
-        "detectron2" + (", boxes for all classes alike" if agnostic else ""),
-        "a plain reconstruction of detectron2's inference",
-        scores=furthest(found["scores"][:20], expected["scores"][:20]),
-        **{"97 % of the boxes, in pixels,": float(distance.min(1).values.quantile(0.97))},
-    )
+    agree(found, expected, "detectron2", agnostic=agnostic)
 
 
 def test_without_detectron2s_alignment_the_boxes_would_be_others(convert_inline, tmp_path):

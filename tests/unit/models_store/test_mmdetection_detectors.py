@@ -13,11 +13,11 @@ from torch import Tensor
 from models_store import formats, load_detector
 from models_store.formats.wrappings import unwrap
 from models_store.manifest import IMAGENET_MEAN, IMAGENET_STD
-from tests.unit.models_store.family_table import furthest, measured
 from tests.unit.models_store.test_detectron2_detectors import (
     CLASSES,
     IMAGE,
     SEEN,
+    agree,
     plain,
     resnet_names,
     state_of,
@@ -71,18 +71,7 @@ def test_boxes_are_those_of_a_plain_reconstruction(agnostic, convert_inline, tmp
     mean, std = (torch.tensor(v)[None, :, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     pixels = (torch.from_numpy(IMAGE.copy()).permute(2, 0, 1)[None] / 255 - mean) / std
     expected, found = plain(state, pixels), load_detector(tmp_path / "converted").predictions([IMAGE])[0]
-    assert len(expected["scores"]) > 20
-    distance = torch.cdist(found["boxes"], expected["boxes"])
-    distance += 1e3 * (found["labels"][:, None] != expected["labels"])
-    assert int((distance.min(1).values < 0.05).sum()) >= 0.97 * len(found["boxes"])
-    torch.testing.assert_close(found["scores"][:20], expected["scores"][:20], rtol=1e-3, atol=1e-4)
-    measured(
-        "Faster R-CNN, FPN",
-        "mmdetection" + (", boxes for all classes alike" if agnostic else ""),
-        "a plain reconstruction of mmdetection's inference",
-        scores=furthest(found["scores"][:20], expected["scores"][:20]),
-        **{"97 % of the boxes, in pixels,": float(distance.min(1).values.quantile(0.97))},
-    )
+    agree(found, expected, "mmdetection", agnostic=agnostic)
 
 
 def test_mask_rcnn_and_what_else_can_be_done_with_it():
