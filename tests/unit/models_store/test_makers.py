@@ -103,6 +103,14 @@ def test_the_name_that_is_given_is_taken_from_the_table_too(convert_inline, tmp_
     assert manifest.backbone == "timm/convnext_tiny"
 
 
+def test_what_the_table_leaves_out_in_silence_refuses_the_file(convert_inline, tmp_path):
+    """timm's table of ConvNeXt throws these away."""
+    released = convnext(network("convnext_tiny").state_dict())
+    torch.save(released | {"projectors.0.weight": torch.ones(4, 768)}, tmp_path / "x.pth")
+    with pytest.raises(Unusable):
+        convert_inline(tmp_path / "x.pth", architecture="timm/convnext_tiny")
+
+
 @pytest.mark.parametrize("change", ["lacks", "has more"])
 def test_another_network_is_not_taken_for_it(change, convert_inline, tmp_path):
     released = convnext(network("convnext_tiny").state_dict())
