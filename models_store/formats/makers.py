@@ -78,9 +78,8 @@ def _by_table(backbone: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
         return None
     try:
         found = table(dict(tensors), full_model(backbone))
-    except (
-        Exception
-    ) as error:  # a table is written for the files of its makers and falls over others in many ways
+    # a table is written for the files of its makers and falls over others in many ways
+    except Exception as error:
         if out_of_memory(error):
             raise
         return None

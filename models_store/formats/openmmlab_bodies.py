@@ -58,19 +58,22 @@ def renamed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str
     beside = []
     for key, tensor in tensors.items():
         own = key.removeprefix(prefix)
-        if key.startswith(prefix) and BESIDE.fullmatch(own):
+        if not key.startswith(prefix):
+            found[key] = tensor
+        elif BESIDE.fullmatch(own):
             beside.append(key)
-            continue
-        matches = ((re.fullmatch(pattern, own), template) for pattern, template in rules)
-        name = next((template.format(**m.groupdict()) for m, template in matches if m), own)
-        found[name if key.startswith(prefix) else key] = (
-            merged_by_pixel(tensor) if rules is SWIN and ".downsample." in own else tensor
-        )
+        else:
+            matches = ((re.fullmatch(pattern, own), template) for pattern, template in rules)
+            name = next((template.format(**m.groupdict()) for m, template in matches if m), own)
+            merges = rules is SWIN and ".downsample." in own
+            found[name] = merged_by_pixel(tensor) if merges else tensor
     return found, tuple(beside)
 
 
 @torch.no_grad()
 def merged_by_pixel(tensor: Tensor) -> Tensor:
-    """Columns of the four merged pixels (its last axis, 4 C) from C times four to four times C."""
+    """Columns of the four merged pixels (its last axis, 4 C) from C times four to four times C; of another shape as it is."""
+    if not tensor.dim() or tensor.shape[-1] % 4:
+        return tensor
     channels = tensor.shape[-1] // 4
     return tensor.unflatten(-1, (channels, 4))[..., PIXELS].transpose(-1, -2).flatten(-2)

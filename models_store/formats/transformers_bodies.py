@@ -280,13 +280,14 @@ def _filled(template: str, match: re.Match[str]) -> str:
 
 
 def _joined(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Queries, keys and values are one tensor in timm."""
+    """Queries, keys and values are one tensor in timm; where their shapes differ they stay, and have no place."""
     for name, tensor in tensors.items():
         head, _, last = name.rpartition(".")
         owner, _, part = head.rpartition(".")
         if part == PARTS[0]:
             three = [tensors.get(f"{owner}.{each}.{last}") for each in PARTS]
-            if (whole := [t for t in three if t is not None]) and len(whole) == len(three):
+            whole = [t for t in three if t is not None and t.shape == tensor.shape]
+            if tensor.dim() and len(whole) == len(three):
                 yield f"{owner}.qkv.{last}", torch.cat(whole)
                 continue
         elif part in PARTS and f"{owner}.{PARTS[0]}.{last}" in tensors:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models_store import formats, load_detector
-from models_store.formats.openmmlab_bodies import merged_by_pixel
+from models_store.formats.openmmlab_bodies import merged_by_pixel, renamed
 from models_store.formats.reasons import UNKNOWN, why_dropped
 from models_store.formats.wrappings import unwrap
 from tests.unit.models_store.test_makers import convnext as released_convnext
@@ -115,3 +115,19 @@ def test_another_size_is_not_taken_for_it():
     }
     with pytest.raises(formats.Unusable, match="of no known network"):
         formats.recognise(unwrap(file, ordered=True))
+
+
+@pytest.mark.parametrize("broken", [torch.tensor(1.0), torch.ones(192, 5), torch.ones(383)])
+def test_columns_that_cannot_be_turned_are_refused(broken):
+    state = swin(network("swin_tiny_patch4_window7_224").state_dict())
+    state["stages.0.downsample.reduction.weight"] = broken
+    with pytest.raises(formats.Unusable):
+        formats.recognise(unwrap(state, ordered=True))
+
+
+def test_only_the_body_is_turned():
+    """What else a detector has under such a name stays as it is."""
+    body = {"backbone.stages.0.blocks.0.attn.w_msa.qkv.weight": torch.ones(3, 3)}
+    other = {"head.downsample.weight": torch.arange(8.0)}
+    found, _ = renamed(body | other)
+    assert torch.equal(found["head.downsample.weight"], other["head.downsample.weight"])

@@ -10,9 +10,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models_store import archives, load_detector
+from models_store import archives, formats, load_detector
 from models_store.errors import Unusable
 from models_store.formats.reasons import UNKNOWN, why_dropped
+from models_store.formats.state import StateDict
 from tests.unit.models_store.family_table import furthest, measured
 
 TINY_VIT = {"hidden_size": 192, "num_attention_heads": 3, "num_hidden_layers": 12, "intermediate_size": 768}
@@ -171,6 +172,17 @@ def test_tensors_without_a_place_are_named(convert_inline, tmp_path):
     save_file(weights | {"resnet.adapter.weight": torch.ones(2)}, folder / "model.safetensors")
     with pytest.raises(Unusable, match=r"resnet\.adapter\.weight"):
         convert_inline(packed(folder))
+
+
+@pytest.mark.parametrize("broken", [torch.tensor(1.0), torch.ones(192), torch.ones(191, 192)])
+def test_parts_that_cannot_be_joined_are_refused(broken):
+    state = dict(drawn("vit").state_dict())
+    folder = {"vit.encoder.layer.0.attention.attention.query.weight": torch.ones(192, 192)}
+    folder |= {"vit.encoder.layer.0.attention.attention.key.weight": broken}
+    folder |= {"vit.encoder.layer.0.attention.attention.value.weight": torch.ones(192, 192)}
+    kept = {k: v for k, v in state.items() if "embeddings" in k}
+    with pytest.raises(Unusable):
+        formats.recognise(StateDict(kept | folder, True, config={"model_type": "vit"}))
 
 
 def test_sizes_of_no_network_are_refused(convert_inline, tmp_path):
